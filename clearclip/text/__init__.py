@@ -1,0 +1,7 @@
+"""From a list of words to text features: names files, prompts, the text tower, the cache on disk."""
+
+from clearclip.text.cache import TextCache
+from clearclip.text.encoder import TextEncoder, TextFeatures
+from clearclip.text.words import ClassWords
+
+__all__ = ["ClassWords", "TextCache", "TextEncoder", "TextFeatures"]

@@ -1,0 +1,86 @@
+"""Class names and the words that stand for them."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from clearclip.errors import UserError
+
+
+@dataclass(frozen=True)
+class ClassWords:
+    """Classes in label order, each with one or more words.
+
+    Attributes:
+        classes: the words of each class, in label order.
+    """
+
+    classes: tuple[tuple[str, ...], ...]
+
+    @classmethod
+    def parse(cls, lines: Sequence[str], source: str = "class names") -> ClassWords:
+        """Read one class per line; a line may list several comma-separated words.
+
+        Args:
+            lines: the classes; white space around words is dropped.
+            source: where they come from, for the error.
+
+        Raises:
+            UserError: no class, a blank line or an empty word; names the line.
+        """
+        if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+            raise UserError(f"{source}: expected a list of strings, one class each, got {lines!r}")
+        if not lines:
+            raise UserError(f"{source}: no class given; name at least one")
+        classes = []
+        for number, line in enumerate(lines, start=1):
+            words = tuple(word.strip() for word in line.split(","))
+            if not line.strip():
+                raise UserError(
+                    f"{source}: line {number} is blank; every line is a class, so remove or fill it"
+                )
+            if not all(words):
+                raise UserError(
+                    f"{source}: line {number} ({line.strip()!r}) has an empty word; check its commas"
+                )
+            classes.append(words)
+        return cls(tuple(classes))
+
+    @classmethod
+    def read(cls, path: str | Path) -> ClassWords:
+        """Read a names file (UTF-8, one class per line).
+
+        Raises:
+            UserError: the file is missing, is no text or has a blank line.
+        """
+        try:
+            text = Path(path).read_text(encoding="utf-8-sig")
+        except OSError as error:
+            raise UserError(
+                f"names file {path} cannot be read ({error.strerror}); give name_path a file with one class per line"
+            ) from error
+        except UnicodeDecodeError as error:
+            raise UserError(
+                f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line"
+            ) from error
+        return cls.parse(text.rstrip().splitlines(), source=f"names file {path}")
+
+    @property
+    def words(self) -> list[str]:
+        """All words in order."""
+        return [word for words in self.classes for word in words]
+
+    @property
+    def names(self) -> list[str]:
+        """A name per class: its first word."""
+        return [words[0] for words in self.classes]
+
+    @property
+    def word_to_class(self) -> list[int]:
+        """The class of each word, ascending from 0."""
+        return [label for label, words in enumerate(self.classes) for _ in words]
+
+    def __len__(self) -> int:
+        return len(self.classes)

@@ -1,0 +1,6 @@
+"""Where the windows of an image lie, and how their patch grids become the labels of its pixels."""
+
+from clearclip.windows.grid import WindowGrid
+from clearclip.windows.labels import class_probabilities, label_map
+
+__all__ = ["WindowGrid", "class_probabilities", "label_map"]

@@ -21,6 +21,6 @@ __all__ = [
     "LastBlock",
     "Segmentation",
     "UserError",
-    "data",
     "__version__",
+    "data",
 ]

@@ -173,9 +173,7 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
     model = _build(weights, precision)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(
-                f"the weights of {weights.label} have NaN or infinite values in {name}; get them anew"
-            )
+            raise UserError(f"the weights of {weights.label} have NaN or infinite values in {name}; get them anew")
     model.eval().requires_grad_(False).to(device)
     # A file or random weights are normalised as the tag they belong to says, if any; else as the model's own config.
     cfg = dict(open_clip.get_model_preprocess_cfg(model))
@@ -248,9 +246,7 @@ def find_checkpoint(weights: Weights) -> str:
     try:
         return download_pretrained(cfg)
     except Exception as error:  # whatever the network or the hub client raises
-        source = (
-            f"{cfg['hf_hub'].rstrip('/')} on the Hugging Face hub" if cfg.get("hf_hub") else cfg.get("url")
-        )
+        source = f"{cfg['hf_hub'].rstrip('/')} on the Hugging Face hub" if cfg.get("hf_hub") else cfg.get("url")
         raise UserError(
             f"the weights {name} ({pretrained}) cannot be fetched from here ({type(error).__name__}); download them "
             f"elsewhere ({source}) and give the file as pretrained, or put it into the hub's cache"
@@ -261,9 +257,7 @@ def _load_file(model: nn.Module, path: str) -> None:
     try:
         open_clip.load_checkpoint(model, path)
     except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than weights (or is damaged) and was not run; use safetensors"
-        ) from error
+        raise UserError(f"{path} holds more than weights (or is damaged) and was not run; use safetensors") from error
     except RuntimeError as error:
         if "TorchScript" not in str(error):
             raise

@@ -37,9 +37,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 def possible_precisions(device: torch.device) -> list[str]:
     """The precisions that a device computes natively."""
     if device.type == "cuda":
-        return ["fp32", "fp16"] + (
-            ["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else []
-        )
+        return ["fp32", "fp16"] + (["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else [])
     if device.type == "mps":
         return ["fp32", "fp16"]
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
@@ -58,7 +56,5 @@ def choose_precision(precision: str, device: torch.device) -> str:
         return "fp16" if device.type == "cuda" else "fp32"
     possible = possible_precisions(device)
     if precision not in possible:
-        raise UserError(
-            f"precision {precision!r} is not native to this {device.type}; possible: {', '.join(possible)}"
-        )
+        raise UserError(f"precision {precision!r} is not native to this {device.type}; possible: {', '.join(possible)}")
     return precision

@@ -111,9 +111,7 @@ class LastBlock:
         if not math.isfinite(self.alpha):
             raise UserError(f"alpha must be finite, not {self.alpha}")
         if self.alpha == 0 and not self.residual:
-            raise UserError(
-                "alpha=0 without the residual leaves nothing of the block; set residual=True or alpha"
-            )
+            raise UserError("alpha=0 without the residual leaves nothing of the block; set residual=True or alpha")
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D).

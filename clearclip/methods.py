@@ -42,9 +42,7 @@ def choose_method(
         if ffn:
             raise UserError("GEM's stream passes no FFN, so ffn=True does not exist for it; leave ffn out")
         if alpha != 1:
-            raise UserError(
-                f"alpha={alpha} does not exist for GEM, which gathers six blocks; leave alpha out"
-            )
+            raise UserError(f"alpha={alpha} does not exist for GEM, which gathers six blocks; leave alpha out")
         return GEM(residual=keep if residual is None else residual)
     if model_type == "vanilla" and ignore_residual and attention is residual is ffn is None:
         warnings.warn(

@@ -142,9 +142,7 @@ class ClearCLIP(nn.Module):
             square = settings.get("slide_crop", 448) or None
             loaded = load_blip(vit_type or "ViT-B/16", pretrained, method, device, precision, square, cached)
         else:
-            clip = load_clip(
-                choose_weights(clip_type, vit_type, model_name, pretrained, quick_gelu), device, precision
-            )
+            clip = load_clip(choose_weights(clip_type, vit_type, model_name, pretrained, quick_gelu), device, precision)
             image_encoder = ImageEncoder(clip.model.visual, method)
             loaded = (
                 image_encoder,
@@ -158,9 +156,7 @@ class ClearCLIP(nn.Module):
             settings = {"slide_crop": 64, "slide_stride": 32, "short_side": None, **settings}
         if normalization == "openai":
             mean, std = OPENAI_MEAN, OPENAI_STD
-        model = cls(
-            image_encoder, text_encoder, mean=mean, std=std, precision=precision, weights=weights, **settings
-        )
+        model = cls(image_encoder, text_encoder, mean=mean, std=std, precision=precision, weights=weights, **settings)
         return model.to(device).eval()
 
     @property
@@ -175,9 +171,7 @@ class ClearCLIP(nn.Module):
             UserError: a blank name, or a model without a text side.
         """
         if self.text_encoder is None:
-            raise UserError(
-                "this model has no text side, so it cannot segment by words; it serves the statistics only"
-            )
+            raise UserError("this model has no text side, so it cannot segment by words; it serves the statistics only")
         if not isinstance(classes, ClassWords):
             classes = ClassWords.parse(classes)
         return self.text_encoder.encode(classes, progress).to(self.device)
@@ -277,9 +271,7 @@ class ClearCLIP(nn.Module):
             broken = ~similarity.isfinite().all()
             probabilities = None
             if keep_probabilities:
-                probabilities = class_probabilities(
-                    similarity, grid, size, text.word_to_class, self.logit_scale
-                )
+                probabilities = class_probabilities(similarity, grid, size, text.word_to_class, self.logit_scale)
             results.append((labels, probabilities, broken))
         if results and torch.stack([broken for *_, broken in results]).any():
             raise UserError(
@@ -322,13 +314,9 @@ class ClearCLIP(nn.Module):
         compared = self.similarities([self.normalize(image) for image in resized], text)
         for original, (similarity, grid) in zip(originals, compared, strict=True):
             if not similarity.isfinite().all():
-                raise UserError(
-                    "features have NaN or infinite values: the weights are damaged, or fp16 overflows"
-                )
+                raise UserError("features have NaN or infinite values: the weights are damaged, or fp16 overflows")
             results.append(
-                Segmentation(
-                    original, similarity, grid, text, logit_scale=self.logit_scale, prob_thd=threshold
-                )
+                Segmentation(original, similarity, grid, text, logit_scale=self.logit_scale, prob_thd=threshold)
             )
         return results[0] if single else results
 

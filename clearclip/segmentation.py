@@ -47,9 +47,7 @@ class Segmentation:
         """(classes, H, W) float32, computed when first asked for."""
         text, size = self._text, self.image.shape[:2]
         return (
-            class_probabilities(self._similarity, self._grid, size, text.word_to_class, self._logit_scale)
-            .cpu()
-            .numpy()
+            class_probabilities(self._similarity, self._grid, size, text.word_to_class, self._logit_scale).cpu().numpy()
         )
 
     @cached_property

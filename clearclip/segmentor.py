@@ -76,11 +76,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
     ):
         if (name_path is None) == (class_names is None):
             raise UserError("give either name_path (a names file) or class_names (a list), not both")
-        classes = (
-            ClassWords.read(name_path)
-            if class_names is None
-            else ClassWords.parse(class_names, "class_names")
-        )
+        classes = ClassWords.read(name_path) if class_names is None else ClassWords.parse(class_names, "class_names")
         model = ClearCLIP.from_pretrained(
             model_name,
             pretrained,

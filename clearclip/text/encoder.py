@@ -117,9 +117,7 @@ class TextEncoder:
                 each = F.normalize(embedded, dim=-1).unflatten(0, (len(batch), len(TEMPLATES)))
                 for word, feature in zip(batch, F.normalize(each.mean(dim=1), dim=-1).cpu(), strict=True):
                     if not feature.isfinite().all():
-                        raise UserError(
-                            f"the text feature of {word!r} is not finite; the weights are damaged"
-                        )
+                        raise UserError(f"the text feature of {word!r} is not finite; the weights are damaged")
                     self._known[word] = feature.clone()
                     if self._cache is not None:
                         self._cache.put(word, feature)
@@ -163,13 +161,9 @@ class TextEncoder:
 
     def text_modules(self) -> list[nn.Module]:
         """The modules of the text tower (their printout names the activation)."""
-        return [
-            module for name, module in self.model.named_children() if name not in ("visual", "vision_model")
-        ]
+        return [module for name, module in self.model.named_children() if name not in ("visual", "vision_model")]
 
     def text_state(self) -> dict[str, Tensor]:
         """The text tower's weights: everything in the model but the image tower."""
         state = self.model.state_dict()
-        return {
-            name: value for name, value in state.items() if not name.startswith(("visual", "vision_model"))
-        }
+        return {name: value for name, value in state.items() if not name.startswith(("visual", "vision_model"))}

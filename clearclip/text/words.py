@@ -38,13 +38,9 @@ class ClassWords:
         for number, line in enumerate(lines, start=1):
             words = tuple(word.strip() for word in line.split(","))
             if not line.strip():
-                raise UserError(
-                    f"{source}: line {number} is blank; every line is a class, so remove or fill it"
-                )
+                raise UserError(f"{source}: line {number} is blank; every line is a class, so remove or fill it")
             if not all(words):
-                raise UserError(
-                    f"{source}: line {number} ({line.strip()!r}) has an empty word; check its commas"
-                )
+                raise UserError(f"{source}: line {number} ({line.strip()!r}) has an empty word; check its commas")
             classes.append(words)
         return cls(tuple(classes))
 
@@ -62,9 +58,7 @@ class ClassWords:
                 f"names file {path} cannot be read ({error.strerror}); give name_path a file with one class per line"
             ) from error
         except UnicodeDecodeError as error:
-            raise UserError(
-                f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line"
-            ) from error
+            raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
         return cls.parse(text.rstrip().splitlines(), source=f"names file {path}")
 
     @property

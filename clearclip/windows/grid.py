@@ -46,9 +46,7 @@ class Axis:
         starts = tuple(min(index * stride, last) for index in range(count))
         extent = min(crop, length)
         missing = -extent % patch
-        return cls(
-            length, starts, extent, (missing // 2, missing - missing // 2), (extent + missing) // patch
-        )
+        return cls(length, starts, extent, (missing // 2, missing - missing // 2), (extent + missing) // patch)
 
     @classmethod
     def whole(cls, length: int, patch: int) -> Axis:
@@ -148,9 +146,7 @@ class WindowGrid:
         for y in self.rows.starts:
             for x in self.columns.starts:
                 window = image[:, y : y + self.rows.extent, x : x + self.columns.extent]
-                windows.append(
-                    F.pad(window, (left, right, top, bottom)) if top + bottom + left + right else window
-                )
+                windows.append(F.pad(window, (left, right, top, bottom)) if top + bottom + left + right else window)
         return windows
 
     def join(self, grids: Tensor) -> Tensor:
@@ -167,6 +163,4 @@ def check_windows(crop: int, stride: int) -> None:
     if crop and not stride:
         raise UserError("slide_stride must be at least 1 pixel; slide_crop=0 takes the whole image at once")
     if crop and stride > crop:
-        raise UserError(
-            f"slide_stride {stride} is larger than slide_crop {crop} and would leave gaps between windows"
-        )
+        raise UserError(f"slide_stride {stride} is larger than slide_crop {crop} and would leave gaps between windows")

@@ -71,9 +71,7 @@ def class_probabilities(
     return out
 
 
-def _tiles(
-    similarities: Tensor, grid: WindowGrid, size: tuple[int, int]
-) -> Iterator[tuple[slice, slice, Tensor]]:
+def _tiles(similarities: Tensor, grid: WindowGrid, size: tuple[int, int]) -> Iterator[tuple[slice, slice, Tensor]]:
     """Logits (words, rows, columns) of one tile of the output after the other, with its place."""
     height, width = size
     device = similarities.device

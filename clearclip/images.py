@@ -51,7 +51,7 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+    return np.array(image.convert("RGB"))  # a copy: PIL's own memory is read-only
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
@@ -72,7 +72,7 @@ def _from_array(array: np.ndarray) -> np.ndarray:
     array = _to_uint8(array)
     if array.shape[2] == 4:
         return _to_rgb(Image.fromarray(array, "RGBA"))
-    return np.ascontiguousarray(np.broadcast_to(array, (*array.shape[:2], 3)))
+    return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
 
 
 def resize_to_protocol(image: np.ndarray, short_side: int | None = 448, long_side: int = 2048) -> np.ndarray:

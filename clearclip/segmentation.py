@@ -9,6 +9,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from clearclip.errors import UserError
 from clearclip.text import TextFeatures
 from clearclip.windows import WindowGrid, class_probabilities, label_map
 
@@ -50,24 +51,66 @@ class Segmentation:
             class_probabilities(self._similarity, self._grid, size, text.word_to_class, self._logit_scale).cpu().numpy()
         )
 
+    @property
+    def words(self) -> tuple[tuple[str, ...], ...]:
+        """The words of each class, in label order."""
+        return self._text.classes.classes
+
     @cached_property
-    def similarities(self) -> np.ndarray:
-        """(classes, h, w) float32: each class's best cosine similarity per patch, windows side by side."""
-        by_word = self._similarity.permute(2, 0, 1).cpu().numpy()
-        starts = np.flatnonzero(np.diff(self._text.word_to_class.cpu().numpy(), prepend=-1))
-        return np.maximum.reduceat(by_word, starts, axis=0)
+    def colours(self) -> np.ndarray:
+        """The colour of each class in the pictures, (classes, 3) uint8 RGB; may be set to others."""
+        from clearclip.pictures import class_palette
+
+        return class_palette(self.classes)
+
+    @cached_property
+    def class_pixels(self) -> np.ndarray:
+        """How many pixels each class has, (classes,) int64."""
+        return np.bincount(self.labels.ravel(), minlength=len(self.classes))
 
     @property
     def shares(self) -> dict[str, float]:
         """The share of the image that each class covers, 0 to 1, in label order."""
-        counts = np.bincount(self.labels.ravel(), minlength=len(self.classes))
-        return dict(zip(self.classes, (counts / self.labels.size).tolist(), strict=True))
+        return dict(zip(self.classes, (self.class_pixels / self.labels.size).tolist(), strict=True))
+
+    @property
+    def similarity_range(self) -> tuple[float, float]:
+        """The smallest and the largest cosine similarity of any patch with any word."""
+        return float(self._similarity.min()), float(self._similarity.max())
+
+    def similarity_map(self, word: int | str, size: tuple[int, int] | None = None) -> np.ndarray:
+        """Cosine similarity of one word with every place of the image.
+
+        Args:
+            word: one of :attr:`words`, or its index among all of them.
+            size: height and width of the map; default those of the image.
+
+        Returns:
+            (height, width) float32: patches upsampled to windows, windows averaged where they overlap.
+
+        Raises:
+            UserError: the word is none of those that were asked for.
+        """
+        index = self._index(word)
+        height, width = size or self.image.shape[:2]
+        grid = self._similarity[..., index]
+        rows = self._grid.rows.weights(height, grid.device)
+        columns = self._grid.columns.weights(width, grid.device)
+        return (rows @ grid @ columns.T).cpu().numpy()
+
+    def _index(self, word: int | str) -> int:
+        words = self._text.classes.words
+        if isinstance(word, str) and word in words:
+            return words.index(word)
+        if isinstance(word, str) or not -len(words) <= word < len(words):
+            raise UserError(f"{word!r} is none of this result's words ({', '.join(words[:20])})")
+        return int(word)
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """The image with its classes painted over it, at the original size."""
         from clearclip.pictures import overlay
 
-        return overlay(self.image, self.labels, len(self.classes), opacity)
+        return overlay(self.image, self.labels, len(self.classes), opacity, self.colours)
 
     def picture(self) -> Image.Image:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
@@ -75,13 +118,32 @@ class Segmentation:
 
         return result_picture(self)
 
+    def heat_maps(self) -> Image.Image:
+        """A similarity map for each word, all on one scale."""
+        from clearclip.pictures import heat_picture
+
+        return heat_picture(self)
+
     def save(self, path: str | Path) -> Path:
         """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
         from clearclip.pictures import save_image
 
         return save_image(self.picture(), path)
 
+    def save_labels(self, path: str | Path) -> Path:
+        """Write the labels as a PNG whose grey values are the class ids (8 bits, 16 beyond 256 classes)."""
+        from clearclip.pictures import save_image
+
+        return save_image(self.labels, path)
+
     def _repr_png_(self) -> bytes:
         from clearclip.pictures import png_bytes
 
         return png_bytes(self.picture())
+
+    def __repr__(self) -> str:
+        height, width = self.labels.shape
+        shares = sorted(self.shares.items(), key=lambda item: -item[1])[:3]
+        found = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+        more = ", …" if len(self.classes) > 3 else ""
+        return f"Segmentation({width} × {height} pixels, {len(self.classes)} classes: {found}{more})"

@@ -1,0 +1,24 @@
+"""Pictures: label maps over photographs, legends, comparisons, similarity maps, grids for reports."""
+
+from clearclip.pictures.colours import class_palette, palette
+from clearclip.pictures.files import png_bytes, save_image, write_atomically
+from clearclip.pictures.grids import evaluation_picture, grid_picture
+from clearclip.pictures.paint import colour_map, heat_map, overlay
+from clearclip.pictures.results import compare_picture, heat_picture, result_picture, share_text
+
+__all__ = [
+    "class_palette",
+    "colour_map",
+    "compare_picture",
+    "evaluation_picture",
+    "grid_picture",
+    "heat_map",
+    "heat_picture",
+    "overlay",
+    "palette",
+    "png_bytes",
+    "result_picture",
+    "save_image",
+    "share_text",
+    "write_atomically",
+]

@@ -1,0 +1,74 @@
+"""Pictures and other results on disk: whole or not at all."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from contextlib import suppress
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from clearclip.errors import UserError
+
+
+def write_atomically(path: str | Path, data: bytes) -> Path:
+    """Write ``data`` beside ``path`` and move it there; folders are made.
+
+    Returns:
+        the path.
+
+    Raises:
+        UserError: it cannot be written.
+    """
+    path = Path(path)
+    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(6)}.part")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(temporary, "xb") as file:
+            file.write(data)
+        os.replace(temporary, path)
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+    finally:
+        with suppress(OSError):
+            temporary.unlink(missing_ok=True)
+    return path
+
+
+def save_image(image: Image.Image | np.ndarray, path: str | Path) -> Path:
+    """Write an image; the suffix says the format.
+
+    Args:
+        image: a PIL image, or a uint8 array (uint16 for PNG label maps).
+        path: where to; folders are made.
+
+    Returns:
+        the path.
+
+    Raises:
+        UserError: an unknown suffix, an image too large for the format, or a place that cannot be written.
+    """
+    path = Path(path)
+    format_name = Image.registered_extensions().get(path.suffix.lower())
+    if format_name is None or format_name not in Image.SAVE:
+        raise UserError(f"{path} has no suffix of an image format that can be written; use .png or .jpg")
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if format_name == "JPEG":
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    try:
+        image.save(buffer, format=format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written as {format_name} ({error}); use .png") from error
+    return write_atomically(path, buffer.getvalue())
+
+
+def png_bytes(image: Image.Image) -> bytes:
+    """The image as the bytes of a PNG file."""
+    buffer = io.BytesIO()
+    image.save(buffer, format="PNG")
+    return buffer.getvalue()

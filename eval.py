@@ -1,0 +1,16 @@
+"""Evaluate a benchmark: ``python eval.py --config config/cfg_voc21.py``."""
+
+import sys
+
+from clearclip.errors import run_command
+
+
+def main() -> int:
+    """Imported late, so that a package that is missing is told in one line."""
+    from clearclip.evaluation.command import main as evaluate
+
+    return evaluate()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

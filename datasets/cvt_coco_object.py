@@ -1,0 +1,70 @@
+"""Make COCO-Object (background and 80 things) from COCO-Stuff 164k's raw masks.
+
+python datasets/cvt_coco_object.py data/coco_stuff164k -o data/coco_object
+
+It can be stopped at any moment; the same command goes on with what is missing.
+"""
+
+from __future__ import annotations
+
+import argparse
+import sys
+from pathlib import Path
+
+
+class OneLineParser(argparse.ArgumentParser):
+    """Tells a wrong argument in one line."""
+
+    def error(self, message: str):
+        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+
+
+def parse_arguments() -> argparse.Namespace:
+    """Read the command line."""
+    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument(
+        "coco_stuff", type=Path, metavar="PATH_TO_COCO_STUFF164K", help="has images/*2017 and annotations/*2017"
+    )
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="PATH_TO_COCO164K", help="folder to write; may be the same"
+    )
+    parser.add_argument(
+        "--split", choices=("val", "train", "both"), default="val", help="default: val, all the benchmark needs"
+    )
+    parser.add_argument("--copy", action="store_true", help="copy the images instead of linking them")
+    parser.add_argument("--nproc", type=int, help="number of processes (default: one per CPU)")
+    arguments = parser.parse_args()
+    if arguments.nproc is not None and arguments.nproc < 1:
+        parser.error(f"--nproc {arguments.nproc}: give 1 or more")
+    return arguments
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Convert and say what came out. Returns 0, or 1 where the result is not fit for evaluation."""
+    from clearclip.data.coco_object import THING_IDS, UNLABELLED, convert
+    from clearclip.data.parallel import available_cpus
+
+    splits = ("val", "train") if arguments.split == "both" else (arguments.split,)
+    reports = convert(arguments.coco_stuff, arguments.out, splits, arguments.nproc or available_cpus(), arguments.copy)
+    for report in reports:
+        print(
+            f"{report.split}: {report.masks:,} masks in {arguments.out} "
+            f"({report.written:,} written, {report.masks - report.written:,} were there)"
+        )
+        print(
+            f"  ids seen: {report.things} of {len(THING_IDS)} things (labels 1..80); background (0) from "
+            f"{report.stuff} stuff ids" + (f" and {UNLABELLED}" if UNLABELLED in report.raw_ids else "")
+        )
+        for note in report.notes:
+            print(f"  note: {note}")
+        for fault in report.faults:
+            print(f"  does not fit: {fault}")
+    return int(any(report.faults for report in reports))
+
+
+if __name__ == "__main__":
+    given = parse_arguments()
+    # Here and not above, so that --help and wrong arguments answer at once: importing clearclip takes seconds.
+    from clearclip.errors import run_command
+
+    sys.exit(run_command(lambda: main(given)))

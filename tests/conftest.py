@@ -1,0 +1,52 @@
+"""Shared fixtures: a tiny CLIP with random weights, in the layout that open_clip's local-dir: reads."""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+import torch
+
+TINY = {
+    "embed_dim": 32,
+    "quick_gelu": True,
+    "vision_cfg": {"image_size": 64, "layers": 6, "width": 64, "head_width": 16, "patch_size": 8},
+    "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def text_cache(tmp_path_factory: pytest.TempPathFactory):
+    """Tests keep their text features to themselves."""
+    os.environ["CLEARCLIP_CACHE"] = str(tmp_path_factory.mktemp("cache"))
+    os.environ.pop("CLEARCLIP_DATA", None)
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model whose attention is far from uniform and whose residual matters."""
+    import open_clip
+
+    folder = tmp_path_factory.mktemp("tiny")
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    model = open_clip.model.CLIP(**TINY)
+    for name, weight in model.named_parameters():
+        if name == "logit_scale":
+            continue
+        if weight.ndim > 1:
+            torch.nn.init.normal_(weight, std=2 * weight.shape[-1] ** -0.5)
+        elif "ln_" in name and name.endswith("weight"):
+            torch.nn.init.normal_(weight, mean=1, std=0.2)
+        else:
+            torch.nn.init.normal_(weight, std=0.2)
+    torch.save(model.state_dict(), folder / "open_clip_pytorch_model.bin")
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_name(tiny_folder: Path) -> str:
+    """The tiny model's name for ``open_clip.create_model``."""
+    return f"local-dir:{tiny_folder}"

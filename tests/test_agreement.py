@@ -1,0 +1,164 @@
+"""Numbers against the specification written out with loops (tests/reference.py), to 1e-4 in fp32."""
+
+from __future__ import annotations
+
+from itertools import product
+
+import numpy as np
+import open_clip
+import pytest
+import reference
+import torch
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+
+from clearclip import ClearCLIP
+from clearclip.last_block import ATTENTIONS
+
+CLASSES = ["sky, heaven", "tree", "a horse,pony , foal", "grass"]
+WORDS = ["sky", "heaven", "tree", "a horse", "pony", "foal", "grass"]
+WORD_TO_CLASS = [0, 0, 1, 2, 2, 2, 3]
+PATCH = 8
+
+
+@pytest.fixture(scope="module")
+def tower(tiny_folder):
+    state = torch.load(tiny_folder / "open_clip_pytorch_model.bin", weights_only=True)
+    return reference.Tower(state, heads=4, patch=PATCH, quick_gelu=True)
+
+
+@pytest.fixture(scope="module")
+def text(tiny_name):
+    model = open_clip.create_model(tiny_name).eval()
+    return reference.text_features(
+        model, open_clip.get_tokenizer(tiny_name), WORDS, open_clip.OPENAI_IMAGENET_TEMPLATES
+    )
+
+
+def image_of(height: int, width: int, seed: int = 0) -> torch.Tensor:
+    """A smooth random normalised image, so that neighbouring patches differ but are no noise."""
+    coarse = torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
+    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+
+
+def build(tiny_name: str, **options):
+    return MODELS.build(
+        dict(
+            type="ClearCLIPSegmentation",
+            model_name=tiny_name,
+            class_names=CLASSES,
+            device="cpu",
+            **{"slide_crop": 64, "slide_stride": 32, "keep_logits": True, **options},
+        )
+    )
+
+
+SWITCHES = list(product(ATTENTIONS, (True, False), (True, False)))
+
+
+@pytest.mark.parametrize(("attention", "residual", "ffn"), SWITCHES)
+@pytest.mark.parametrize("alpha", [1.0, 0.3])
+def test_last_block(tiny_name, tower, attention, residual, ffn, alpha):
+    model = ClearCLIP.from_pretrained(
+        tiny_name, attention=attention, residual=residual, ffn=ffn, alpha=alpha, device="cpu"
+    )
+    image = image_of(48, 72)
+    with torch.inference_mode():
+        got = model.image_encoder(image[None])[0].numpy()
+    wanted = tower.features(image.double().numpy(), attention, residual, ffn, alpha)
+    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+@pytest.mark.parametrize("residual", [True, False])
+@pytest.mark.parametrize("size", [(64, 64), (48, 72), (96, 64)])
+def test_gem(tiny_name, tower, residual, size):
+    model = ClearCLIP.from_pretrained(tiny_name, model_type="GEM", ignore_residual=not residual, device="cpu")
+    image = image_of(*size)
+    with torch.inference_mode():
+        got = model.image_encoder(image[None])[0].numpy()
+    wanted = tower.gem_features(image.double().numpy(), residual)
+    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
+
+
+def test_vanilla_is_the_tower_itself(tiny_name):
+    """q-k attention with residual and FFN at the model's own size gives OpenCLIP's own class token's neighbours."""
+    model = ClearCLIP.from_pretrained(tiny_name, model_type="vanilla", ignore_residual=False, device="cpu")
+    visual = model.image_encoder.visual
+    image = image_of(64, 64)[None]
+    with torch.inference_mode():
+        own = visual.ln_post(visual.transformer(visual._embeds(image)))[:, 1:] @ visual.proj
+        got = model.image_encoder(image).flatten(1, 2)
+    torch.testing.assert_close(got, own, atol=1e-5, rtol=1e-5)
+
+
+def test_text_features(tiny_name, text):
+    features = ClearCLIP.from_pretrained(tiny_name, device="cpu").encode_text(CLASSES)
+    assert features.classes.words == WORDS
+    assert features.word_to_class.tolist() == WORD_TO_CLASS
+    np.testing.assert_allclose(features.features.numpy(), text, atol=1e-6)
+
+
+GEOMETRIES = {
+    "one window, exact": ((64, 64), 64, 32, (64, 64)),
+    "two windows, exact": ((64, 96), 64, 32, (64, 96)),
+    "overlap, last one shifted back": ((80, 107), 64, 32, (80, 107)),
+    "stride equals window": ((64, 150), 64, 64, (100, 233)),
+    "smaller than the window, padded": ((37, 50), 64, 32, (74, 100)),
+    "narrower only": ((100, 45), 64, 32, (50, 23)),
+    "window no multiple of the patch": ((75, 90), 44, 20, (75, 90)),
+    "another size than the original": ((64, 90), 64, 32, (131, 187)),
+    "whole image": ((64, 96), 0, 32, (128, 190)),
+    "whole image, no multiple of the patch": ((67, 93), 0, 0, (134, 186)),
+}
+
+
+@pytest.mark.parametrize("name", GEOMETRIES)
+@pytest.mark.parametrize("threshold", [0.0, 0.35])
+def test_windows(tiny_name, tower, text, name, threshold):
+    (height, width), crop, stride, original = GEOMETRIES[name]
+    image = image_of(height, width, seed=height)
+    segmentor = build(tiny_name, slide_crop=crop, slide_stride=stride, prob_thd=threshold)
+    sample = SegDataSample(metainfo=dict(ori_shape=original))
+    (result,) = segmentor.predict(image[None], [sample])
+    check(result, image, tower, text, crop, stride, original, threshold)
+
+
+def check(result, image, tower, text, crop, stride, original, threshold):
+    logits = reference.logits(image.double().numpy(), tower.features, text, PATCH, crop, stride, original)
+    wanted = reference.probabilities(logits, WORD_TO_CLASS, 50)
+    got = result.seg_logits.data.numpy()
+    np.testing.assert_allclose(got, wanted, atol=1e-4)
+    labels = result.pred_sem_seg.data[0].numpy()
+    expected = reference.labels(wanted, threshold)
+    top = np.sort(wanted, axis=0)
+    open_to_rounding = (top[-1] - top[-2] < 1e-4) | (np.abs(top[-1] - threshold) < 1e-4)
+    assert len(np.unique(expected)) > 1, "an image of one label tests nothing"
+    assert (labels == expected)[~open_to_rounding].all()
+    assert open_to_rounding.mean() < 0.01
+
+
+def test_batch_of_different_sizes(tiny_name, tower, text):
+    """Windows of all images share batches; no image changes another's result."""
+    sizes = [(64, 64), (37, 50), (80, 107), (64, 96)]
+    images = [image_of(*size, seed=index) for index, size in enumerate(sizes)]
+    originals = [(70, 70), (74, 100), (80, 107), (32, 48)]
+    segmentor = build(tiny_name, window_batch=3, prob_thd=0.3)
+    samples = [SegDataSample(metainfo=dict(ori_shape=size)) for size in originals]
+    results = segmentor.predict(images, samples)
+    assert len(results) == 4
+    for result, image, original in zip(results, images, originals, strict=True):
+        check(result, image, tower, text, 64, 32, original, 0.3)
+
+
+def test_without_samples(tiny_name):
+    segmentor = build(tiny_name)
+    images = torch.stack([image_of(64, 80, 1), image_of(64, 80, 2)])
+    results = segmentor.predict(images)
+    assert [tuple(result.pred_sem_seg.data.shape) for result in results] == [(1, 64, 80)] * 2
+    assert not torch.equal(results[0].seg_logits.data, results[1].seg_logits.data)
+
+
+def test_keep_logits_off(tiny_name):
+    (result,) = build(tiny_name, keep_logits=False).predict(image_of(64, 64)[None])
+    assert "seg_logits" not in result
+    assert "pred_sem_seg" in result

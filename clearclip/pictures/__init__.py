@@ -1,7 +1,7 @@
 """Pictures: label maps over photographs, legends, comparisons, similarity maps, grids for reports."""
 
 from clearclip.pictures.colours import class_palette, palette
-from clearclip.pictures.files import png_bytes, save_image, write_atomically
+from clearclip.pictures.files import png_bytes, save_image, write_bytes
 from clearclip.pictures.grids import evaluation_picture, grid_picture
 from clearclip.pictures.paint import colour_map, heat_map, overlay
 from clearclip.pictures.results import compare_picture, heat_picture, result_picture, share_text
@@ -20,5 +20,5 @@ __all__ = [
     "result_picture",
     "save_image",
     "share_text",
-    "write_atomically",
+    "write_bytes",
 ]

@@ -1,41 +1,15 @@
-"""Pictures and other results on disk: whole or not at all."""
+"""Pictures on disk: whole or not at all."""
 
 from __future__ import annotations
 
 import io
-import os
-import secrets
-from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
 from PIL import Image
 
 from clearclip.errors import UserError
-
-
-def write_atomically(path: str | Path, data: bytes) -> Path:
-    """Write ``data`` beside ``path`` and move it there; folders are made.
-
-    Returns:
-        the path.
-
-    Raises:
-        UserError: it cannot be written.
-    """
-    path = Path(path)
-    temporary = path.with_name(f".{path.name[:60]}.{secrets.token_hex(6)}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(temporary, "xb") as file:
-            file.write(data)
-        os.replace(temporary, path)
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
-    finally:
-        with suppress(OSError):
-            temporary.unlink(missing_ok=True)
-    return path
+from clearclip.files import write_atomically
 
 
 def save_image(image: Image.Image | np.ndarray, path: str | Path) -> Path:
@@ -64,7 +38,19 @@ def save_image(image: Image.Image | np.ndarray, path: str | Path) -> Path:
         image.save(buffer, format=format_name, **({"quality": 92} if format_name in ("JPEG", "WEBP") else {}))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be written as {format_name} ({error}); use .png") from error
-    return write_atomically(path, buffer.getvalue())
+    return write_bytes(path, buffer.getvalue())
+
+
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write ``data`` to ``path``, whole or not at all; folders are made.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    try:
+        return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
 
 
 def png_bytes(image: Image.Image) -> bytes:

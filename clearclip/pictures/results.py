@@ -73,7 +73,7 @@ def heat_picture(result: Segmentation) -> Image.Image:
         values = result.similarity_map(index, size)
         title = f"{word} · {values.max():.2f}" if word == name else f"{word} ({name}) · {values.max():.2f}"
         panels.append(Panel(heat_map(photo, values, low, high), title))
-    panels.append(Panel(heat_scale(size[1], max(12, size[0] // 12)), f"{low:.2f} … {high:.2f}"))
+    panels.append(Panel(heat_scale(size[1], max(12, size[0] // 12)), f"{low:.2f} … {high:.2f}".replace("-", "−")))
     footnote = "Cosine similarity with each word, on one scale; the number after a word is its maximum."
     return compose(_rows(panels, columns), footnote=footnote)
 

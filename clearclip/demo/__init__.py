@@ -1,0 +1,1 @@
+"""The demo: photographs and words in, pictures out; from the shell (`command`) and in the browser (`web`)."""

@@ -1,0 +1,16 @@
+"""Segment a photograph by words: ``python demo.py photo.jpg --classes "sky, hill, tree, horse, grass"``."""
+
+import sys
+
+from clearclip.errors import run_command
+
+
+def main() -> int:
+    """Imported late, so that a package that is missing is told in one line."""
+    from clearclip.demo.command import main as demo
+
+    return demo()
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -46,7 +46,14 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--workers", type=int, help="processes that read images")
     parser.add_argument("--results", default="results.xlsx", help="workbook (default %(default)s)")
     parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument("--resume", action="store_true", help="go on where an earlier run in the work dir stopped")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("yes", "auto", "no"),
+        const="yes",
+        default="no",
+        help="go on where an earlier run in the work dir stopped; auto: if it had the same settings",
+    )
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
     parser.add_argument("--no-cache", action="store_true", help="encode the text anew and keep nothing on disk")
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")

@@ -10,10 +10,14 @@ from typing import Any
 from mmengine.config import Config
 from mmengine.config.utils import ConfigParsingError
 
+from clearclip.checkpoints import DEFAULT
 from clearclip.errors import UserError
+from clearclip.methods import choose_method
+from clearclip.miniature import DIRECTORY as MINIATURE
+from clearclip.model import ClearCLIP
+from clearclip.text import ClassWords
 
-#: Parts of ``model`` that change how a result is computed but not what it is.
-_NO_EFFECT = {"type", "device", "window_batch", "cached", "keep_logits", "name_path", "data_preprocessor", "init_cfg"}
+_SWITCHES = ("attention", "residual", "ffn", "alpha")
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
@@ -76,72 +80,92 @@ def dataset_name(cfg: Config) -> str:
     return cfg.get("dataset_name") or Path(cfg.filename).stem.removeprefix("cfg_")
 
 
-def result_settings(cfg: Config, model: Any, limit: int | None) -> dict[str, Any]:
-    """Everything that changes a result, as plain data: the row of the workbook, and what a resume must match.
+def requested_settings(cfg: Config, limit: int | None = None) -> dict[str, Any]:
+    """What a config asks for, as plain data, as far as it changes a result and is known before a model is loaded.
 
     Args:
         cfg: the config.
-        model: the :class:`~clearclip.ClearCLIP` built from it.
         limit: number of images, None for all.
+
+    Raises:
+        UserError: a method, model or names file that does not exist.
     """
-    method = model.image_encoder.method
-    settings = {name: value for name, value in cfg.model.to_dict().items() if name not in _NO_EFFECT}
-    settings.pop("class_names", None)
-    if settings.get("model_name"):  # it overrides the two
-        settings.update(clip_type=model.weights.label, vit_type="")
-    settings.update(
-        clip_type=settings.get("clip_type") or "CLIP",
-        vit_type="ViT-B/16" if settings.get("vit_type") is None else settings["vit_type"],
-        model_type=settings.get("model_type", "ClearCLIP"),
-        model_name=model.weights.model_name if not _is_local(model.weights.model_name) else model.weights.label,
-        pretrained=model.weights.pretrained or "",
-        weights=weights_identity(model),
-        attention=method.attention,
-        residual=method.residual,
-        ffn=method.ffn,
-        alpha=method.alpha,
-        normalization=settings.get("normalization", "openai"),
-        precision=model.precision,
-        prob_thd=model.prob_thd,
-        logit_scale=model.logit_scale,
-        slide_crop=model.slide_crop,
-        slide_stride=model.slide_stride,
-        words=words_identity(cfg),
-        dataset=dataset_name(cfg),
-        pipeline=_resize_of(cfg),
-        limit=limit,
+    model = cfg.model.to_dict()
+    method = choose_method(
+        **{name: model[name] for name in ("model_type", "ignore_residual", *_SWITCHES) if name in model}
     )
-    return settings
+    own_name = model.get("model_name")
+    return {
+        "clip_type": own_name or model.get("clip_type") or "CLIP",
+        "vit_type": "" if own_name else model.get("vit_type") or "ViT-B/16",
+        "model_type": model.get("model_type", "ClearCLIP"),
+        "pretrained": model.get("pretrained", DEFAULT),
+        "checkpoint": _file_identity(model),
+        "quick_gelu": model.get("quick_gelu"),
+        "attention": method.attention,
+        "residual": method.residual,
+        "ffn": method.ffn,
+        "alpha": method.alpha,
+        "normalization": model.get("normalization", "openai"),
+        "prob_thd": float(model.get("prob_thd", 0)),
+        "logit_scale": float(model.get("logit_scale", 50)),
+        "slide_crop": model.get("slide_crop", 448),
+        "slide_stride": model.get("slide_stride", 224),
+        "words": _words_identity(model),
+        "dataset": dataset_name(cfg),
+        "resize": _resize_of(cfg),
+        "limit": limit,
+    }
 
 
-def words_identity(cfg: Config) -> str:
-    """A short hash of the class names in use."""
-    from clearclip.text import ClassWords
+def result_settings(cfg: Config, model: ClearCLIP, limit: int | None = None) -> dict[str, Any]:
+    """:func:`requested_settings` and what only the loaded model knows: precision, and the weights themselves."""
+    return {**requested_settings(cfg, limit), "precision": model.precision, "weights": _weights_identity(model)}
 
-    model = cfg.model
+
+def class_words(model: dict[str, Any]) -> ClassWords:
+    """The class words of a ``model`` part."""
     if model.get("class_names") is not None:
-        words = ClassWords.parse(model.class_names)
+        return ClassWords.parse(model["class_names"], "class_names")
+    if model.get("name_path") is None:
+        raise UserError("the config names no classes; give model.name_path or model.class_names")
+    return ClassWords.read(model["name_path"])
+
+
+def _words_identity(model: dict[str, Any]) -> str:
+    return hashlib.sha256(repr(class_words(model).classes).encode()).hexdigest()[:12]
+
+
+def _file_identity(model: dict[str, Any]) -> str:
+    """A short hash of a checkpoint that lies in a file; empty for a tag, which names its weights."""
+    name = str(model.get("model_name") or "")
+    folder = (
+        MINIATURE if model.get("clip_type") == "Miniature" or name == "miniature" else name.removeprefix("local-dir:")
+    )
+    pretrained = model.get("pretrained", DEFAULT)
+    if pretrained not in (None, DEFAULT):
+        files = [Path(pretrained)]
     else:
-        words = ClassWords.read(model.name_path)
-    return hashlib.sha256(repr(words.classes).encode()).hexdigest()[:12]
+        files = sorted(Path(folder).glob("*.safetensors")) + sorted(Path(folder).glob("*.bin")) if folder else []
+    digest = hashlib.sha256()
+    for file in files:
+        if file.is_file():
+            with open(file, "rb") as opened:
+                while chunk := opened.read(1 << 24):
+                    digest.update(chunk)
+    return digest.hexdigest()[:12] if any(file.is_file() for file in files) else ""
 
 
-def weights_identity(model: Any) -> str:
-    """A short hash of the image tower's weights."""
+def _weights_identity(model: ClearCLIP) -> str:
+    """A short hash of the image tower's weights as loaded."""
     digest = hashlib.sha256()
     for name, tensor in sorted(model.image_encoder.state_dict().items()):
-        digest.update(name.encode())
-        # Sums in float64 tell weights apart without reading gigabytes through a hash.
-        digest.update(repr((tuple(tensor.shape), float(tensor.double().sum()), float(tensor.double().norm()))).encode())
+        # Two moments in float64 tell weights apart without sending gigabytes through a hash.
+        moments = float(tensor.double().sum()), float(tensor.double().norm())
+        digest.update(repr((name, tuple(tensor.shape), moments)).encode())
     return digest.hexdigest()[:12]
 
 
-def _is_local(model_name: str) -> bool:
-    return model_name.startswith("local-dir:")
-
-
 def _resize_of(cfg: Config) -> str:
-    scales = [
-        str(step.get("scale")) for step in cfg.test_dataloader.dataset.get("pipeline", []) if step["type"] == "Resize"
-    ]
-    return "resize " + " ".join(scales) if scales else "as is"
+    steps = cfg.test_dataloader.dataset.get("pipeline", [])
+    return " ".join(str(tuple(step["scale"])) for step in steps if step["type"] == "Resize" and "scale" in step)

@@ -24,7 +24,7 @@ class Journal:
     Args:
         folder: where the files lie.
         settings: everything that changes a result.
-        resume: go on with what is there; otherwise it is cleared.
+        resume: "no" clears what is there, "yes" goes on with it, "auto" goes on with it if it has these settings.
 
     Attributes:
         finished: counts of the images that earlier runs finished.
@@ -34,7 +34,7 @@ class Journal:
         UserError: resume with other settings (names them), or with nothing to resume.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], resume: bool):
+    def __init__(self, folder: Path, settings: dict[str, Any], resume: str = "no"):
         self.folder = Path(folder)
         self.finished: dict[str, Counts] = {}
         self.failures: dict[str, str] = {}
@@ -53,10 +53,12 @@ class Journal:
         self.folder.mkdir(parents=True, exist_ok=True)
         self._file = open(self.folder / f"rank{dist.get_rank()}-{uuid.uuid4().hex[:8]}.jsonl", "w")  # noqa: SIM115
 
-    def _prepare(self, settings: dict[str, Any], resume: bool) -> None:
+    def _prepare(self, settings: dict[str, Any], resume: str = "no") -> None:
         settings = json.loads(json.dumps(settings))
         path = self.folder / "settings.json"
-        if resume:
+        if resume == "auto" and (not path.is_file() or json.loads(path.read_text()) != settings):
+            resume = "no"
+        if resume != "no":
             if not path.is_file():
                 raise UserError(f"--resume: {self.folder} has no evaluation to go on with; start without --resume")
             self._check_same(json.loads(path.read_text()), settings)

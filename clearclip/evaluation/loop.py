@@ -7,8 +7,9 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.runner import TestLoop
-from mmseg.registry import LOOPS, MODEL_WRAPPERS
+from mmseg.registry import LOOPS
 from torch import nn
 from tqdm import tqdm
 

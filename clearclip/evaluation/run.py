@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.config import Config
+from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
 from clearclip.data.check import check_cheap
@@ -23,7 +24,8 @@ from clearclip.errors import UserError
 from clearclip.evaluation.configs import dataset_name, load_config, result_settings
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.launch import finish_processes, start_processes
-from clearclip.evaluation.metric import Scores
+from clearclip.evaluation.loop import EvaluationLoop
+from clearclip.evaluation.metric import ConfusionMetric, Scores
 
 
 @dataclass
@@ -66,7 +68,7 @@ def evaluate(
     workers: int | None = None,
     limit: int | None = None,
     launcher: str = "none",
-    resume: bool = False,
+    resume: str = "no",
     on_error: str = "stop",
     on_result: Callable[[Any, list[str], list[list[int]]], None] | None = None,
 ) -> Evaluation:
@@ -81,7 +83,8 @@ def evaluate(
         batch_size: images per batch; default: the config's, 8 on a GPU.
         workers: processes that read images; default: the config's, up to 16 on a GPU.
         launcher: "none", "pytorch" (torchrun) or "slurm".
-        resume: go on with the images that an earlier run in ``work_dir`` did not finish.
+        resume: "yes" goes on with the images that an earlier run in ``work_dir`` did not finish, "auto" does so if
+            there is one with the same settings, "no" starts anew.
         on_error: "stop" or "skip" images that cannot be used.
         on_result: called with every predicted sample, the class names and the palette.
 
@@ -99,7 +102,8 @@ def evaluate(
     if on_error not in ("stop", "skip"):
         raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
     cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-    check_cheap(cfg)
+    for remark in check_cheap(cfg):
+        warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     start_processes(launcher, device)
     target = choose_device(device)
     work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
@@ -120,7 +124,7 @@ def _run(
     workers: int | None,
     limit: int | None,
     launcher: str,
-    resume: bool,
+    resume: str,
     on_error: str,
     on_result: Callable[[Any, list[str], list[list[int]]], None] | None,
 ) -> Evaluation:
@@ -135,7 +139,7 @@ def _run(
         raise UserError(f"{cfg.filename}: model does not fit: {error}") from error
     settings = result_settings(cfg, segmentor.model, limit)
     journal = Journal(work_dir / "journal", settings, resume)
-    if resume and dist.get_rank() == 0:
+    if journal.finished and dist.get_rank() == 0:
         print(f"resuming: {len(journal.finished)} images are finished")
     on_gpu = device.type == "cuda"
     loader = cfg.test_dataloader
@@ -152,10 +156,12 @@ def _run(
     )
     cfg.work_dir = str(work_dir)
     cfg.launcher = launcher
-    cfg.test_evaluator = dict(type="ConfusionMetric", journal=journal)
-    cfg.test_cfg = dict(type="EvaluationLoop", on_error=on_error, on_result=on_result)
     runner = _build_runner(cfg, segmentor)
-    if len(segmentor.classes) != len(runner.test_loop.dataloader.dataset.metainfo["classes"]):
+    metric = ConfusionMetric(journal)
+    # Given as objects: a runner copies what it is given as configs, open files and counters included.
+    loop = EvaluationLoop(runner, loader, Evaluator(metric), on_error, on_result)
+    runner._test_loop = loop
+    if len(segmentor.classes) != len(loop.dataloader.dataset.metainfo["classes"]):
         raise UserError(
             f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
             f"{len(runner.test_loop.dataloader.dataset.metainfo['classes'])} classes; mend the names file"
@@ -163,11 +169,10 @@ def _run(
     started = time.perf_counter()
     runner.test()
     seconds = time.perf_counter() - started
-    metric = runner.test_loop.metric
     journal.close()
     return Evaluation(
         dataset=dataset_name(cfg),
-        classes=list(runner.test_loop.dataloader.dataset.metainfo["classes"]),
+        classes=list(loop.dataloader.dataset.metainfo["classes"]),
         scores=metric.scores,
         images=metric.images,
         failures=metric.failures,
@@ -181,20 +186,19 @@ def _build_runner(cfg: Config, segmentor: torch.nn.Module) -> Runner:
     """MMEngine's runner around a segmentor that is built already (so that its errors are ours)."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        runner = Runner(
+        return Runner(
             model=segmentor,
             work_dir=cfg.work_dir,
+            # The loop is put in afterwards; the runner wants all three or none.
             test_dataloader=cfg.test_dataloader,
-            test_evaluator=cfg.test_evaluator,
-            test_cfg=cfg.test_cfg,
+            test_evaluator=dict(type="ConfusionMetric"),
+            test_cfg=dict(type="EvaluationLoop"),
             default_hooks=cfg.get("default_hooks"),
             custom_hooks=cfg.get("custom_hooks"),
             launcher=cfg.launcher,
             env_cfg=cfg.get("env_cfg", {}),
-            log_level=cfg.get("log_level", "WARNING"),
+            log_level=cfg.get("log_level", "ERROR"),
             default_scope="mmseg",
             experiment_name=f"{Path(cfg.filename or 'config').stem}_{time.strftime('%Y%m%d_%H%M%S')}",
             cfg=dict(model_wrapper_cfg=dict(type="Replica")),
         )
-        runner._test_loop = runner.build_test_loop(runner._test_loop)
-    return runner

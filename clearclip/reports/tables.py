@@ -64,12 +64,12 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
     vits = (MINIATURE_VIT,) if miniature else VIT_TYPES
     clip_type = "Miniature" if miniature else "CLIP"
     if table == "benchmarks":
-        return [_system_row("CLIP", True, vits[0], clip_type)]
+        return [_system_row("CLIP", True, vit, clip_type) for vit in vits]
     if table == "ablation":
         rows = []
-        for residual, ffn, attention in product((True, False), (True, False), ATTENTIONS):
-            options = dict(clip_type=clip_type, vit_type=vits[0], attention=attention, residual=residual, ffn=ffn)
-            rows.append(Row(ablation_name(attention, residual, ffn), "", vits[0], options))
+        for vit, residual, ffn, attention in product(vits, (True, False), (True, False), ATTENTIONS):
+            options = dict(clip_type=clip_type, vit_type=vit, attention=attention, residual=residual, ffn=ffn)
+            rows.append(Row(ablation_name(attention, residual, ffn), "", vit, options))
         return rows
     rows = []
     for vit, (name, (weights, _)), clearclip in product(vits, SYSTEMS.items(), (False, True)):

@@ -1,0 +1,113 @@
+"""The command line of ``eval_all.py``."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from clearclip.errors import CommandParser, UserError
+from clearclip.evaluation.command import Options
+from clearclip.evaluation.table import plan, run_all, select_datasets, select_rows
+from clearclip.reports.results import check_results_path, read_rows, rebuild
+from clearclip.reports.tables import TABLES, Row, columns, fill_row, format_cell, to_markdown
+
+
+def make_parser() -> argparse.ArgumentParser:
+    """The options of ``eval_all.py``."""
+    parser = CommandParser(
+        prog="eval_all.py",
+        description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "
+        "and started again at any time.",
+    )
+    parser.add_argument(
+        "--table",
+        default=None,
+        choices=TABLES,
+        help="benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with "
+        "background; ablation: attention × residual × FFN",
+    )
+    parser.add_argument("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
+    parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
+    parser.add_argument("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
+    parser.add_argument("--miniature", action="store_true", help="the bundled model and benchmark, offline")
+    parser.add_argument("--gpus", type=int, metavar="N", help="N processes through dist_test.sh")
+    parser.add_argument("--results", default="results.xlsx", help="workbook (default %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each dataset")
+    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps")
+    parser.add_argument("--batch-size", type=int, help="images per batch")
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="for all runs"
+    )
+    parser.add_argument("--force", action="store_true", help="repeat runs that have a result")
+    parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
+    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown and run nothing")
+    parser.add_argument("--rebuild", action="store_true", help="make the workbook anew from its rows and run nothing")
+    return parser
+
+
+def main(root: Path, arguments: Sequence[str] | None = None) -> int:
+    """Do as the command line says.
+
+    Args:
+        root: the folder that has ``config/``, ``eval.py`` and ``dist_test.sh``.
+
+    Returns:
+        0, or 1 where a run failed.
+    """
+    args = make_parser().parse_args(arguments)
+    results = check_results_path(args.results)
+    for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
+        if value is not None and value < 1:
+            raise UserError(f"{name} must be at least 1, not {value}")
+    if args.rebuild:
+        count = len(read_rows(results))
+        if not rebuild(results):
+            return 1
+        print(f"{results}: {count} runs")
+        return 0
+    table = args.table or ("2" if args.miniature else "benchmarks")
+    rows = select_rows(table, args.miniature, args.rows, args.vit)
+    datasets = select_datasets(table, args.miniature, args.datasets)
+    if args.markdown:
+        print(to_markdown(table, rows, datasets, read_rows(results)))
+        return 0
+    runs = plan(rows, datasets, root, args.cfg_options, args.limit)
+    if args.dry_run:
+        known = read_rows(results)
+        for number, run in enumerate(runs, start=1):
+            remark = "has a result" if run.is_in(known) and not args.force else f"{run.images} images"
+            print(f"{number:3}. {run.label}: {remark}")
+        return 0
+    passed = []
+    for name in ("limit", "device", "batch_size", "on_error"):
+        if getattr(args, name) is not None:
+            passed += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
+    outcome = run_all(runs, root, results, gpus=args.gpus, force=args.force, arguments=passed)
+    print_table(table, rows, datasets, results)
+    print_summary(outcome, results)
+    return 1 if outcome["failed"] else 0
+
+
+def print_table(table: str, rows: list[Row], datasets: tuple[str, ...], results: Path) -> None:
+    """Print measured mIoU with the published figure in brackets."""
+    runs = read_rows(results)
+    shown = Table(title="mIoU, measured (published)")
+    for heading in ("ViT", "system", "ClearCLIP"):
+        shown.add_column(heading)
+    for heading in columns(table, datasets):
+        shown.add_column(heading, justify="right")
+    for row in rows:
+        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, fill_row(table, row, datasets, runs)))
+    Console().print(shown)
+
+
+def print_summary(outcome: dict, results: Path) -> None:
+    """Print what ran, what was skipped and what failed, and why."""
+    print("; ".join(f"{len(runs)} {kind}" for kind, runs in outcome.items()) + f"; results in {results}")
+    for run, why in outcome["failed"]:
+        print(f"failed: {run.label}: {why}")

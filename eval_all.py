@@ -1,0 +1,17 @@
+"""Regenerate the paper's tables: ``python eval_all.py --table 2``."""
+
+import sys
+from pathlib import Path
+
+from clearclip.errors import run_command
+
+
+def main() -> int:
+    """Imported late, so that a package that is missing is told in one line."""
+    from clearclip.evaluation.table_command import main as evaluate_all
+
+    return evaluate_all(Path(__file__).resolve().parent)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,35 @@
+# make demo   installs into .venv and evaluates the bundled miniature with vanilla CLIP and with ClearCLIP
+# make test   the whole test suite, in the same environment
+# Another Python: make demo PYTHON=python3.12 ; another place for the environment: make test VENV=/tmp/venv
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+# Not the environment's own python: make would take its time stamp for that of the system's.
+READY := $(VENV)/.ready
+# Constraints are the versions that were tested.
+INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
+
+.PHONY: demo test lint install clean
+
+demo: $(READY)
+	$(BIN)/python tools/tour.py
+
+test: $(READY)
+	$(INSTALL) --editable ".[dev]"
+	$(BIN)/python -m pytest
+
+lint: $(READY)
+	$(INSTALL) ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+install: $(READY)
+
+$(READY): requirements.txt constraints.txt pyproject.toml
+	@echo "making $(VENV) with $(PYTHON) and installing (a few minutes, about 6 GB, most of it PyTorch) ..."
+	$(PYTHON) -m venv $(VENV)
+	$(INSTALL) --editable .
+	@touch $@
+
+clean:
+	rm -rf $(VENV) outputs work_dirs

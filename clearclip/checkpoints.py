@@ -23,7 +23,7 @@ from torch import nn
 from clearclip.errors import UserError
 from clearclip.miniature import DIRECTORY as MINIATURE
 
-#: (clip_type, vit_type) → OpenCLIP's model name and pretrained tag. BLIP's lie in blip.py.
+#: (clip_type, vit_type) → OpenCLIP's model name and pretrained tag. BLIP's and DINO's lie in blip/ and dino.py.
 CHECKPOINTS = {
     ("CLIP", "ViT-B/16"): ("ViT-B-16", "openai"),
     ("CLIP", "ViT-L/14"): ("ViT-L-14", "openai"),
@@ -33,7 +33,7 @@ CHECKPOINTS = {
     ("MetaCLIP", "ViT-L/14"): ("ViT-L-14", "metaclip_fullcc"),
     ("Miniature", "ViT-Ti/8"): (f"local-dir:{MINIATURE}", None),
 }
-CLIP_TYPES = ("CLIP", "OpenCLIP", "MetaCLIP", "BLIP", "Miniature")
+CLIP_TYPES = ("CLIP", "OpenCLIP", "MetaCLIP", "BLIP", "DINO", "Miniature")
 VIT_TYPES = ("ViT-B/16", "ViT-L/14")
 
 #: Stands for "the weights that belong to the model"; None means random weights.

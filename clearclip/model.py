@@ -136,7 +136,13 @@ class ClearCLIP(nn.Module):
         if normalization not in ("openai", "pretrained"):
             raise UserError(f"unknown normalization {normalization!r}; choose openai or pretrained")
         method = choose_method(model_type, ignore_residual, attention, residual, ffn, alpha)
-        if clip_type == "BLIP" and model_name is None:
+        if clip_type in ("BLIP", "DINO") and model_name is not None:
+            raise UserError(f"clip_type={clip_type!r} takes no model_name; name a file or folder as pretrained")
+        if clip_type == "DINO":
+            from clearclip.dino import load_dino
+
+            loaded = load_dino(vit_type or "ViT-B/16", pretrained, method, device, precision)
+        elif clip_type == "BLIP":
             from clearclip.blip import load_blip
 
             square = settings.get("slide_crop", 448) or None
@@ -154,7 +160,8 @@ class ClearCLIP(nn.Module):
         image_encoder, text_encoder, weights, mean, std = loaded
         if is_miniature(weights.model_name):
             settings = {"slide_crop": 64, "slide_stride": 32, "short_side": None, **settings}
-        if normalization == "openai":
+        # The published tables have no row of DINO's, whose statistics want its own normalisation.
+        if normalization == "openai" and clip_type != "DINO":
             mean, std = OPENAI_MEAN, OPENAI_STD
         model = cls(image_encoder, text_encoder, mean=mean, std=std, precision=precision, weights=weights, **settings)
         return model.to(device).eval()

@@ -1,0 +1,87 @@
+"""DINO: timm's own features, and the clear refusal to segment by words."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+import clearclip
+from clearclip.dino import MODEL, build_dino, load_dino
+from clearclip.last_block import LastBlock
+
+timm = pytest.importorskip("timm")
+
+CPU = torch.device("cpu")
+VANILLA = LastBlock("qk", residual=True, ffn=True)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small ViT in place of DINO's, as timm builds it, and its weights as a file."""
+    torch.manual_seed(0)
+    path = tmp_path_factory.mktemp("dino") / "dino.pth"
+    vit = timm.create_model(MODEL, embed_dim=48, depth=3, num_heads=4, img_size=64).eval()
+    with torch.no_grad():
+        for parameter in vit.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    torch.save(vit.state_dict(), path)
+    return vit, path
+
+
+@pytest.fixture
+def shrunk(small, monkeypatch):
+    """Let dino.py build the small ViT; returns timm's module and the file."""
+    create = timm.create_model
+    sizes = dict(embed_dim=48, depth=3, num_heads=4, img_size=64)
+    monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **sizes, **options))
+    return small
+
+
+def test_vanilla_is_timms_own_output(shrunk):
+    vit, path = shrunk
+    encoder, text, weights, mean, std = load_dino("ViT-B/16", str(path), VANILLA, CPU, "fp32")
+    image = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        expected = vit.forward_features(image)[:, 1:]
+        features = encoder(image)
+    assert features.shape == (2, 4, 4, 48)
+    torch.testing.assert_close(features.flatten(1, 2), expected, rtol=1e-4, atol=1e-5)
+    assert text is None
+    assert weights.label == f"DINO ViT-B/16 ({path})"
+    np.testing.assert_allclose(mean, [123.675, 116.28, 103.53])
+    np.testing.assert_allclose(std, [58.395, 57.12, 57.375])
+
+
+def test_images_of_other_sizes(shrunk):
+    encoder = load_dino("ViT-B/16", str(shrunk[1]), VANILLA, CPU, "fp32")[0]
+    with torch.no_grad():
+        assert encoder(torch.randn(1, 3, 32, 80)).shape == (1, 2, 5, 48)
+
+
+def test_segmenting_by_words_is_refused(shrunk):
+    model = clearclip.ClearCLIP.from_pretrained(clip_type="DINO", pretrained=None, device="cpu")
+    np.testing.assert_allclose(model.mean.flatten(), [123.675, 116.28, 103.53], rtol=1e-5)
+    with pytest.raises(clearclip.UserError, match="no text side"):
+        model.segment(np.zeros((64, 64, 3), np.uint8), ["cat", "dog"])
+    with pytest.raises(clearclip.UserError, match="no text side"):
+        clearclip.ClearCLIPSegmentation(clip_type="DINO", pretrained=None, class_names=["cat"], device="cpu")
+
+
+def test_bad_requests_are_one_line(shrunk, tmp_path):
+    with pytest.raises(clearclip.UserError, match="choose ViT-B/16"):
+        load_dino("ViT-L/14", None, VANILLA, CPU, "fp32")
+    with pytest.raises(clearclip.UserError, match="does not exist"):
+        build_dino(str(tmp_path / "none.pth"))
+    broken = torch.load(shrunk[1], weights_only=True)
+    broken["norm.weight"][0] = math.inf
+    torch.save(broken, tmp_path / "broken.pth")
+    with pytest.raises(clearclip.UserError, match=r"NaN or infinite values in norm\.weight"):
+        build_dino(str(tmp_path / "broken.pth"))
+    del broken["norm.weight"]
+    torch.save(broken, tmp_path / "part.pth")
+    with pytest.raises(clearclip.UserError, match=r"cannot be loaded as DINO's ViT-B/16.*norm\.weight"):
+        build_dino(str(tmp_path / "part.pth"))
+    torch.save({"model": print}, tmp_path / "code.pth")
+    with pytest.raises(clearclip.UserError, match="cannot be loaded"):
+        build_dino(str(tmp_path / "code.pth"))

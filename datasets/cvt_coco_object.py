@@ -7,21 +7,17 @@ It can be stopped at any moment; the same command goes on with what is missing.
 
 from __future__ import annotations
 
-import argparse
 import sys
 from pathlib import Path
 
-
-class OneLineParser(argparse.ArgumentParser):
-    """Tells a wrong argument in one line."""
-
-    def error(self, message: str):
-        self.exit(2, f"error: {message}; see {self.prog} --help\n")
+from clearclip.data.coco_object import THING_IDS, UNLABELLED, convert
+from clearclip.data.parallel import available_cpus
+from clearclip.errors import CommandParser, run_command
 
 
-def parse_arguments() -> argparse.Namespace:
-    """Read the command line."""
-    parser = OneLineParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+def main() -> int:
+    """Convert and say what came out. Returns 0, or 1 where the result is not fit for evaluation."""
+    parser = CommandParser(prog="cvt_coco_object.py", description="COCO-Object from COCO-Stuff 164k's raw masks.")
     parser.add_argument(
         "coco_stuff", type=Path, metavar="PATH_TO_COCO_STUFF164K", help="has images/*2017 and annotations/*2017"
     )
@@ -36,13 +32,6 @@ def parse_arguments() -> argparse.Namespace:
     arguments = parser.parse_args()
     if arguments.nproc is not None and arguments.nproc < 1:
         parser.error(f"--nproc {arguments.nproc}: give 1 or more")
-    return arguments
-
-
-def main(arguments: argparse.Namespace) -> int:
-    """Convert and say what came out. Returns 0, or 1 where the result is not fit for evaluation."""
-    from clearclip.data.coco_object import THING_IDS, UNLABELLED, convert
-    from clearclip.data.parallel import available_cpus
 
     splits = ("val", "train") if arguments.split == "both" else (arguments.split,)
     reports = convert(arguments.coco_stuff, arguments.out, splits, arguments.nproc or available_cpus(), arguments.copy)
@@ -63,8 +52,4 @@ def main(arguments: argparse.Namespace) -> int:
 
 
 if __name__ == "__main__":
-    given = parse_arguments()
-    # Here and not above, so that --help and wrong arguments answer at once: importing clearclip takes seconds.
-    from clearclip.errors import run_command
-
-    sys.exit(run_command(lambda: main(given)))
+    sys.exit(run_command(main))

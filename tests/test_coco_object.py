@@ -1,6 +1,7 @@
 """COCO-Object from COCO-Stuff: the table written out, real masks, stopping and going on, refusals."""
 
 import os
+import runpy
 import signal
 import subprocess
 import sys
@@ -220,6 +221,7 @@ def test_strangers_in_the_output_are_pointed_out(tmp_path):
     assert done.returncode == 1
     assert done.stdout.count("does not fit: 1 ") == 2
     assert "000000000777_instanceTrainIds.png" in done.stdout
+    assert len(outputs(tmp_path / "object")) == 3
 
     (source / "annotations" / "val2017" / "000000000001.png").unlink()
     (report,) = convert(source, tmp_path / "fresh")
@@ -320,23 +322,27 @@ def test_refused_with_the_reason_and_nothing_written(spoil, tmp_path):
     assert not (tmp_path / "object").exists()
 
 
-def test_command_line_refuses_in_one_line(tmp_path):
+def test_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
     source = make_source(tmp_path / "stuff", some_masks(3))
     _id_out_of_range(source)
     not_a_folder = tmp_path / "file"
     not_a_folder.write_text("")
-    for arguments in (
-        [source, "-o", tmp_path / "object"],
-        [source, "-o", not_a_folder],
-        [source],
-        [source, "-o", tmp_path / "object", "--nproc", 0],
-        [source, "-o", tmp_path / "object", "--split", "test"],
+    for arguments, culprit in (
+        ([source, "-o", tmp_path / "object"], "000000000001.png"),
+        ([source, "-o", not_a_folder], str(not_a_folder)),
+        ([source], "-o/--out"),
+        ([source, "-o", tmp_path / "object", "--nproc", 0], "--nproc 0"),
+        ([source, "-o", tmp_path / "object", "--split", "test"], "--split"),
     ):
-        done = run(*arguments)
-        assert done.returncode == 2
-        assert done.stderr.startswith("error: ")
-        assert done.stderr.count("\n") == 1
-        assert "Traceback" not in done.stderr
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        told = capsys.readouterr()
+        assert stop.value.code == 2
+        assert told.out == ""
+        assert told.err.startswith("error: ")
+        assert told.err.count("\n") == 1
+        assert culprit in told.err
         assert not (tmp_path / "object").exists()
 
 

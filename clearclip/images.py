@@ -14,6 +14,8 @@ from clearclip.errors import UserError
 
 ImageLike: TypeAlias = "str | os.PathLike | Image.Image | np.ndarray"
 
+UNKNOWN = "it is no image of a known kind (JPEG, PNG, WebP, TIFF, GIF, BMP, …)"
+
 
 def read_image(image: ImageLike) -> np.ndarray:
     """Read an image of any kind: grey, palette, alpha (on white), 16-bit, CMYK, EXIF-rotated, animated (first frame).
@@ -31,6 +33,8 @@ def read_image(image: ImageLike) -> np.ndarray:
         return _from_array(image)
     if isinstance(image, Image.Image):
         return _to_rgb(image)
+    if not isinstance(image, str | os.PathLike):
+        raise UserError(f"an image must be a path, a PIL image or an array, not {type(image).__name__}")
     path = Path(image)
     try:
         with Image.open(path) as opened:
@@ -39,8 +43,10 @@ def read_image(image: ImageLike) -> np.ndarray:
         raise UserError(f"image {path} does not exist") from error
     except IsADirectoryError as error:
         raise UserError(f"{path} is a folder, not an image") from error
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        reason = "it is no image" if isinstance(error, UnidentifiedImageError) else str(error)
+    except UnidentifiedImageError as error:
+        raise UserError(f"image {path} cannot be read: {UNKNOWN}") from error
+    except Exception as error:  # decoders raise all sorts of errors on damaged files
+        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
         raise UserError(f"image {path} cannot be read: {reason}") from error
 
 
@@ -48,18 +54,22 @@ def _to_rgb(image: Image.Image) -> np.ndarray:
     image = ImageOps.exif_transpose(image)
     if image.mode.startswith("I") or image.mode == "F":
         return _from_array(_to_uint8(np.asarray(image)))
-    if image.mode in ("RGBA", "LA", "PA") or "transparency" in image.info:
+    if image.mode in ("RGBA", "LA", "PA", "RGBa", "La") or "transparency" in image.info:
         image = image.convert("RGBA")
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     return np.array(image.convert("RGB"))  # a copy: PIL's own memory is read-only
 
 
 def _to_uint8(values: np.ndarray) -> np.ndarray:
-    """16-bit levels to 8 bits; wider types may hold 8-bit levels, which stay."""
+    """16-bit levels and float levels in 0..1 to 8 bits; wider types may hold 8-bit levels, which stay."""
     if values.dtype == np.uint8:
         return values
-    top = 257 if values.dtype == np.uint16 or values.max(initial=0) > 255 else 1
-    return np.clip(values / top, 0, 255).round().astype(np.uint8)
+    values = np.nan_to_num(values)
+    if values.dtype == np.uint16 or values.max(initial=0) > 255:
+        factor = 1 / 257
+    else:
+        factor = 255 if values.dtype.kind == "f" and values.max(initial=0) <= 1 else 1
+    return np.clip(values * factor, 0, 255).round().astype(np.uint8)
 
 
 def _from_array(array: np.ndarray) -> np.ndarray:
@@ -67,11 +77,11 @@ def _from_array(array: np.ndarray) -> np.ndarray:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:
         raise UserError(f"an image array must be (H, W), (H, W, 3) or (H, W, 4), not {array.shape}")
-    if array.dtype not in (np.uint8, np.uint16, np.int32, np.float32):
-        raise UserError(f"an image array must be uint8 (or uint16), 0 to 255, not {array.dtype}")
+    if array.dtype not in (np.uint8, np.uint16):
+        raise UserError(f"an image array must be uint8, 0 to 255 (or uint16, 0 to 65535), not {array.dtype}")
     array = _to_uint8(array)
     if array.shape[2] == 4:
-        return _to_rgb(Image.fromarray(array, "RGBA"))
+        return _to_rgb(Image.fromarray(array))
     return np.array(np.broadcast_to(array, (*array.shape[:2], 3)), order="C")
 
 

@@ -4,7 +4,14 @@ from clearclip.pictures.colours import class_palette, palette
 from clearclip.pictures.files import png_bytes, save_image, write_bytes
 from clearclip.pictures.grids import evaluation_picture, grid_picture
 from clearclip.pictures.paint import colour_map, heat_map, overlay
-from clearclip.pictures.results import compare_picture, heat_picture, result_picture, share_text
+from clearclip.pictures.results import (
+    compare_picture,
+    heat_maps,
+    heat_picture,
+    overlay_picture,
+    result_picture,
+    share_text,
+)
 
 __all__ = [
     "class_palette",
@@ -13,8 +20,10 @@ __all__ = [
     "evaluation_picture",
     "grid_picture",
     "heat_map",
+    "heat_maps",
     "heat_picture",
     "overlay",
+    "overlay_picture",
     "palette",
     "png_bytes",
     "result_picture",

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -28,12 +28,22 @@ def share_text(share: float) -> str:
     return f"{100 * share:.1f} %"
 
 
+def shown(result: Segmentation, side: int) -> tuple[np.ndarray, np.ndarray]:
+    """Image and labels of a result, their longer side about ``side`` pixels: (h, w, 3) uint8 and (h, w)."""
+    size = fit(result.labels.shape, side)
+    return resize_photo(result.image, size), resize_labels(result.labels, size)
+
+
+def overlay_picture(result: Segmentation, side: int) -> Image.Image:
+    """The overlay of a result, its longer side about ``side`` pixels."""
+    return overlay(*shown(result, side), len(result.classes), colours=result.colours)
+
+
 def result_picture(result: Segmentation) -> Image.Image:
     """Photo, overlay and map, with a legend that names each colour and its share of the image."""
     height, width = result.labels.shape
     wide = width > WIDE * height
-    size = fit((height, width), 1200 if wide else 640)
-    photo, labels = resize_photo(result.image, size), resize_labels(result.labels, size)
+    photo, labels = shown(result, 1200 if wide else 640)
     panels = [
         Panel(Image.fromarray(photo), f"image · {width} × {height}"),
         Panel(overlay(photo, labels, len(result.classes), colours=result.colours), "overlay"),
@@ -50,10 +60,9 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
         results: by the method's name; all of the same image and classes.
     """
     first = next(iter(results.values()))
-    size = fit(first.labels.shape, 640)
-    maps = {name: resize_labels(result.labels, size) for name, result in results.items()}
-    panels = [Panel(Image.fromarray(resize_photo(first.image, size)), "image")]
-    panels += [Panel(Image.fromarray(colour_map(labels, first.colours)), name) for name, labels in maps.items()]
+    panels = [Panel(Image.fromarray(shown(first, 640)[0]), "image")]
+    for name, result in results.items():
+        panels.append(Panel(Image.fromarray(colour_map(shown(result, 640)[1], first.colours)), name))
     found = sorted(set().union(*(np.flatnonzero(result.class_pixels).tolist() for result in results.values())))
     legend = [LegendEntry(first.classes[label], first.colours[label]) for label in found]
     missing = len(first.classes) - len(found)
@@ -61,21 +70,33 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     return compose(_rows(panels, 3 if len(panels) != 4 else 2), legend, footnote=footnote)
 
 
+def heat_maps(result: Segmentation, side: int) -> Iterator[tuple[str, Image.Image]]:
+    """For each word its name with its largest cosine similarity, and its map, all on the scale of the result."""
+    photo, _ = shown(result, side)
+    low, high = result.similarity_range
+    words = [(word, of_class[0]) for of_class in result.words for word in of_class]
+    for index, (word, name) in enumerate(words):
+        values = result.similarity_map(index, photo.shape[:2])
+        title = word if word == name else f"{word} ({name})"
+        yield f"{title} · {_number(values.max())}", heat_map(photo, values, low, high)
+
+
 def heat_picture(result: Segmentation) -> Image.Image:
     """A map for each word of its cosine similarity with every place of the image, all on one scale."""
-    words = [(word, words[0]) for words in result.words for word in words]
-    columns = max(2, min(8, math.ceil(math.sqrt(len(words) + 1))))
-    size = fit(result.labels.shape, max(240, min(640, 2000 // columns)))
-    photo = resize_photo(result.image, size)
-    low, high = result.similarity_range
+    count = sum(len(words) for words in result.words) + 1
+    columns = max(2, min(8, math.ceil(math.sqrt(count))))
+    side = int(np.clip(2000 // columns, 240, 640))
+    photo, _ = shown(result, side)
     panels = [Panel(Image.fromarray(photo), "image")]
-    for index, (word, name) in enumerate(words):
-        values = result.similarity_map(index, size)
-        title = f"{word} · {values.max():.2f}" if word == name else f"{word} ({name}) · {values.max():.2f}"
-        panels.append(Panel(heat_map(photo, values, low, high), title))
-    panels.append(Panel(heat_scale(size[1], max(12, size[0] // 12)), f"{low:.2f} … {high:.2f}".replace("-", "−")))
+    panels += [Panel(picture, title) for title, picture in heat_maps(result, side)]
+    scale = heat_scale(photo.shape[1], max(12, photo.shape[0] // 12))
+    panels.append(Panel(scale, " … ".join(_number(end) for end in result.similarity_range)))
     footnote = "Cosine similarity with each word, on one scale; the number after a word is its maximum."
     return compose(_rows(panels, columns), footnote=footnote)
+
+
+def _number(value: float) -> str:
+    return f"{value:.2f}".replace("-", "−")
 
 
 def _named_map(result: Segmentation, labels: np.ndarray) -> Image.Image:

@@ -24,15 +24,20 @@ def text_cache(tmp_path_factory: pytest.TempPathFactory):
     os.environ.pop("CLEARCLIP_DATA", None)
 
 
-@pytest.fixture(scope="session")
-def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A folder with a tiny model whose attention is far from uniform and whose residual matters."""
+# Patches of 16 and two blocks: for tests of what happens around the model.
+QUICK = {
+    **TINY,
+    "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
+}
+
+
+def make_model(folder: Path, config: dict) -> Path:
+    """Fill ``folder`` with a model whose attention is far from uniform and whose residual matters."""
     import open_clip
 
-    folder = tmp_path_factory.mktemp("tiny")
-    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": TINY, "preprocess_cfg": {}}))
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     torch.manual_seed(0)
-    model = open_clip.model.CLIP(**TINY)
+    model = open_clip.model.CLIP(**config)
     for name, weight in model.named_parameters():
         if name == "logit_scale":
             continue
@@ -47,6 +52,18 @@ def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 @pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a tiny model: patches of 8, six blocks."""
+    return make_model(tmp_path_factory.mktemp("tiny"), TINY)
+
+
+@pytest.fixture(scope="session")
 def tiny_name(tiny_folder: Path) -> str:
     """The tiny model's name for ``open_clip.create_model``."""
     return f"local-dir:{tiny_folder}"
+
+
+@pytest.fixture(scope="session")
+def quick_name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A model that is quicker still, see QUICK."""
+    return f"local-dir:{make_model(tmp_path_factory.mktemp('quick'), QUICK)}"

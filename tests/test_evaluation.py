@@ -1,0 +1,331 @@
+"""Evaluations from the command line to the recorded row, against mIoU computed independently with NumPy."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+import torch
+from layouts import LAYOUTS, make_layout
+from mmseg.evaluation import IoUMetric
+from mmseg.structures import SegDataSample
+
+from clearclip.errors import UserError
+from clearclip.evaluation.command import main
+from clearclip.evaluation.configs import load_config
+from clearclip.evaluation.metric import ConfusionMetric, Scores, confusion_counts
+from clearclip.reports.results import read_rows
+from clearclip.segmentor import ClearCLIPSegmentation
+
+ROOT = Path(__file__).resolve().parents[1]
+
+
+def config(name: str) -> str:
+    return str(ROOT / "config" / f"cfg_{name}.py")
+
+
+def quick(name: str) -> list[str]:
+    return [
+        "--device",
+        "cpu",
+        "--cfg-options",
+        f"model.model_name={name}",
+        "model.clip_type=None",
+        "model.vit_type=None",
+    ]
+
+
+def mean_iou(truths: list[np.ndarray], predictions: list[np.ndarray], classes: int) -> float:
+    """mIoU in percent by its definition: pixel sets of each class over the whole dataset."""
+    ious = []
+    for label in range(classes):
+        intersection = union = 0
+        for truth, prediction in zip(truths, predictions, strict=True):
+            counted = truth != 255
+            a, b = (truth == label) & counted, (prediction == label) & counted
+            intersection += int((a & b).sum())
+            union += int((a | b).sum())
+        if union:
+            ious.append(intersection / union)
+    return 100 * float(np.mean(ious))
+
+
+def predict(name: str, quick_name: str, images: list[Path]) -> list[np.ndarray]:
+    """Labels of a config's segmentor for images that are read, resized and normalised here."""
+    cfg = load_config(config(name), {"model.model_name": quick_name, "model.clip_type": None, "model.vit_type": None})
+    options = cfg.model.to_dict()
+    options.pop("type")
+    segmentor = ClearCLIPSegmentation(**options, device="cpu")
+    out = []
+    for path in images:
+        image = cv2.imread(str(path))
+        height, width = image.shape[:2]
+        scale = min(2048 / max(height, width), 448 / min(height, width))
+        image = cv2.resize(image, (int(width * scale + 0.5), int(height * scale + 0.5)))
+        image = (image[:, :, ::-1] - np.array([122.771, 116.746, 104.094])) / np.array([68.501, 66.632, 70.323])
+        sample = SegDataSample(metainfo=dict(ori_shape=(height, width)))
+        segmentor.predict(torch.from_numpy(image).permute(2, 0, 1)[None].float(), [sample])
+        out.append(sample.pred_sem_seg.data[0].numpy())
+    return out
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_benchmark(name, tmp_path, quick_name):
+    made = make_layout(name, tmp_path, images=2)
+    results = tmp_path / "results.xlsx"
+    arguments = ["--config", config(name), "--workdir", str(tmp_path / "work"), "--results", str(results)]
+    assert main([*arguments, "--data-root", str(made["data_root"]), "--workers", "0", *quick(quick_name)]) == 0
+
+    (row,) = read_rows(results)
+    predictions = predict(name, quick_name, made["images"])
+    assert row["mIoU"] == pytest.approx(mean_iou(made["labels"], predictions, made["num_classes"]), abs=1e-3)
+    assert row["images"] == 2
+    assert row["dataset"] == name
+    assert len(row["per_class"]) == made["num_classes"]
+    assert results.is_file()
+
+
+def test_thresholds_of_the_protocol():
+    wanted = {"voc21": 0.5, "context60": 0.15, "coco_object": 0.4}
+    for name in LAYOUTS:
+        model = load_config(config(name)).model
+        assert model.get("prob_thd", 0) == wanted.get(name, 0)
+        assert (model.slide_crop, model.slide_stride) == ((224, 224) if name == "city_scapes" else (448, 224))
+        assert (model.get("model_type"), model.get("ignore_residual")) == ("ClearCLIP", True)
+
+
+def test_class_words_are_those_of_the_protocol():
+    def words(name):
+        return (ROOT / "config" / f"cls_{name}.txt").read_text().splitlines()
+
+    assert words("voc21")[0] == "background"
+    assert (words("voc21")[4], words("voc21")[11]) == ("ship", "table")
+    assert words("voc20") == words("voc21")[1:]
+    assert "trafficlight" in words("city_scapes")
+    assert "chestofdrawers" in words("ade20k")
+    assert not any(" " in word for word in words("ade20k") + words("city_scapes") + words("coco_stuff164k"))
+    assert "traffic light" in words("coco_object")
+    counts = [len(words(name)) for name in sorted(LAYOUTS)]
+    assert dict(zip(sorted(LAYOUTS), counts, strict=True)) == {
+        "ade20k": 150,
+        "city_scapes": 19,
+        "coco_object": 81,
+        "coco_stuff164k": 171,
+        "context59": 59,
+        "context60": 60,
+        "voc20": 20,
+        "voc21": 21,
+    }
+
+
+def test_scores_by_hand():
+    scores = Scores(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(scores.iou[:2], [100 * 3 / 6, 100 * 4 / 7])
+    assert np.isnan(scores.iou[2])
+    assert scores.summary["aAcc"] == pytest.approx(70)
+    assert scores.summary["mIoU"] == pytest.approx((50 + 400 / 7) / 2)
+    assert scores.summary["mAcc"] == pytest.approx((75 + 400 / 6) / 2)
+
+
+def test_scores_are_mmsegmentations():
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(4):
+        truth, prediction = rng.integers(0, 5, (2, 30, 40))
+        truth[rng.random((30, 40)) < 0.1] = 255
+        samples.append((truth, prediction))
+    theirs = IoUMetric(iou_metrics=["mIoU"])
+    theirs.dataset_meta = {"classes": list("abcde")}
+    theirs.process(
+        {},
+        [
+            {"pred_sem_seg": {"data": torch.tensor(p)[None]}, "gt_sem_seg": {"data": torch.tensor(t)[None]}}
+            for t, p in samples
+        ],
+    )
+    total = sum(confusion_counts(truth, prediction, 5) for truth, prediction in samples)
+    wanted = theirs.compute_metrics(theirs.results)
+    for name, value in Scores(total).summary.items():
+        assert value == pytest.approx(wanted[name], abs=0.006)
+
+
+def test_labels_beyond_the_classes_are_refused():
+    metric = ConfusionMetric()
+    metric.dataset_meta = {"classes": ["a", "b"]}
+    sample = {
+        "pred_sem_seg": {"data": torch.full((1, 2, 2), 2)},
+        "gt_sem_seg": {"data": torch.zeros(1, 2, 2, dtype=torch.long)},
+        "img_path": "x",
+    }
+    with pytest.raises(UserError, match="2 classes"):
+        metric.process({}, [sample])
+
+
+def run(arguments: list[str], gpus: int | None = None, **environment: str) -> subprocess.CompletedProcess:
+    """A command line as a person starts it."""
+    start = [sys.executable, "eval.py", "--config"] if gpus is None else ["bash", "dist_test.sh"]
+    extra = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment}
+    if gpus is not None:
+        extra["GPUS"] = str(gpus)
+    return subprocess.run(
+        [*start, *arguments], cwd=ROOT, env={**os.environ, **extra}, capture_output=True, text=True, timeout=240
+    )
+
+
+def test_processes_give_the_identical_confusion_matrix(tmp_path, quick_name):
+    """1, 2 and 3 processes, 7 images, which none but 1 divides."""
+    rows = []
+    for gpus in (None, 2, 3):
+        results = tmp_path / f"{gpus}.xlsx"
+        arguments = [config("miniature"), "--limit", "7", "--work-dir", str(tmp_path / f"work{gpus}")]
+        done = run([*arguments, "--results", str(results), "--workers", "0", *quick(quick_name)], gpus)
+        assert done.returncode == 0, done.stderr
+        (row,) = read_rows(results)
+        rows.append(row)
+        assert row["images"] == 7
+    assert rows[0]["per_class"] == rows[1]["per_class"] == rows[2]["per_class"]
+    assert rows[0]["mIoU"] == rows[1]["mIoU"] == rows[2]["mIoU"]
+
+
+def journal_lines(work: Path) -> int:
+    return sum(file.read_text().count("\n") for file in (work / "journal").glob("rank*.jsonl"))
+
+
+def kill_at(arguments: list[str], work: Path, lines: int) -> bool:
+    """Start an evaluation and kill it with SIGKILL once the journal has so many lines; False if it ended before."""
+    process = subprocess.Popen(
+        [sys.executable, "eval.py", "--config", *arguments],
+        cwd=ROOT,
+        env={**os.environ, "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+    )
+    while process.poll() is None:
+        if (work / "journal").is_dir() and journal_lines(work) >= lines:
+            process.send_signal(signal.SIGKILL)
+            process.wait()
+            return True
+        time.sleep(0.002)
+    return False
+
+
+def test_killed_and_resumed(tmp_path, quick_name):
+    """SIGKILL at random moments (more with CLEARCLIP_KILLS), the last resume with another number of processes."""
+    kills = int(os.environ.get("CLEARCLIP_KILLS", "2"))
+    rng = np.random.default_rng(0)
+    work, images = tmp_path / "work", 24
+    common = ["--limit", str(images), "--batch-size", "1", "--workers", "0"]
+    whole = run(
+        [
+            config("miniature"),
+            *common,
+            "--work-dir",
+            str(tmp_path / "w"),
+            "--results",
+            str(tmp_path / "whole.xlsx"),
+            *quick(quick_name),
+        ]
+    )
+    assert whole.returncode == 0, whole.stderr
+
+    arguments = [config("miniature"), *common, "--work-dir", str(work), "--results", str(tmp_path / "killed.xlsx")]
+    for number in range(kills):
+        resume = ["--resume"] if number else []
+        lines = (journal_lines(work) if number else 0) + int(rng.integers(0, max(2, 2 * images // (kills + 1))))
+        if not kill_at([*arguments, *resume, *quick(quick_name)], work, min(lines, images - 2)):
+            break
+        # A kill in the middle of a line leaves a torn one.
+        torn = next((work / "journal").glob("rank*.jsonl"))
+        torn.write_text(torn.read_text() + '{"image": "torn')
+    assert not (tmp_path / "killed.xlsx").exists()
+    resumed = run([*arguments, "--resume", *quick(quick_name)], gpus=2)
+    assert resumed.returncode == 0, resumed.stderr
+    (row,), (wanted,) = read_rows(tmp_path / "killed.xlsx"), read_rows(tmp_path / "whole.xlsx")
+    assert row["per_class"] == wanted["per_class"]
+    assert row["images"] == images
+
+    other = run([*arguments, "--resume", *quick(quick_name), "model.alpha=0.5"])
+    assert other.returncode == 2
+    assert "alpha" in other.stderr
+
+
+def test_a_dead_process_ends_the_run(tmp_path, quick_name):
+    """SIGKILL one of two processes: the run ends with its name, records nothing, within a minute."""
+    environment = {**os.environ, "PYTHON": sys.executable, "GPUS": "2", "OMP_NUM_THREADS": "1"}
+    work, results = tmp_path / "work", tmp_path / "results.xlsx"
+    process = subprocess.Popen(
+        ["bash", "dist_test.sh", config("miniature"), "--batch-size", "1", "--workers", "0", "--work-dir", str(work)]
+        + ["--results", str(results), *quick(quick_name)],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+    )
+    while process.poll() is None and (not (work / "journal").is_dir() or journal_lines(work) < 4):
+        time.sleep(0.01)
+    victims = subprocess.run(["pgrep", "-f", f"eval.py.*{work}"], capture_output=True, text=True).stdout.split()
+    # The launcher's own command line has these words too; the workers came later.
+    os.kill(int(victims[-1]), signal.SIGKILL)
+    out, _ = process.communicate(timeout=60)
+    assert process.returncode != 0
+    assert "SIGKILL" in out
+    assert "Traceback" not in out
+    assert not results.exists()
+
+
+def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
+    made = make_layout("voc21", tmp_path, images=8)
+    whole = made["images"][6].read_bytes()
+    made["images"][6].write_bytes(whole[: len(whole) // 2])
+    arguments = ["--config", config("voc21"), "--workdir", str(tmp_path / "w"), "--results", str(tmp_path / "r.xlsx")]
+    arguments += ["--data-root", str(made["data_root"]), "--workers", "0", *quick(quick_name)]
+    with pytest.raises(UserError, match=f"{made['stems'][6]}.*skip"):
+        main(arguments)
+    assert not (tmp_path / "r.xlsx").exists()
+    assert main([*arguments[:4], "--on-error", "skip", *arguments[4:]]) == 0
+    (row,) = read_rows(tmp_path / "r.xlsx")
+    assert (row["images"], row["skipped"]) == (7, 1)
+    keep = [0, 1, 2, 3, 4, 5, 7]
+    predictions = predict("voc21", quick_name, [made["images"][index] for index in keep])
+    assert row["mIoU"] == pytest.approx(mean_iou([made["labels"][i] for i in keep], predictions, 21), abs=1e-3)
+
+
+def test_nan_is_an_error(tmp_path, tiny_folder, tiny_name):
+    folder = tmp_path / "broken"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text((tiny_folder / "open_clip_config.json").read_text())
+    state = torch.load(tiny_folder / "open_clip_pytorch_model.bin", weights_only=True)
+    state["visual.proj"] = state["visual.proj"].clone()
+    state["visual.proj"][3, 4] = float("nan")
+    torch.save(state, folder / "open_clip_pytorch_model.bin")
+    with pytest.raises(UserError, match=r"NaN.*visual\.proj"):
+        ClearCLIPSegmentation(model_name=f"local-dir:{folder}", class_names=["a", "b"], device="cpu")
+
+    segmentor = ClearCLIPSegmentation(model_name=tiny_name, class_names=["a", "b"], device="cpu")
+    image = torch.zeros(1, 3, 64, 64)
+    image[0, 0, 5, 5] = float("nan")
+    with pytest.raises(UserError, match="NaN"):
+        segmentor.predict(image)
+
+
+def test_settings_tell_results_apart(tmp_path, quick_name):
+    """Everything that changes a result is in its row."""
+    options = ["model.attention=kk", "model.alpha=0.5", "model.residual=True", "model.prob_thd=0.1"]
+    arguments = ["--config", config("miniature"), "--limit", "2", "--workdir", str(tmp_path / "w"), "--workers", "0"]
+    assert main([*arguments, "--results", str(tmp_path / "r.xlsx"), *quick(quick_name), *options]) == 0
+    (row,) = read_rows(tmp_path / "r.xlsx")
+    settings = row["settings"]
+    assert (settings["attention"], settings["alpha"], settings["residual"], settings["ffn"]) == ("kk", 0.5, True, False)
+    assert (settings["prob_thd"], settings["slide_crop"], settings["precision"]) == (0.1, 64, "fp32")
+    assert settings["limit"] == 2
+    assert row["ClearCLIP"] == "no"
+    assert json.loads((tmp_path / "w" / "journal" / "settings.json").read_text()) == settings

@@ -68,8 +68,17 @@ def outputs(out: Path, split: str = "val") -> dict[str, np.ndarray]:
     return {path.name: np.asarray(Image.open(path)) for path in sorted(folder.iterdir())}
 
 
-def run(*arguments: object) -> subprocess.CompletedProcess:
-    return subprocess.run([sys.executable, SCRIPT, *map(str, arguments)], capture_output=True, text=True, timeout=120)
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Run the script in this process, which spares it the imports. Returns exit code, stdout and stderr."""
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return stop.value.code, *capsys.readouterr()
+
+    return run
 
 
 def everything_in(folder: Path) -> dict[str, bytes]:
@@ -95,8 +104,9 @@ def test_every_valid_id():
 def test_command_line_on_every_valid_id(tmp_path):
     source = make_source(tmp_path / "stuff", {"000000000001": every_id()})
     before = everything_in(source)
-    done = run(source, "-o", tmp_path / "object")
-
+    done = subprocess.run(
+        [sys.executable, SCRIPT, source, "-o", tmp_path / "object"], capture_output=True, text=True, timeout=120
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "80 of 80 things" in done.stdout
     assert "91 stuff ids and 255" in done.stdout
@@ -126,12 +136,11 @@ def test_real_masks(tmp_path, nproc):
     assert (report.masks, report.written, report.faults) == (3, 3, [])
 
 
-def test_both_splits_and_processes(tmp_path):
+def test_both_splits_and_processes(tmp_path, command_line):
     masks = {"val": some_masks(5), "train": some_masks(9, seed=1)}
     for split, made in masks.items():
         make_source(tmp_path / "stuff", made, split)
-    done = run(tmp_path / "stuff", "-o", tmp_path / "object", "--split", "both", "--nproc", 2)
-    assert done.returncode == 0, done.stderr
+    assert command_line(tmp_path / "stuff", "-o", tmp_path / "object", "--split", "both", "--nproc", 2)[0] == 0
     for split, made in masks.items():
         got = outputs(tmp_path / "object", split)
         assert list(got) == [f"{name}_instanceTrainIds.png" for name in made]
@@ -204,8 +213,9 @@ def test_killed_and_run_again(tmp_path):
     for path in folder.glob("*_instanceTrainIds.png"):
         np.testing.assert_array_equal(np.asarray(Image.open(path)), by_table(large[path.name[:12]]))
 
-    done = run(source, "-o", out, "--nproc", 2)
-    assert done.returncode == 0, done.stderr
+    (report,) = convert(source, out, nproc=2)
+    assert report.faults == []
+    assert 0 < report.written < 400
     got = outputs(out)
     assert list(got) == [f"{name}_instanceTrainIds.png" for name in large]
     tables = {name: np.tile(by_table(mask), (12, 12)) for name, mask in masks.items()}
@@ -213,14 +223,14 @@ def test_killed_and_run_again(tmp_path):
         np.testing.assert_array_equal(labels, tables[f"{int(name[:12]) % 4:012d}"])
 
 
-def test_strangers_in_the_output_are_pointed_out(tmp_path):
+def test_strangers_in_the_output_are_pointed_out(tmp_path, command_line):
     source = make_source(tmp_path / "stuff", some_masks(2))
     other = make_source(tmp_path / "other", {"000000000777": every_id()})
     convert(other, tmp_path / "object")
-    done = run(source, "-o", tmp_path / "object")
-    assert done.returncode == 1
-    assert done.stdout.count("does not fit: 1 ") == 2
-    assert "000000000777_instanceTrainIds.png" in done.stdout
+    code, told, _ = command_line(source, "-o", tmp_path / "object")
+    assert code == 1
+    assert told.count("does not fit: 1 ") == 2
+    assert "000000000777_instanceTrainIds.png" in told
     assert len(outputs(tmp_path / "object")) == 3
 
     (source / "annotations" / "val2017" / "000000000001.png").unlink()
@@ -322,7 +332,7 @@ def test_refused_with_the_reason_and_nothing_written(spoil, tmp_path):
     assert not (tmp_path / "object").exists()
 
 
-def test_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
+def test_command_line_refuses_in_one_line(tmp_path, command_line):
     source = make_source(tmp_path / "stuff", some_masks(3))
     _id_out_of_range(source)
     not_a_folder = tmp_path / "file"
@@ -334,15 +344,11 @@ def test_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
         ([source, "-o", tmp_path / "object", "--nproc", 0], "--nproc 0"),
         ([source, "-o", tmp_path / "object", "--split", "test"], "--split"),
     ):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        told = capsys.readouterr()
-        assert stop.value.code == 2
-        assert told.out == ""
-        assert told.err.startswith("error: ")
-        assert told.err.count("\n") == 1
-        assert culprit in told.err
+        code, out, error = command_line(*arguments)
+        assert (code, out) == (2, "")
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert culprit in error
         assert not (tmp_path / "object").exists()
 
 

@@ -307,50 +307,57 @@ def test_real_files_that_are_not_converted_yet():
             check_cheap(load(name, REAL / folder))
 
 
-def run(*arguments: object, **environment: str) -> subprocess.CompletedProcess:
-    return subprocess.run(
-        [sys.executable, SCRIPT, *map(str, arguments)],
-        capture_output=True,
-        text=True,
-        timeout=120,
-        env={**os.environ, "COLUMNS": "120", **environment},
-    )
+@pytest.fixture
+def command_line(monkeypatch, capsys):
+    """Run the script in this process, which spares it the imports. Returns exit code, stdout and stderr."""
+    monkeypatch.setenv("COLUMNS", "120")
+
+    def run(*arguments):
+        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(SCRIPT), run_name="__main__")
+        return stop.value.code, *capsys.readouterr()
+
+    return run
 
 
-def test_command_line_over_all_eight(tmp_path):
+def test_command_line_over_all_eight(tmp_path, monkeypatch, command_line):
     for name in LAYOUTS:
         if name != "city_scapes":
             make_layout(name, tmp_path)
-    done = run(CLEARCLIP_DATA=str(tmp_path))
-    assert done.returncode == 1, done.stderr
-    assert "0 of 8 complete" in done.stdout
-    assert done.stdout.count("the published benchmark has") == 7
-    assert f"city_scapes: root {tmp_path / 'cityscapes'} of city_scapes does not exist" in done.stdout
+    monkeypatch.setenv("CLEARCLIP_DATA", str(tmp_path))
+    code, told, _ = command_line()
+    assert code == 1
+    assert "0 of 8 complete" in told
+    assert told.count("the published benchmark has") == 7
+    assert f"city_scapes: root {tmp_path / 'cityscapes'} of city_scapes does not exist" in told
     for name in LAYOUTS:
-        assert f"  {name} " in done.stdout
+        assert f"  {name} " in told
 
 
 def test_command_line_on_a_complete_one(tmp_path):
     made = make_layout("city_scapes", tmp_path)
     own = tmp_path / "own.py"
     own.write_text(f'_base_ = "{CONFIG / "cfg_city_scapes.py"}"\nexpected_images = 3\n')
-    done = run(own, "--full", "--data-root", made["data_root"])
+    done = subprocess.run(
+        [sys.executable, SCRIPT, own, "--full", "--data-root", made["data_root"]],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
     assert (done.returncode, done.stderr) == (0, "")
     assert "1 of 1 complete" in done.stdout
     assert done.stdout.count("3/3") == 4
 
 
-def test_command_line_refuses_in_one_line(tmp_path, monkeypatch, capsys):
+def test_command_line_refuses_in_one_line(tmp_path, command_line):
     for arguments, culprit in (
         ([tmp_path / "cfg_none.py"], "cfg_none.py"),
         (["--sample", 0], "--sample 0"),
         (["--nproc", "many"], "--nproc"),
     ):
-        monkeypatch.setattr(sys, "argv", [str(SCRIPT), *map(str, arguments)])
-        with pytest.raises(SystemExit) as stop:
-            runpy.run_path(str(SCRIPT), run_name="__main__")
-        told = capsys.readouterr()
-        assert stop.value.code == 2
-        assert told.err.startswith("error: ")
-        assert told.err.count("\n") == 1
-        assert culprit in told.err
+        code, _, error = command_line(*arguments)
+        assert code == 2
+        assert error.startswith("error: ")
+        assert error.count("\n") == 1
+        assert culprit in error

@@ -1,0 +1,162 @@
+"""The miniature: its scenes come out of the generator, its captions tell the truth, its weights load anywhere."""
+
+import importlib.util
+import re
+from pathlib import Path
+
+import numpy as np
+import open_clip
+import pytest
+import torch
+import torch.nn.functional as F
+from PIL import Image
+from safetensors.torch import load_file
+
+from clearclip.errors import UserError
+from clearclip.miniature import BENCHMARK, CLASSES, DIRECTORY, PALETTE
+from clearclip.miniature.captions import visible_names, write_caption
+from clearclip.miniature.scenes import BENCHMARK_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, draw_scene
+
+# Every word by which a caption may name a class, written down apart from the module under test.
+NAMED_BY = {
+    "sky": r"sky|heavens",
+    "cloud": r"clouds?",
+    "sun": r"sun|sunshine",
+    "balloon": r"balloons?",
+    "mountain": r"mountains?|rocks",
+    "snow": r"snow",
+    "grass": r"grass|meadow|lawn",
+    "water": r"water|lake|sea",
+    "sand": r"sand|beach|dunes",
+    "road": r"road|street|asphalt",
+    "house": r"houses?|cottage",
+    "tree": r"trees?",
+    "boat": r"boats?|ship",
+    "car": r"cars?|automobile",
+}
+
+
+@pytest.fixture(scope="module")
+def training():
+    path = Path(__file__).parents[1] / "tools" / "train_miniature.py"
+    specification = importlib.util.spec_from_file_location("train_miniature", path)
+    module = importlib.util.module_from_spec(specification)
+    specification.loader.exec_module(module)
+    return module
+
+
+def test_uses_of_the_scenes_never_share_a_seed():
+    seeds = (set(BENCHMARK_SEEDS), set(VALIDATION_SEEDS), set(TRAINING_SEEDS[:100_000]))
+    assert sum(map(len, seeds)) == len(set.union(*seeds))
+    assert max(TRAINING_SEEDS) < min(min(BENCHMARK_SEEDS), min(VALIDATION_SEEDS))
+
+
+@pytest.mark.parametrize("number", [0, 57, 121, 199])
+def test_bundled_scene_comes_out_of_the_generator(number):
+    scene = draw_scene(BENCHMARK_SEEDS[number])
+    image = np.asarray(Image.open(BENCHMARK / "images" / "val" / f"{number:04d}.png"))
+    mask = np.asarray(Image.open(BENCHMARK / "annotations" / "val" / f"{number:04d}.png"))
+    np.testing.assert_array_equal(image, scene.image)
+    np.testing.assert_array_equal(mask, scene.labels)
+
+
+def test_benchmark_is_whole_and_small():
+    images, masks = (sorted((BENCHMARK / folder / "val").iterdir()) for folder in ("images", "annotations"))
+    assert [path.name for path in images] == [path.name for path in masks] == [f"{k:04d}.png" for k in range(200)]
+    assert sum(path.stat().st_size for path in (*images, *masks)) <= 6_000_000
+    seen = set()
+    for image, mask in zip(images, masks, strict=True):
+        assert Image.open(image).size == Image.open(mask).size == (128, 128)
+        assert Image.open(image).mode == "RGB"
+        seen |= set(np.unique(np.asarray(Image.open(mask))).tolist())
+    assert seen == set(range(len(CLASSES)))
+
+
+def test_scene_has_the_size_asked_for_and_depends_on_its_seed():
+    scene = draw_scene(5, size=(96, 160))
+    assert scene.image.shape == (96, 160, 3)
+    assert scene.image.dtype == np.uint8
+    assert scene.labels.shape == (96, 160)
+    assert not np.array_equal(draw_scene(5).image, draw_scene(6).image)
+    with pytest.raises(ValueError, match="16 x 16"):
+        draw_scene(5, size=(128, 8))
+
+
+def test_palette_tells_the_classes_apart():
+    assert len(PALETTE) == len(CLASSES) == len(set(PALETTE))
+    colours = np.array(PALETTE, dtype=float)
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 1e3 * np.eye(len(colours))
+    assert distance.min() > 40
+
+
+def test_captions_name_nothing_but_what_is_visible():
+    rng = np.random.default_rng(0)
+    named = set()
+    for seed in range(60):
+        labels = draw_scene(seed).labels
+        visible = {CLASSES[label] for label in np.unique(labels) if (labels == label).sum() > 0.012 * labels.size}
+        names = visible_names(np.bincount(labels.ravel(), minlength=len(CLASSES)) / labels.size, CLASSES)
+        assert set(names) == visible
+        for _ in range(20):
+            caption = write_caption(rng, names, draw_scene(seed).colours if seed < 3 else {})
+            found = {name for name, words in NAMED_BY.items() if re.search(rf"\b({words})\b", caption)}
+            assert found, caption
+            assert found <= visible, caption
+            named |= found
+    assert named == set(CLASSES)
+
+
+def test_captions_use_every_imagenet_template():
+    rng = np.random.default_rng(0)
+    captions = {write_caption(rng, ["road"], {}) for _ in range(20_000)}
+    assert {template("road") for template in open_clip.OPENAI_IMAGENET_TEMPLATES} <= captions
+
+
+def test_shares_belong_to_the_crop_that_the_model_sees(training):
+    labels = np.stack([draw_scene(seed).labels for seed in range(8)])
+    images = np.repeat((labels == 0)[:, None] * np.uint8(255), 3, axis=1)  # white where the label is sky
+    scenes = training.Scenes(torch.from_numpy(images), torch.from_numpy(labels)[:, None], [{}] * 8)
+    crops, shares = training.random_crops(scenes, np.arange(8).repeat(4), np.random.default_rng(0), 64)
+    assert crops.shape == (32, 3, 64, 64)
+    np.testing.assert_allclose(shares.sum(1), 1, atol=1e-6)
+    np.testing.assert_allclose(shares[:, 0], crops.mean((1, 2, 3)), atol=0.02)
+    assert len(np.unique(shares[:4, 0].round(4))) > 1
+
+
+def test_resumed_training_gives_the_weights_of_an_uninterrupted_one(training, tmp_path):
+    tiny = {"steps": 4, "batch": 8, "scenes": 16, "warmup": 2, "workers": 1, "threads": 1, "every": 2}
+    common = [f"--{name}={value}" for name, value in tiny.items()] + [f"--checkpoint={tmp_path / 'checkpoint.pt'}"]
+    training.train(training.parse_arguments([*common, "--out", str(tmp_path / "whole")]))
+    training.train(training.parse_arguments([*common, "--out", str(tmp_path / "resumed"), "--resume"]))
+    whole, resumed = (load_file(tmp_path / run / "open_clip_model.safetensors") for run in ("whole", "resumed"))
+    assert whole.keys() == resumed.keys()
+    for name, value in whole.items():
+        assert value.dtype == torch.float16
+        assert torch.equal(value, resumed[name]), name
+    assert (tmp_path / "whole" / "training_log.csv").read_text().startswith("step,loss,")
+    with pytest.raises(UserError, match="--batch"):
+        training.train(training.parse_arguments([*common, "--resume", "--batch", "4", "--out", str(tmp_path)]))
+
+
+def test_resume_without_checkpoint_is_one_clear_line(training, tmp_path):
+    with pytest.raises(UserError, match="no checkpoint"):
+        training.train(training.parse_arguments(["--resume", "--checkpoint", str(tmp_path / "none.pt")]))
+
+
+def test_bundled_model_loads_and_knows_what_a_scene_shows():
+    assert (DIRECTORY / "open_clip_model.safetensors").stat().st_size <= 12_000_000
+    name = f"local-dir:{DIRECTORY}"
+    model, _, preprocess = open_clip.create_model_and_transforms(name)
+    model = model.eval()
+    assert len(model.visual.transformer.resblocks) >= 6
+    assert next(model.parameters()).dtype == torch.float32
+    scenes = [draw_scene(seed) for seed in VALIDATION_SEEDS[:32]]
+    images = torch.stack([preprocess(Image.fromarray(scene.image)) for scene in scenes])
+    tokens = open_clip.get_tokenizer(name)([f"a photo of a {word}." for word in CLASSES])
+    with torch.inference_mode():
+        similarity = F.normalize(model.encode_image(images), dim=-1) @ F.normalize(model.encode_text(tokens), dim=-1).T
+    shown = torch.tensor([[bool((scene.labels == c).mean() > 0.05) for c in range(len(CLASSES))] for scene in scenes])
+    hidden = torch.tensor([[not (scene.labels == c).any() for c in range(len(CLASSES))] for scene in scenes])
+    # Probability that a visible class is closer to the image than an absent one; 0.5 is chance.
+    pairs = (similarity[:, :, None] > similarity[:, None, :])[shown[:, :, None] & hidden[:, None, :]]
+    assert pairs.float().mean() > 0.85

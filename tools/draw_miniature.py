@@ -8,23 +8,15 @@ Images go to DIR/images/val/0000.png and so on, masks (class ids 0..13, palette 
 from __future__ import annotations
 
 import argparse
-import os
 from pathlib import Path
 
 from PIL import Image
 
+from clearclip.files import write_atomically
 from clearclip.miniature import BENCHMARK, PALETTE
 from clearclip.miniature.scenes import BENCHMARK_SEEDS, VALIDATION_SEEDS, draw_scene
 
 SETS = {"benchmark": BENCHMARK_SEEDS, "validation": VALIDATION_SEEDS}
-
-
-def save_png(image: Image.Image, path: Path) -> None:
-    """Write a PNG in one step: a reader sees the old file or the whole new one."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = path.with_suffix(".part")
-    image.save(unfinished, format="PNG", optimize=True)
-    os.replace(unfinished, path)
 
 
 def draw_benchmark(directory: Path, seeds: range) -> int:
@@ -36,7 +28,7 @@ def draw_benchmark(directory: Path, seeds: range) -> int:
         mask.putpalette([value for colour in PALETTE for value in colour])
         for folder, image in (("images", Image.fromarray(scene.image)), ("annotations", mask)):
             path = directory / folder / "val" / f"{number:04d}.png"
-            save_png(image, path)
+            write_atomically(path, lambda part, image=image: image.save(part, optimize=True))
             total += path.stat().st_size
     return total
 

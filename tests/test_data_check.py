@@ -250,7 +250,7 @@ def test_full_opens_all_and_a_sample_does_not(tmp_path):
     sampled = check_dataset(cfg, sample=2)
     assert (sampled.opened, sampled.ids, sampled.complete) == (2, 2, True)
     for nproc in (1, 2):
-        full = check_dataset(cfg, full=True, nproc=nproc)
+        full = check_dataset(cfg, full=True, sample=2, nproc=nproc)
         assert (full.opened, full.sizes, full.ids) == (9, 9, 6)
         (problem,) = full.problems
         assert problem.fault.startswith(f"mask {made['masks'][1]} has id(s) 200")

@@ -66,6 +66,15 @@ def test_first_and_last_class_arrive_where_they_should(tmp_path):
         assert loaded[0, :4].tolist() == [label for _, label in pairs], name
 
 
+@pytest.mark.parametrize("name", ["voc20", "context59", "ade20k"])
+def test_background_is_ignored_also_where_the_config_is_silent(name, tmp_path):
+    made = make_layout(name, tmp_path, images=1)
+    config = dict(Config.fromfile(CONFIG / f"cfg_{name}.py").test_dataloader.dataset)
+    del config["reduce_zero_label"]
+    config.update(data_root=str(made["data_root"]), pipeline=[dict(type="LoadAnnotations", _scope_="mmseg")])
+    np.testing.assert_array_equal(DATASETS.build(config)[0]["gt_seg_map"], made["labels"][0])
+
+
 def test_same_seed_same_files_other_seed_other_files(tmp_path):
     first, again, other = (make_layout("ade20k", tmp_path / str(n), seed=s) for n, s in enumerate((0, 0, 1)))
     for a, b in zip(first["images"], again["images"], strict=True):

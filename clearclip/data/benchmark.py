@@ -17,10 +17,10 @@ PREPARE = "prepare it as datasets/README.md says"
 #: How a dataset's masks are made; all others come with the dataset.
 _MASK_REMEDIES = {
     "COCOObjectDataset": "make the masks with datasets/cvt_coco_object.py",
-    "COCOStuffDataset": "make the masks with MMSegmentation's coco_stuff164k.py (datasets/README.md, COCO-Stuff 164k)",
-    "CityscapesDataset": "make the masks with MMSegmentation's cityscapes.py (datasets/README.md, Cityscapes)",
-    "PascalContext60Dataset": "make the masks with MMSegmentation's pascal_context.py (datasets/README.md, Context)",
-    "PascalContext59Dataset": "make the masks with MMSegmentation's pascal_context.py (datasets/README.md, Context)",
+    "COCOStuffDataset": "make the masks with MMSegmentation's coco_stuff164k.py (see datasets/README.md)",
+    "CityscapesDataset": "make the masks with MMSegmentation's cityscapes.py (see datasets/README.md)",
+    "PascalContext60Dataset": "make the masks with MMSegmentation's pascal_context.py (see datasets/README.md)",
+    "PascalContext59Dataset": "make the masks with MMSegmentation's pascal_context.py (see datasets/README.md)",
 }
 
 

@@ -36,7 +36,7 @@ from clearclip.miniature.scenes import TRAINING_SEEDS, draw_scene
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
 CAPTIONS_PER_IMAGE = 2
-SMALLEST_CROP, LARGEST_CROP = 36, 128
+SMALLEST_CROP, LARGEST_CROP = 32, 112
 LOG_COLUMNS = ("step", "loss", "learning_rate", "patch_dropout", "seconds")
 
 
@@ -228,13 +228,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; its defaults are the bundled weights' training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--steps", type=int, default=3000, help="optimiser steps in all")
+    add("--steps", type=int, default=2800, help="optimiser steps in all")
     add("--batch", type=int, default=256, help="images a step")
-    add("--lr", type=float, default=1.5e-3, help="highest learning rate")
+    add("--lr", type=float, default=2e-3, help="highest learning rate")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
     add("--patch-dropout", type=float, default=0.5, help="share of the patches left out at first")
-    add("--dropout-part", type=float, default=0.6, help="share of the steps that drop patches")
-    add("--scenes", type=int, default=32_000, help="scenes to draw")
+    add("--dropout-part", type=float, default=0.65, help="share of the steps that drop patches")
+    add("--scenes", type=int, default=24_000, help="scenes to draw")
     add("--seed", type=int, default=0, help="of initialisation, crops and captions")
     add("--threads", type=int, default=2, help="threads of the training")
     add("--workers", type=int, default=2, help="processes that draw the scenes")

@@ -40,6 +40,7 @@ SENTENCES = (
 )
 MINIMUM_SHARE = 0.012
 MOST_NAMES = 5
+TEMPLATE_SHARE = 0.4
 _UNCOUNTED = {"snow", "fresh snow", "grass", "water", "sand", "sunshine", "asphalt"}
 
 
@@ -51,10 +52,10 @@ def visible_names(shares: np.ndarray, classes: Sequence[str]) -> list[str]:
 def write_caption(rng: np.random.Generator, visible: Sequence[str], colours: Mapping[str, str]) -> str:
     """One caption that names some of the ``visible`` classes, in random order and words.
 
-    Half of the captions name a single thing in one of OpenAI's 80 ImageNet templates, the others one to
+    `TEMPLATE_SHARE` of the captions name a single thing in one of OpenAI's 80 ImageNet templates, the others one to
     `MOST_NAMES` things in a sentence. ``colours`` holds the colour words that are true of a class here.
     """
-    if rng.random() < 0.5:
+    if rng.random() < TEMPLATE_SHARE:
         name = visible[int(rng.integers(len(visible)))]
         template = OPENAI_IMAGENET_TEMPLATES[int(rng.integers(len(OPENAI_IMAGENET_TEMPLATES)))]
         return template(_word(rng, name, colours, 0.15))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 
@@ -39,6 +40,7 @@ class Segmentation:
         self._grid = grid
         self._text = text
         self._logit_scale = logit_scale
+        self._colours: Sequence[Sequence[int]] | np.ndarray | None = None
         size = image.shape[:2]
         labels = label_map(similarity, grid, size, text.word_to_class, logit_scale, prob_thd)
         self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
@@ -56,12 +58,16 @@ class Segmentation:
         """The words of each class, in label order."""
         return self._text.classes.classes
 
-    @cached_property
+    @property
     def colours(self) -> np.ndarray:
-        """The colour of each class in the pictures, (classes, 3) uint8 RGB; may be set to others."""
+        """The colour of each class in the pictures, (classes, 3) uint8 RGB; set it to choose others."""
         from clearclip.pictures import class_palette
 
-        return class_palette(self.classes)
+        return class_palette(self.classes, self._colours)
+
+    @colours.setter
+    def colours(self, colours: Sequence[Sequence[int]] | np.ndarray | None) -> None:
+        self._colours = colours
 
     @cached_property
     def class_pixels(self) -> np.ndarray:
@@ -75,8 +81,9 @@ class Segmentation:
 
     @property
     def similarity_range(self) -> tuple[float, float]:
-        """The smallest and the largest cosine similarity of any patch with any word."""
-        return float(self._similarity.min()), float(self._similarity.max())
+        """The scale of :meth:`heat_maps`: from the smallest similarity, or 0 if that is negative, to the largest."""
+        low, high = float(self._similarity.min()), float(self._similarity.max())
+        return (low, high) if high <= 0 else (max(0.0, low), high)
 
     def similarity_map(self, word: int | str, size: tuple[int, int] | None = None) -> np.ndarray:
         """Cosine similarity of one word with every place of the image.

@@ -134,7 +134,7 @@ def segment(model: ClearCLIP, image: np.ndarray, classes: ClassWords, prob_thd: 
     """:meth:`ClearCLIP.segment`, in the miniature's own colours where its classes are asked for."""
     result = model.segment(image, classes, prob_thd=prob_thd)
     if classes.names == list(CLASSES):
-        result.colours = np.array(PALETTE, dtype=np.uint8)
+        result.colours = PALETTE
     return result
 
 

@@ -91,7 +91,7 @@ def heat_picture(result: Segmentation) -> Image.Image:
     panels += [Panel(picture, title) for title, picture in heat_maps(result, side)]
     scale = heat_scale(photo.shape[1], max(12, photo.shape[0] // 12))
     panels.append(Panel(scale, " … ".join(_number(end) for end in result.similarity_range)))
-    footnote = "Cosine similarity with each word, on one scale; the number after a word is its maximum."
+    footnote = "Cosine similarity with each word, all on one scale; the number after a word is its maximum."
     return compose(_rows(panels, columns), footnote=footnote)
 
 

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
 
 import numpy as np
+import open_clip
 import pytest
 import torch
 from PIL import Image
@@ -23,6 +25,22 @@ from clearclip.last_block import LastBlock
 from clearclip.text import ClassWords
 
 ROOT = Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture(scope="module")
+def tiny_name(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """A tiny model of patches so large that windows of 448 pixels cost next to nothing."""
+    folder = tmp_path_factory.mktemp("large_patches")
+    config = {
+        "embed_dim": 32,
+        "quick_gelu": True,
+        "vision_cfg": {"image_size": 64, "layers": 6, "width": 32, "head_width": 16, "patch_size": 32},
+        "text_cfg": {"context_length": 24, "vocab_size": 49408, "width": 32, "heads": 2, "layers": 1},
+    }
+    (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
+    torch.manual_seed(0)
+    torch.save(open_clip.model.CLIP(**config).state_dict(), folder / "open_clip_pytorch_model.bin")
+    return f"local-dir:{folder}"
 
 
 @pytest.fixture(autouse=True)
@@ -272,8 +290,6 @@ def test_bundled_miniature_from_the_shell(elsewhere: Path) -> None:
 
 
 def offline() -> dict[str, str]:
-    import os
-
     return {**os.environ, "HF_HUB_OFFLINE": "1", "OMP_NUM_THREADS": "1"}
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
@@ -17,6 +18,7 @@ import pytest
 from PIL import Image
 
 from clearclip.errors import UserError
+from clearclip.miniature import CLASSES, PALETTE
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -30,11 +32,11 @@ def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture(scope="module")
-def page(tmp_path_factory: pytest.TempPathFactory, tiny_name: str) -> Iterator[str]:
-    """The address of a running page with the tiny model."""
+def page(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The address of a running page with the miniature."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
     folder = tmp_path_factory.mktemp("page")
-    command = [sys.executable, str(ROOT / "demo.py"), "--web", "--model", tiny_name]
+    command = [sys.executable, str(ROOT / "demo.py"), "--web"]
     with open(folder / "stderr", "wb") as errors:
         process = subprocess.Popen(command, cwd=folder, stdout=subprocess.PIPE, stderr=errors, text=True)
     try:
@@ -159,6 +161,29 @@ def test_upload_and_words_give_a_result(visitor: Visitor, photo: Path) -> None:
     note = json.loads(fetch(visitor.browser, fetched["my photo_labels.json"]))
     assert [entry["name"] for entry in note["classes"]] == ["sky", "<b>tree</b>", "grass"]
     assert sum(entry["pixels"] for entry in note["classes"]) == 256 * 192
+
+
+def test_an_example_is_segmented_in_its_own_colours(visitor: Visitor) -> None:
+    visitor.find(".gallery-item, tr.tr-body")[0].click()
+    visitor.wait.until(lambda _: visitor.find("#image img"))
+    visitor.wait.until(lambda _: "balloon" in visitor.find("#words textarea")[0].get_property("value"))
+    visitor.segment()
+    visitor.wait.until(lambda _: visitor.find("#legend .legend"))
+    visitor.wait.until(lambda _: visitor.find("#overlay img"))
+    entries = {" ".join(entry.text.split()[:-2]): entry for entry in visitor.find("#legend .legend span")}
+    assert set(entries) == set(CLASSES)
+    for name, colour in zip(CLASSES, PALETTE, strict=True):
+        swatch = entries[name].find_element(visitor.by, "i").value_of_css_property("background-color")
+        assert [int(value) for value in re.findall(r"\d+", swatch)[:3]] == list(colour)
+    visitor.picture("example")
+    visitor.tab("CLIP | ClearCLIP")
+    visitor.wait.until(lambda _: len(visitor.find("#slider img")) >= 2)
+    time.sleep(0.5)
+    visitor.picture("example_slider")
+    visitor.tab("Heat maps")
+    visitor.wait.until(lambda _: len(visitor.find("#heat button img")) == len(CLASSES))
+    time.sleep(0.5)
+    visitor.picture("example_heatmaps")
 
 
 def fetch(browser, address: str) -> str:

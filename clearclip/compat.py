@@ -19,8 +19,6 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from clearclip.errors import UserError
-
 
 class _MissingOps(types.ModuleType):
     """Has every function that ``mmcv.ops`` asks for; calling one says what is missing."""
@@ -55,7 +53,7 @@ def import_mmseg() -> None:
     """Import the parts of MMSegmentation that this project builds on.
 
     Raises:
-        UserError: a package is missing or does not fit; names it and what to install.
+        ImportError: a package is missing or does not fit; names it and what to install.
     """
     try:
         with warnings.catch_warnings(), stand_in_for_mmcv_ext():
@@ -63,8 +61,7 @@ def import_mmseg() -> None:
             for name in ("mmseg.models", "mmseg.datasets", "mmseg.evaluation", "mmseg.visualization"):
                 importlib.import_module(name)
     except ModuleNotFoundError as error:
-        raise UserError(
-            f"package {error.name} is missing; install the requirements: pip install -r requirements.txt"
-        ) from error
+        message = f"package {error.name} is missing; install the requirements: pip install -r requirements.txt"
+        raise ImportError(message) from error
     except AssertionError as error:
-        raise UserError(f"{error} (pip install 'mmcv-lite>=2.0.0,<2.2')") from error
+        raise ImportError(f"{error} (pip install 'mmcv-lite>=2.0.1,<2.2')") from error

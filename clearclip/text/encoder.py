@@ -97,6 +97,11 @@ class TextEncoder:
         features = torch.stack([self._known[word] for word in words])
         return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
 
+    def forget(self) -> None:
+        """Drop the features in memory; those on disk stay."""
+        self._known.clear()
+        self._cache = None
+
     def _read_cache(self, words: Sequence[str]) -> None:
         if self._cache is None:
             self._cache = TextCache(self._key())

@@ -1,0 +1,217 @@
+"""Which weights, which activation, and that weights are data."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+from pathlib import Path
+
+import open_clip
+import pytest
+import torch
+from open_clip.transformer import QuickGELU
+
+from clearclip import ClearCLIP, ClearCLIPSegmentation, UserError
+from clearclip.checkpoints import choose_weights, load_clip
+from clearclip.miniature import DIRECTORY
+
+CPU = torch.device("cpu")
+
+
+def activation(weights) -> type:
+    """The activation in the image tower's and the text tower's blocks (the same, or the test fails)."""
+    model = load_clip(weights, CPU, "fp32").model
+    kinds = {type(block.mlp.gelu) for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks)}
+    (kind,) = kinds
+    return kind
+
+
+@pytest.mark.parametrize(
+    ("clip_type", "kind"), [("CLIP", QuickGELU), ("MetaCLIP", QuickGELU), ("OpenCLIP", torch.nn.GELU)]
+)
+def test_activation_follows_the_tag_without_weights(clip_type, kind):
+    assert activation(choose_weights(clip_type, "ViT-B/16", pretrained=None)) is kind
+
+
+@pytest.mark.parametrize(
+    ("model_name", "tag", "quick"),
+    [
+        ("ViT-B-16", "openai", True),
+        ("ViT-B-16", "metaclip_fullcc", True),
+        ("ViT-L-14", "metaclip_fullcc", True),
+        ("ViT-L-14", "openai", True),
+        ("ViT-B-16", "laion2b_s34b_b88k", False),
+        ("ViT-L-14", "laion2b_s32b_b82k", False),
+        ("ViT-B-16-quickgelu", "metaclip_fullcc", True),
+        ("ViT-B/16", "openai", True),
+    ],
+)
+def test_activation_of_tags(model_name, tag, quick):
+    weights = choose_weights(model_name=model_name, pretrained=tag)
+    assert weights.quick_gelu is quick
+    assert bool(open_clip.get_pretrained_cfg(weights.model_name, tag).get("quick_gelu", False)) is quick
+
+
+@pytest.mark.parametrize(
+    ("options", "quick"),
+    [
+        (dict(clip_type="CLIP", vit_type="ViT-B/16"), True),
+        (dict(clip_type="MetaCLIP", vit_type="ViT-L/14"), True),
+        (dict(clip_type="OpenCLIP"), False),
+        (dict(clip_type="CLIP", model_name="ViT-B-16"), True),
+        (dict(model_name="ViT-B-16", quick_gelu=True), True),
+        (dict(model_name="ViT-B-16-quickgelu"), None),  # the model's own configuration says it
+    ],
+)
+def test_activation_of_a_file(options, quick, tmp_path):
+    assert choose_weights(**options, pretrained=str(tmp_path / "weights.pt")).quick_gelu is quick
+
+
+def test_a_published_file_is_known_by_its_name(tmp_path):
+    assert choose_weights(model_name="ViT-B-16", pretrained=str(tmp_path / "ViT-B-16.pt")).quick_gelu is True
+    assert choose_weights(model_name="ViT-B-16", pretrained=str(tmp_path / "b16_fullcc2.5b.pt")).quick_gelu is True
+
+
+def test_an_open_activation_is_warned_of(tmp_path):
+    with pytest.warns(UserWarning, match="quick_gelu"):
+        assert choose_weights(model_name="ViT-B-16", pretrained=str(tmp_path / "own.pt")).quick_gelu is None
+
+
+def test_rows_of_the_table():
+    assert choose_weights("CLIP", "ViT-B/16").label == "ViT-B-16 (openai)"
+    assert choose_weights("OpenCLIP", "ViT-L/14").label == "ViT-L-14 (laion2b_s32b_b82k)"
+    assert choose_weights("MetaCLIP", "ViT-L/14").pretrained == "metaclip_fullcc"
+    assert choose_weights().label == "ViT-B-16 (openai)"
+    assert choose_weights(model_name="miniature").label == choose_weights("Miniature").label == "miniature"
+
+
+def test_file_gives_the_weights_of_the_folder(tiny_folder, tiny_name, tmp_path):
+    """A checkpoint as a file (state dict, or under 'state_dict', with 'module.' before the names) equals the folder."""
+    open_clip.add_model_config(config_file(tiny_folder, tmp_path))
+    state = torch.load(tiny_folder / "open_clip_pytorch_model.bin", weights_only=True)
+    torch.save(
+        {"epoch": 3, "state_dict": {f"module.{name}": value for name, value in state.items()}}, tmp_path / "a.pt"
+    )
+    image = torch.randn(1, 3, 64, 64)
+    wanted = ClearCLIP.from_pretrained(tiny_name, device="cpu").image_encoder(image)
+    got = ClearCLIP.from_pretrained("tiny-test-model", str(tmp_path / "a.pt"), device="cpu").image_encoder(image)
+    torch.testing.assert_close(got, wanted)
+
+
+def config_file(folder: Path, target: Path) -> Path:
+    path = target / "tiny-test-model.json"
+    path.write_text(json.dumps(json.loads((folder / "open_clip_config.json").read_text())["model_cfg"]))
+    return path
+
+
+class Bomb:
+    """A pickle that makes a file when it is loaded as code."""
+
+    def __init__(self, target: Path):
+        self.target = target
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.target}",)
+
+
+@pytest.mark.parametrize("writer", ["torch", "pickle"])
+def test_a_malicious_pickle_executes_nothing(writer, tiny_folder, tmp_path):
+    target, file = tmp_path / "executed", tmp_path / "weights.pt"
+    if writer == "torch":
+        torch.save({"state_dict": Bomb(target)}, file)
+    else:
+        file.write_bytes(pickle.dumps(Bomb(target)))
+    open_clip.add_model_config(config_file(tiny_folder, tmp_path))
+    with pytest.raises(UserError, match=str(file)):
+        ClearCLIP.from_pretrained("tiny-test-model", str(file), device="cpu")
+    assert not target.exists()
+
+
+def test_other_weights_are_named(tiny_folder, tmp_path):
+    open_clip.add_model_config(config_file(tiny_folder, tmp_path))
+    state = torch.load(tiny_folder / "open_clip_pytorch_model.bin", weights_only=True)
+    del state["visual.proj"]
+    torch.save(state, tmp_path / "lacking.pt")
+    with pytest.raises(UserError, match=r"visual\.proj"):
+        ClearCLIP.from_pretrained("tiny-test-model", str(tmp_path / "lacking.pt"), device="cpu")
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [
+        ("RN50", "ModifiedResNet"),
+        ("coca_ViT-B-32", "attention"),
+        ("ViT-B-16-SigLIP", "TimmModel"),
+        ("convnext_base", "TimmModel"),
+    ],
+)
+def test_towers_that_do_not_fit_are_named(name, what):
+    with torch.device("meta"):
+        model = open_clip.model.CustomTextCLIP if "SigLIP" in name else open_clip.model.CLIP
+        config = open_clip.get_model_config(name)
+        config.pop("custom_text", None)
+        config.pop("multimodal_cfg", None)
+        config["text_cfg"] = {"layers": 1, "width": 64, "heads": 1}
+        visual = model(**config).visual
+    from clearclip.image_encoder import ImageEncoder
+    from clearclip.last_block import LastBlock
+
+    with pytest.raises(UserError, match=f"{what}.*supported are"):
+        ImageEncoder(visual, LastBlock())
+
+
+def test_custom_blocks_are_named():
+    from clearclip.image_encoder import ImageEncoder
+    from clearclip.last_block import LastBlock
+
+    tower = open_clip.transformer.VisionTransformer(32, 8, 32, 2, 2, 4.0, block_type="custom", qk_norm=True)
+    with pytest.raises(UserError, match="CustomResidualAttentionBlock"):
+        ImageEncoder(tower, LastBlock())
+
+
+def test_gem_needs_six_blocks(quick_name):
+    with pytest.raises(UserError, match="last 6 blocks, but this model has 2"):
+        ClearCLIP.from_pretrained(quick_name, model_type="GEM", device="cpu")
+
+
+def test_unreachable_weights_say_which_file(monkeypatch):
+    def unreachable(cfg):
+        raise OSError("no network")
+
+    monkeypatch.setattr("clearclip.checkpoints.download_pretrained", unreachable)
+    with pytest.raises(UserError, match=r"ViT-B-16 \(openai\).*timm/vit_base_patch16_clip_224.openai.*as pretrained"):
+        ClearCLIP.from_pretrained("ViT-B-16", "openai", device="cpu")
+
+
+def test_normalization(tiny_name):
+    default = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    assert default.mean.flatten().tolist() == pytest.approx([122.771, 116.746, 104.094], abs=1e-3)
+    assert default.std.flatten().tolist() == pytest.approx([68.501, 66.632, 70.323], abs=1e-3)
+    segmentor = ClearCLIPSegmentation(model_name=tiny_name, class_names=["a"], device="cpu", normalization="pretrained")
+    own = open_clip.get_model_preprocess_cfg(load_clip(choose_weights(model_name=tiny_name), CPU, "fp32").model)
+    assert segmentor.model.mean.flatten().tolist() == pytest.approx([255 * value for value in own["mean"]])
+
+
+def test_miniature_is_loaded_by_the_same_code():
+    weights = choose_weights("Miniature")
+    assert weights.model_name == f"local-dir:{DIRECTORY}"
+    assert sum(p.numel() for p in load_clip(weights, CPU, "fp32").model.parameters()) < 6_000_000
+
+
+@pytest.mark.parametrize(
+    ("clip_type", "vit_type"), [(c, v) for c in ("CLIP", "OpenCLIP", "MetaCLIP") for v in ("ViT-B/16", "ViT-L/14")]
+)
+def test_real_size(clip_type, vit_type, monkeypatch):
+    """The real architecture with random weights segments two images (of different sizes, in one batch)."""
+    # Two prompts a word instead of 80: the text tower is the slow part here.
+    monkeypatch.setattr("clearclip.text.encoder.TEMPLATES", open_clip.OPENAI_IMAGENET_TEMPLATES[:2])
+    torch.manual_seed(0)
+    segmentor = ClearCLIPSegmentation(
+        clip_type=clip_type, vit_type=vit_type, pretrained=None, class_names=["sky", "a tree, bush"], device="cpu"
+    )
+    large = vit_type == "ViT-L/14"
+    assert segmentor.model.image_encoder.patch_size == ((14, 14) if large else (16, 16))
+    assert len(segmentor.model.image_encoder.blocks) == (24 if large else 12)
+    results = segmentor.predict([torch.randn(3, 448, 448), torch.randn(3, 300, 448)])
+    assert [tuple(result.pred_sem_seg.data.shape) for result in results] == [(1, 448, 448), (1, 300, 448)]

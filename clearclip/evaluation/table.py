@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ctypes
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -185,7 +187,9 @@ def _start(command: list[str], gpus: int | None) -> tuple[int, str]:
     environment = {**os.environ, "PYTHON": sys.executable}
     if gpus:
         environment["GPUS"] = str(gpus)
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment)
+    process = subprocess.Popen(
+        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=environment, preexec_fn=_end_with_parent
+    )
     tail = bytearray()
 
     def pass_on() -> None:
@@ -209,6 +213,12 @@ def _start(command: list[str], gpus: int | None) -> tuple[int, str]:
     lines = [line for line in tail.decode(errors="replace").replace("\r", "\n").splitlines() if line.strip()]
     errors = [line for line in lines if line.startswith("error")]
     return code, (errors or lines or [f"exit code {code}"])[-1].removeprefix("error: ")
+
+
+def _end_with_parent() -> None:
+    """Let the kernel end this process when its parent is killed: a table that is started again repeats no run."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
 
 
 def _clock(seconds: float) -> str:

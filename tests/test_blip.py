@@ -9,6 +9,7 @@ import torch
 from torch.nn import functional as F
 
 import clearclip
+from clearclip.analysis import collect
 from clearclip.blip import load_blip
 from clearclip.blip.towers import BLIPTokenizer
 from clearclip.blip.weights import TOWERS, configuration, load_retrieval_model
@@ -22,11 +23,6 @@ CPU = torch.device("cpu")
 WIDTH, LAYERS, SIZE, PATCH, TEXT_WIDTH, EMBED = 128, 7, 64, 16, 64, 24
 VANILLA = LastBlock("qk", residual=True, ffn=True)
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "the", "cat", "dog", "sky", "."]
-
-
-@pytest.fixture(autouse=True)
-def cache_in_a_temporary_folder(tmp_path, monkeypatch):
-    monkeypatch.setenv("CLEARCLIP_CACHE", str(tmp_path / "cache"))
 
 
 @pytest.fixture(scope="module")
@@ -249,6 +245,21 @@ def test_segments_through_the_public_object(folder):
     model = clearclip.ClearCLIP.from_pretrained(clip_type="BLIP", pretrained=str(folder), slide_crop=0, device="cpu")
     ((similarity, _),) = model.similarities([normalised], text)
     assert similarity.shape == (SIZE // PATCH, SIZE // PATCH, 3)
+
+
+def test_statistics_see_every_block(folder, reference):
+    seen = []
+    blocks = reference.vision_model.encoder.layers
+    handles = [block.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0])) for block in blocks]
+    handles += [block.self_attn.register_forward_hook(lambda _m, _i, out: seen.append(out[0])) for block in blocks]
+    image = torch.randn(1, 3, SIZE, SIZE)
+    with torch.no_grad():
+        reference.vision_model(image)
+    for handle in handles:
+        handle.remove()
+    found = collect(encoder(folder, LastBlock()), [image])
+    expected = np.array([[float(x.norm()), float(attn.norm())] for x, attn in zip(seen[::2], seen[1::2], strict=True)])
+    np.testing.assert_allclose(found.norm[:2].T, expected, rtol=1e-4)
 
 
 def test_gem_runs_on_blip(folder):

@@ -7,6 +7,7 @@ import pytest
 import torch
 
 import clearclip
+from clearclip.analysis import collect
 from clearclip.dino import MODEL, build_dino, load_dino
 from clearclip.last_block import LastBlock
 
@@ -51,6 +52,21 @@ def test_vanilla_is_timms_own_output(shrunk):
     assert weights.label == f"DINO ViT-B/16 ({path})"
     np.testing.assert_allclose(mean, [123.675, 116.28, 103.53])
     np.testing.assert_allclose(std, [58.395, 57.12, 57.375])
+
+
+def test_statistics_see_every_block(shrunk):
+    vit, path = shrunk
+    seen = []
+    handles = [block.register_forward_pre_hook(lambda _module, inputs: seen.append(inputs[0])) for block in vit.blocks]
+    handles += [block.attn.register_forward_hook(lambda _m, _i, out: seen.append(out)) for block in vit.blocks]
+    image = torch.randn(1, 3, 64, 64)
+    with torch.no_grad():
+        vit.forward_features(image)
+    for handle in handles:
+        handle.remove()
+    found = collect(load_dino("ViT-B/16", str(path), VANILLA, CPU, "fp32")[0], [image])
+    expected = np.array([[float(x.norm()), float(attn.norm())] for x, attn in zip(seen[::2], seen[1::2], strict=True)])
+    np.testing.assert_allclose(found.norm[:2].T, expected, rtol=1e-4)
 
 
 def test_images_of_other_sizes(shrunk):

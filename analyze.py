@@ -1,0 +1,17 @@
+"""Why it works: the paper's statistics and ablations as figures. ``python analyze.py`` shows the miniature's."""
+
+import sys
+from pathlib import Path
+
+from clearclip.errors import run_command
+
+
+def main() -> int:
+    """Imported late, so that a package that is missing is told in one line."""
+    from clearclip.analysis.command import main as analyze
+
+    return analyze(Path(__file__).resolve().parent)
+
+
+if __name__ == "__main__":
+    sys.exit(run_command(main))

@@ -1,0 +1,188 @@
+"""The public object: batches, memory, precision, and that nothing is computed that is not used."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from mmengine.config import Config
+from mmseg.registry import MODELS
+from PIL import Image
+
+from clearclip import ClearCLIP, ClearCLIPSegmentation, UserError, image_encoder
+from clearclip.devices import choose_precision, possible_precisions
+from clearclip.last_block import ATTENTIONS
+
+WORDS = ["sky", "tree", "horse"]
+
+
+def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
+    return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("ffn", [True, False])
+def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
+    """NaN in the weights that the switches leave out reaches nothing."""
+    model = ClearCLIP.from_pretrained(
+        tiny_name, attention=attention, residual=True, ffn=ffn, device="cpu", slide_crop=64, slide_stride=32
+    )
+    image = torch.randn(1, 3, 64, 64)
+    wanted = model.image_encoder(image)
+    block = model.image_encoder.blocks[-1]
+    width = block.attn.in_proj_weight.shape[1]
+    needed = set("v") | (set(attention) & set("qkv") if attention != "identity" else set())
+    with torch.no_grad():
+        for index, name in enumerate("qkv"):
+            if name not in needed:
+                block.attn.in_proj_weight[index * width : (index + 1) * width] = float("nan")
+                block.attn.in_proj_bias[index * width : (index + 1) * width] = float("nan")
+        if not ffn:
+            for parameter in (*block.mlp.parameters(), *block.ln_2.parameters()):
+                parameter.fill_(float("nan"))
+    torch.testing.assert_close(model.image_encoder(image), wanted, rtol=0, atol=0)
+
+
+def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    calls = []
+    original = image_encoder.resize_positions
+    monkeypatch.setattr(image_encoder, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
+    for size in ((48, 72), (48, 72), (64, 64), (48, 72)):
+        model.image_encoder(torch.zeros(1, 3, *size))
+    assert calls == [(6, 9), (8, 8)]
+    before = model.image_encoder(torch.zeros(1, 3, 48, 72))
+    with torch.no_grad():
+        model.image_encoder.visual.positional_embedding.mul_(2)
+    assert not torch.allclose(model.image_encoder(torch.zeros(1, 3, 48, 72)), before)
+
+
+def test_a_list_equals_its_images(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=80)
+    images = [photo(60, 100, 1), photo(200, 150, 2), photo(60, 100, 3)]
+    together = model.segment(images, WORDS)
+    for image, result in zip(images, together, strict=True):
+        alone = model.segment(image, WORDS)
+        assert result.labels.shape == image.shape[:2]
+        np.testing.assert_allclose(result.probabilities, alone.probabilities, atol=1e-5)
+        assert sum(result.shares.values()) == pytest.approx(1)
+    assert len({result.labels.tobytes() for result in together}) == 3
+
+
+def test_images_are_resized_as_in_the_protocol(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", short_side=64, long_side=160)
+    from clearclip.images import resize_to_protocol
+
+    def size(height, width):
+        return resize_to_protocol(photo(height, width), model.short_side, model.long_side).shape[:2]
+
+    assert size(128, 200) == (64, 100)
+    assert size(200, 128) == (100, 64)
+    assert size(128, 1000) == (20, 160)  # 20.48, to the nearest
+    assert size(1, 1) == (64, 64)
+
+
+def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, window_batch=16)
+    image, text = torch.randn(3, 96, 160), model.encode_text(WORDS)
+    ((wanted, _),) = model.similarities([image], text)
+    forward, sizes = model.image_encoder.forward, []
+
+    def scarce(windows):
+        sizes.append(len(windows))
+        if len(windows) > 3:
+            raise torch.OutOfMemoryError("out of memory")
+        return forward(windows)
+
+    monkeypatch.setattr(model.image_encoder, "forward", scarce)
+    with pytest.warns(UserWarning, match="window_batch is now"):
+        ((got, _),) = model.similarities([image], text)
+    torch.testing.assert_close(got, wanted)
+    assert sizes[0] == 8
+    assert max(sizes[2:]) <= 4
+    monkeypatch.setattr(model.image_encoder, "forward", lambda windows: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    with pytest.raises(UserError, match="single window"), pytest.warns(UserWarning):
+        model.similarities([image], text)
+
+
+@pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
+def test_window_batch_below_one(tiny_name, value):
+    with pytest.raises(UserError, match="window_batch"):
+        ClearCLIP.from_pretrained(tiny_name, device="cpu", window_batch=value)
+
+
+def test_precision():
+    cpu = torch.device("cpu")
+    assert choose_precision("auto", cpu) == "fp32"
+    assert choose_precision("auto", torch.device("cuda")) == "fp16"
+    with pytest.raises(UserError, match="possible: fp32"):
+        choose_precision("fp16", cpu)
+    with pytest.raises(UserError, match="choose from auto"):
+        choose_precision("fp8", cpu)
+
+
+@pytest.mark.skipif("bf16" not in possible_precisions(torch.device("cpu")), reason="this CPU has no native bf16")
+def test_bf16_is_close_to_fp32(tiny_name):
+    image = photo(120, 160)
+    options = dict(device="cpu", slide_crop=64, slide_stride=32, short_side=96)
+    exact = ClearCLIP.from_pretrained(tiny_name, **options).segment(image, WORDS)
+    coarse = ClearCLIP.from_pretrained(tiny_name, precision="bf16", **options)
+    assert coarse.image_encoder.visual.conv1.weight.dtype == torch.bfloat16
+    assert coarse.image_encoder.visual.ln_post.weight.dtype == torch.float32
+    assert (coarse.segment(image, WORDS).labels == exact.labels).mean() > 0.9
+
+
+def test_words_may_change(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=64)
+    image = photo(64, 80)
+    assert model.segment(image, ["sky"]).labels.max() == 0
+    assert model.segment(image, ["sky", "tree", "horse", "dog"]).probabilities.shape == (4, 64, 80)
+    assert model.segment(image, ["sky, heaven", "tree"]).classes == ["sky", "tree"]
+
+
+def test_thresholds(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=64)
+    image = photo(64, 80)
+    result = model.segment(image, WORDS)
+    middle = float(np.median(result.probabilities.max(axis=0)))
+    thresholded = model.segment(image, WORDS, prob_thd=middle)
+    wanted = np.where(result.probabilities.max(axis=0) < middle, 0, result.labels)
+    assert (thresholded.labels == wanted).mean() > 0.999
+    assert 0.3 < (result.probabilities.max(axis=0) < middle).mean() < 0.7
+
+
+def test_segmentor_with_mmsegmentations_own_tools(tiny_name, tmp_path):
+    """inference_model and test_step, on images of different sizes, BGR bytes in."""
+    from mmseg.apis import inference_model
+
+    config = dict(
+        type="ClearCLIPSegmentation",
+        model_name=tiny_name,
+        class_names=WORDS,
+        device="cpu",
+        slide_crop=64,
+        slide_stride=32,
+        keep_logits=True,
+    )
+    segmentor = MODELS.build(config)
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs", _scope_="mmseg")]
+    segmentor.cfg = Config(
+        dict(model=config, test_pipeline=pipeline, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
+    )
+    image = photo(70, 90)
+    Image.fromarray(image).save(tmp_path / "photo.png")
+    result = inference_model(segmentor.eval(), str(tmp_path / "photo.png"))
+    wanted = ClearCLIP.from_pretrained(
+        tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=None
+    ).segment(image, WORDS)
+    np.testing.assert_allclose(result.seg_logits.data.numpy(), wanted.probabilities, atol=1e-5)
+    assert result.pred_sem_seg.data.shape == (1, 70, 90)
+
+
+def test_segmentor_needs_classes(tiny_name):
+    with pytest.raises(UserError, match="name_path"):
+        ClearCLIPSegmentation(model_name=tiny_name, device="cpu")
+    with pytest.raises(UserError, match="not both"):
+        ClearCLIPSegmentation(model_name=tiny_name, device="cpu", name_path="x", class_names=["a"])

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import inspect
 import os
 import tempfile
 import threading
@@ -53,7 +52,7 @@ def import_gradio() -> ModuleType:
         import gradio
     except ImportError as error:
         raise UserError("the web page needs gradio; install it: pip install gradio") from error
-    if not hasattr(gradio, "ImageSlider"):
+    if int(gradio.__version__.split(".")[0]) < 6:  # whose pages load a script from elsewhere
         raise UserError(f"gradio {gradio.__version__} is too old for the page; update it: pip install -U gradio")
     return gradio
 
@@ -164,14 +163,11 @@ def legend(result: Segmentation) -> str:
     return f'<div class="legend">{"".join(entries)}</div>'
 
 
-def build(page: Page, **options: Any) -> Any:
-    """The page as ``gradio.Blocks``; ``options`` go to its constructor."""
+def build(page: Page) -> Any:
+    """The page as ``gradio.Blocks``."""
     gr, models = page.gradio, page.models
     words = "sky, hill, tree, horse, grass" if models.names[0] != "miniature" else ", ".join(CLASSES)
-    # Gradio's own button would send the picture to its makers' site; its name depends on the release.
-    of_image = inspect.signature(gr.Image.__init__).parameters
-    unshared = {"buttons": ["download", "fullscreen"]} if "buttons" in of_image else {"show_share_button": False}
-    with gr.Blocks(title="ClearCLIP", analytics_enabled=False, delete_cache=(3600, 3600), **options) as blocks:
+    with gr.Blocks(title="ClearCLIP", analytics_enabled=False, delete_cache=(3600, 3600)) as blocks:
         gr.Markdown("# ClearCLIP\nDrop an image, type what to look for, and see where it is.")
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
@@ -195,7 +191,13 @@ def build(page: Page, **options: Any) -> Any:
                 button = gr.Button("Segment", variant="primary", elem_id="segment")
             with gr.Column(scale=3, min_width=400):
                 with gr.Tab("Result"):
-                    overlay = gr.Image(label="Overlay", interactive=False, format="png", elem_id="overlay", **unshared)
+                    overlay = gr.Image(
+                        label="Overlay",
+                        interactive=False,
+                        format="png",
+                        elem_id="overlay",
+                        buttons=["download", "fullscreen"],  # the third one would send the picture to Gradio's makers
+                    )
                 with gr.Tab("CLIP | ClearCLIP"):
                     slider = gr.ImageSlider(
                         label="left CLIP, right ClearCLIP", interactive=False, format="png", elem_id="slider"
@@ -246,13 +248,7 @@ def serve(args: Namespace) -> int:
         os.environ["GRADIO_TEMP_DIR"] = folder
         page = Page(args, gr, Path(folder))
         page.models.get(page.models.names[0])
-        look = {
-            # Fonts of the system: others would be fetched from elsewhere.
-            "theme": gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
-            "css": CSS,
-        }
-        at_launch = "theme" in inspect.signature(gr.Blocks.launch).parameters  # since Gradio 6
-        blocks = build(page, **({} if at_launch else look))
+        blocks = build(page)
         try:
             _, local, public = blocks.launch(
                 server_name="127.0.0.1",
@@ -263,7 +259,9 @@ def serve(args: Namespace) -> int:
                 quiet=True,
                 ssr_mode=False,
                 prevent_thread_lock=True,
-                **(look if at_launch else {}),
+                css=CSS,
+                # Fonts of the system: others would be fetched from elsewhere.
+                theme=gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"]),
             )
         except OSError as error:
             raise UserError(f"the page cannot be served on port {args.port or 7860}: {error}; try --port") from error

@@ -96,12 +96,12 @@ class Heartbeat(threading.Thread):
                     elif now != count:
                         seen[rank] = (now, time.monotonic())
                     elif time.monotonic() - since > _SILENT_SECONDS:
-                        self._stop(f"process {rank} died")
+                        self._end_run(f"process {rank} died")
             except RuntimeError:
-                self._stop("process 0 died, or its host cannot be reached")
+                self._end_run("process 0 died, or its host cannot be reached")
             time.sleep(_BEAT_SECONDS)
 
-    def _stop(self, why: str) -> None:
+    def _end_run(self, why: str) -> None:
         if not _finished.is_set():
             print(f"error: {why}; nothing was recorded, go on with --resume", file=sys.stderr, flush=True)
             os._exit(1)

@@ -118,7 +118,11 @@ class ConfusionMetric(BaseMetric):
         earlier_failures = self.journal.failures if self.journal is not None else {}
         records = dict(earlier)
         failures = dict(earlier_failures)
-        for part, failed in all_gather_object((self.results, self.failures)):
+        try:
+            parts = all_gather_object((self.results, self.failures))
+        except RuntimeError as error:  # what gloo and NCCL raise where the other end is gone
+            raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
+        for part, failed in parts:
             records.update({image: (places, counts) for image, places, counts in part})
             failures.update(failed)
         self.failures = failures

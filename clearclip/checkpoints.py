@@ -6,6 +6,7 @@ mismatch and goes on with plain GELU. Here the activation follows the pretrained
 
 from __future__ import annotations
 
+import logging
 import os
 import pickle
 import warnings
@@ -243,6 +244,9 @@ def find_checkpoint(weights: Weights) -> str:
             return pretrained
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UserError(f"pretrained={pretrained!r} is neither a file nor a tag of {name} (tags: {tags})")
+    # Its retries would fill the screen; what is left of them is told below.
+    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
+    logging.getLogger("httpx").setLevel(logging.ERROR)
     try:
         return download_pretrained(cfg)
     except Exception as error:  # whatever the network or the hub client raises

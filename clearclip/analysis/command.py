@@ -247,13 +247,14 @@ def _draw(found: Findings, out: Path) -> None:
             page = figures.overview(one, blocks[one.model], found.scores.get(one.model))
             figures.save(page, out / f"overview_{file_name(one.model)}")
     if found.scores:
-        for name, draw in (
-            ("features", figures.draw_features),
-            ("alpha", figures.draw_alpha),
-            ("ablation", figures.draw_ablation),
+        for name, draw, unit in (
+            ("features", figures.draw_features, ""),
+            ("alpha", figures.draw_alpha, ""),
+            ("ablation", figures.draw_ablation, ": mIoU (%)"),
         ):
             parts = {model: scores[name] for model, scores in found.scores.items()}
-            figure = figures.panels(draw, list(parts.items()), legend=name == "alpha")
+            items = [(model + unit, table) for model, table in parts.items()]
+            figure = figures.panels(draw, items, legend=name == "alpha")
             figures.save(figure, out / name, tables.of_models(parts))
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import textwrap
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -29,11 +30,22 @@ NAMES = {
     "X_res": r"$X_{res}$",
     "X_attn": r"$X_{attn}$",
     "X_sum": r"$X_{sum}$",
-    "qk": "q-k attention",
-    "qq": "q-q attention",
+    "qk": "q-k",
+    "qq": "q-q",
 }
-SIZES = {"font.size": 9, "axes.titlesize": 10, "legend.fontsize": 9, "pdf.fonttype": 42, "svg.fonttype": "none"}
-PANEL = (3.3, 2.7)  # inches
+# Three panels are as wide as a page's text, so that letters print at their size. PDF keeps them as text.
+SIZES = {
+    "font.size": 8,
+    "axes.titlesize": 8.5,
+    "legend.fontsize": 8,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "pdf.fonttype": 42,
+}
+COLUMNS = 3
+PANEL = (2.45, 2.15)  # inches
+DPI = 250
+LINES = dict(markersize=4, linewidth=1.2)
 LARGEST = 10  # channels whose share is named
 
 
@@ -51,12 +63,12 @@ def draw_entropy(axes: Axes, statistics: BlockStatistics) -> None:
 
 def _draw_blocks(axes: Axes, statistics: BlockStatistics, values: np.ndarray, spread: np.ndarray) -> None:
     blocks = np.arange(1, statistics.blocks + 1)
-    step = -(-statistics.blocks // 12)
+    step = -(-statistics.blocks // 8)
     marks = slice((statistics.blocks - 1) % step, None, step)
     for part, mean, std in zip(PARTS, values, spread, strict=True):
         style = STYLES[part]
         axes.fill_between(blocks, mean - std, mean + std, color=style["color"], alpha=0.15, linewidth=0)
-        axes.plot(blocks, mean, label=NAMES[part], markersize=4.5, linewidth=1.4, markevery=marks, **style)
+        axes.plot(blocks, mean, label=NAMES[part], markevery=marks, **LINES, **style)
     axes.set(xlabel="block", xticks=blocks[marks], xlim=(0.6, statistics.blocks + 0.4))
 
 
@@ -67,12 +79,10 @@ def draw_channels(axes: Axes, statistics: BlockStatistics, block: int) -> None:
         share = 100 * np.cumsum(magnitude) / magnitude.sum()
         ranks = np.arange(1, len(share) + 1)
         marks = np.unique(np.geomspace(1, len(share), 8).astype(int)) - 1
-        axes.plot(ranks, share, label=NAMES[part], markersize=4.5, linewidth=1.4, markevery=list(marks), **STYLES[part])
+        axes.plot(ranks, share, label=NAMES[part], markevery=list(marks), **LINES, **STYLES[part])
     axes.axvline(LARGEST, color="0.6", linewidth=0.8, zorder=0)
     ticks = [tick for tick in (1, 3, 10, 30, 100, 300, 1000) if tick <= statistics.channels.shape[2]]
-    axes.set(
-        xscale="log", xlabel=f"largest channels, block {block}", ylabel="share of |channel mean| (%)", ylim=(0, 104)
-    )
+    axes.set(xscale="log", xlabel=f"largest channels, block {block}", ylabel="share of |mean| (%)", ylim=(0, 104))
     axes.set_xticks(ticks, [str(tick) for tick in ticks])
     axes.set_xticks([], minor=True)
 
@@ -98,9 +108,13 @@ def draw_alpha(axes: Axes, scores: pd.DataFrame) -> None:
     places = np.arange(len(ALPHAS) + 1)
     for attention in ALPHA_ATTENTIONS:
         values = scores.loc[scores["attention"] == attention, "mIoU"]
-        axes.plot(places, values, label=NAMES[attention], markersize=4.5, linewidth=1.4, **STYLES[attention])
-    axes.set_xticks(places, [f"{alpha:g}" for alpha in ALPHAS] + ["∞"])
+        axes.plot(places, values, label=NAMES[attention], **LINES, **STYLES[attention])
+    axes.set_xticks(places, [*(_short(alpha) for alpha in ALPHAS), "∞"])
     axes.set(xlabel=r"$\alpha$ in $X_{res} + \alpha X_{attn}$", ylabel="mIoU (%)", ylim=(0, None))
+
+
+def _short(alpha: float) -> str:
+    return {0.25: "¼", 0.5: "½"}.get(alpha, f"{alpha:g}")
 
 
 def draw_ablation(axes: Axes, scores: pd.DataFrame) -> None:
@@ -125,8 +139,8 @@ Draw = Callable[[Axes, object], None]
 
 
 def panels(draw: Draw, items: Sequence[tuple[str, object]], legend: bool = True) -> Figure:
-    """One panel per model, side by side (four to a row), with one legend below."""
-    columns = min(4, len(items))
+    """One panel per model, side by side, with one legend below."""
+    columns = min(COLUMNS, len(items))
     rows = -(-len(items) // columns)
     figure = _figure(columns, rows, legend)
     for index, (title, item) in enumerate(items):
@@ -141,7 +155,7 @@ def panels(draw: Draw, items: Sequence[tuple[str, object]], legend: bool = True)
 def overview(statistics: BlockStatistics, block: int, scores: dict[str, pd.DataFrame] | None) -> Figure:
     """All panels of one model: statistics above, mIoU below where there is any."""
     count = 2 if scores else 1
-    figure = _figure(3, count, legend=False)
+    figure = _figure(COLUMNS, count, legend=False)
     top = [figure.add_subplot(count, 3, place) for place in (1, 2, 3)]
     draw_norms(top[0], statistics)
     draw_entropy(top[1], statistics)
@@ -155,9 +169,10 @@ def overview(statistics: BlockStatistics, block: int, scores: dict[str, pd.DataF
         draw_ablation(low[2], scores["ablation"])
         for axes, title in zip(low, ("features of one part", "factor of attention", "ablation: mIoU (%)"), strict=True):
             _finish(axes, title)
-        low[1].legend(loc="lower right", frameon=False)
-    top[2].legend(loc="best", frameon=False)
-    figure.suptitle(f"{statistics.model}, {statistics.images} images", fontsize=11)
+        low[1].set_ylim(0, 1.3 * low[1].get_ylim()[1])  # room for the legend
+        low[1].legend(loc="upper center", ncols=2, frameon=False, columnspacing=1, handlelength=1.7)
+    top[2].legend(loc="best", edgecolor="none", framealpha=0.9, borderpad=0.2)
+    figure.suptitle(f"{statistics.model}, {statistics.images} images", fontsize=9.5)
     return figure
 
 
@@ -172,7 +187,7 @@ def save(figure: Figure, path: Path, table: pd.DataFrame | None = None) -> list[
         buffer = io.BytesIO()
         # Without dates, the same numbers give the same file.
         metadata = {"CreationDate": None} if suffix == ".pdf" else None
-        figure.savefig(buffer, format=suffix[1:], dpi=200, metadata=metadata)
+        figure.savefig(buffer, format=suffix[1:], dpi=DPI, metadata=metadata)
         written.append(write_bytes(path.with_suffix(suffix), buffer.getvalue()))
     if table is not None:
         written.append(tables.write(table, path.with_suffix(".csv")))
@@ -183,14 +198,14 @@ def _figure(columns: int, rows: int, legend: bool) -> Figure:
     import matplotlib
 
     matplotlib.rcParams.update(SIZES)
-    width, height = max(PANEL[0] * columns, 3.6), PANEL[1] * rows + (0.4 if legend else 0)
+    width, height = max(PANEL[0] * columns, 3.2), PANEL[1] * rows + (0.3 if legend else 0)
     figure = Figure(figsize=(width, height), layout="constrained")
     FigureCanvasAgg(figure)
     return figure
 
 
 def _finish(axes: Axes, title: str) -> None:
-    axes.set_title(title)
+    axes.set_title(textwrap.fill(title, 34))
     if not axes.images:
         axes.grid(axis="y", color="0.9", linewidth=0.7)
         axes.set_axisbelow(True)

@@ -16,7 +16,7 @@ demo: $(READY)
 
 test: $(READY)
 	$(INSTALL) --editable ".[dev]"
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist worksteal
 
 lint: $(READY)
 	$(INSTALL) ruff

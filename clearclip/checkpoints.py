@@ -250,7 +250,10 @@ def find_checkpoint(weights: Weights) -> str:
     try:
         return download_pretrained(cfg)
     except Exception as error:  # whatever the network or the hub client raises
-        source = f"{cfg['hf_hub'].rstrip('/')} on the Hugging Face hub" if cfg.get("hf_hub") else cfg.get("url")
+        repository, _, file = (cfg.get("hf_hub") or "").rpartition("/")
+        source = cfg.get("url")
+        if repository:
+            source = f"{file or 'open_clip_model.safetensors'} of {repository} on the Hugging Face hub"
         raise UserError(
             f"the weights {name} ({pretrained}) cannot be fetched from here ({type(error).__name__}); download them "
             f"elsewhere ({source}) and give the file as pretrained, or put it into the hub's cache"

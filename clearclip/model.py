@@ -31,8 +31,8 @@ from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.windows import WindowGrid, class_probabilities, label_map
 from clearclip.windows.grid import check_windows
 
-#: Patches that one encoder batch may hold by default: 8 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
-TOKENS_PER_BATCH = {"cpu": 8 * 785, "mps": 16 * 785, "cuda": 96 * 785}
+#: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
+TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 
 
 class ClearCLIP(nn.Module):

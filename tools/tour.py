@@ -17,7 +17,7 @@ def main() -> None:
     from clearclip.pictures import grid_picture, save_image
     from clearclip.reports.results import record
 
-    print("The miniature: a CLIP of 10 million weights, trained by this project on drawn scenes and their captions,")
+    print("The miniature: a small CLIP that this project trained on drawn scenes and their captions,")
     print("and 200 other drawn scenes with pixel-exact labels. No pixel label was seen in training.\n")
     results, folder = Path("results.xlsx"), Path("outputs/tour")
     truths, predictions, scores = {}, {}, {}

@@ -326,7 +326,7 @@ def test_the_tables_agree_with_each_other(run):
     assert only_residual["mIoU"].item() == features["X_sum"]
 
 
-def test_a_folder_of_images_with_damaged_ones(tmp_path, tiny_name, capsys):
+def test_a_folder_of_images_with_damaged_ones(tmp_path, capsys):
     photos = tmp_path / "photos"
     photos.mkdir()
     rng = np.random.default_rng(2)
@@ -334,7 +334,7 @@ def test_a_folder_of_images_with_damaged_ones(tmp_path, tiny_name, capsys):
         Image.fromarray(rng.integers(0, 255, (70, 90, 3), dtype=np.uint8)).save(photos / name)
     (photos / "b.jpg").write_bytes(b"no image at all")
     out = tmp_path / "out"
-    arguments = [str(photos), "--classes", "cat, dog", "--maps", "1", "--model", tiny_name, "--out", str(out)]
+    arguments = [str(photos), "--classes", "cat, dog", "--maps", "1", "--model", "miniature", "--out", str(out)]
     assert command_module.main(ROOT, arguments) == 0
     captured = capsys.readouterr()
     assert captured.err.count("skipped: image") == 1 and "b.jpg" in captured.err

@@ -66,6 +66,11 @@ class ImageEncoder(nn.Module):
         """The transformer blocks in order (for hooks that gather statistics)."""
         return self.visual.transformer.resblocks
 
+    @property
+    def parts(self) -> list[BlockParts]:
+        """The parts of every block, in order."""
+        return [BlockParts.of_open_clip(block) for block in self.blocks]
+
     def forward(self, images: Tensor) -> Tensor:
         """Dense features.
 
@@ -79,7 +84,7 @@ class ImageEncoder(nn.Module):
         depth = self.method.depth
         for block in self.blocks[:-depth]:
             tokens = block(tokens)
-        tokens = self.method([BlockParts.of_open_clip(block) for block in self.blocks[-depth:]], tokens)
+        tokens = self.method(self.parts[-depth:], tokens)
         tokens = self.visual.ln_post(tokens[:, 1:])
         if self.visual.proj is not None:
             tokens = tokens @ self.visual.proj

@@ -111,13 +111,6 @@ class BlockStatistics:
         return self.norm.shape[1]
 
 
-def block_parts(encoder: nn.Module) -> list[BlockParts]:
-    """The parts of every block of an image encoder, whichever tower it has."""
-    if isinstance(encoder, ImageEncoder):
-        return [BlockParts.of_open_clip(block) for block in encoder.blocks]
-    return encoder.parts
-
-
 def image_side(encoder: nn.Module) -> int:
     """The side in pixels of the images that a tower was trained on (or is fixed to)."""
     if encoder.fixed_size is not None:
@@ -139,7 +132,7 @@ def collect(encoder: nn.Module, batches: Iterable[Tensor], model: str = "model")
     Raises:
         ValueError: there is no image.
     """
-    blocks, width = len(encoder.blocks), block_parts(encoder)[0].in_proj_weight.shape[1]
+    blocks, width = len(encoder.blocks), encoder.parts[0].in_proj_weight.shape[1]
     norm, entropy = Moments((len(PARTS), blocks)), Moments((len(PARTS), blocks))
     channels = Moments((len(PARTS), blocks, width))
     seen, side = 0, 0
@@ -181,7 +174,7 @@ def _hooks(encoder: nn.Module, take: Callable[[int, Tensor, Tensor], None]) -> I
         handles.append(parts.scale_1.register_forward_hook(lambda _module, _inputs, out: take(block, held.pop(), out)))
 
     try:
-        for block, parts in enumerate(block_parts(encoder)):
+        for block, parts in enumerate(encoder.parts):
             watch(block, parts)
         yield
     finally:

@@ -18,7 +18,6 @@ import open_clip
 import torch
 from open_clip.factory import parse_model_name
 from open_clip.pretrained import download_pretrained
-from safetensors import SafetensorError
 from torch import nn
 
 from clearclip.errors import UserError
@@ -94,6 +93,9 @@ def choose_weights(
     Raises:
         UserError: unknown names; lists the valid ones.
     """
+    for name, value in (("model_name", model_name), ("pretrained", pretrained)):
+        if value is not None and not isinstance(value, str):
+            raise UserError(f"{name} must be a string, not {value!r}; open_clip.list_pretrained() has names and tags")
     if clip_type is not None and clip_type not in CLIP_TYPES:
         raise UserError(f"unknown clip_type {clip_type!r}; choose from {', '.join(CLIP_TYPES)}")
     known_name, known_tag = None, None
@@ -218,16 +220,10 @@ def _build(weights: Weights, precision: str) -> nn.Module:
                 _load_file(model, path)
     except UserError:
         raise
-    except (
-        RuntimeError,
-        ValueError,
-        OSError,
-        KeyError,
-        AttributeError,
-        pickle.UnpicklingError,
-        SafetensorError,
-    ) as error:
-        raise UserError(f"{weights.label} cannot be loaded: {_brief(error)}") from error
+    except Exception as error:  # damaged files make loaders raise all sorts of errors
+        raise UserError(
+            f"{weights.label} cannot be loaded ({_brief(error)}); check that its files are whole and belong together"
+        ) from error
     return model
 
 
@@ -276,5 +272,5 @@ def _load_file(model: nn.Module, path: str) -> None:
 
 
 def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split())
+    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
     return text if len(text) <= 400 else text[:397] + "..."

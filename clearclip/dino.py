@@ -54,7 +54,7 @@ def build_dino(pretrained: str | None) -> nn.Module:
         raise UserError("DINO needs the package timm: pip install timm") from error
     from_file = pretrained not in (None, DEFAULT)
     if from_file and not os.path.isfile(pretrained):
-        raise UserError(f"the DINO checkpoint {pretrained} does not exist")
+        raise UserError(f"the DINO checkpoint {pretrained} does not exist; check its path")
     try:
         overlay = {"file": pretrained} if from_file else None
         vit = timm.create_model(MODEL, pretrained=pretrained is not None, pretrained_cfg_overlay=overlay)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import logging
 import os
 import sys
 import warnings
@@ -32,6 +33,8 @@ def run_command(main: Callable[[], int | None]) -> int:
     """
     warnings.showwarning = _show_warning
     rank = os.environ.get("RANK", "0")
+    # Libraries that log in place of a warning look the same.
+    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING if rank == "0" else logging.ERROR)
     try:
         return main() or 0
     except UserError as error:

@@ -7,6 +7,8 @@ import tempfile
 from collections.abc import Callable
 from pathlib import Path
 
+from clearclip.errors import UserError
+
 
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place.
@@ -34,3 +36,17 @@ def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
 def write_text_atomically(path: str | Path, text: str) -> Path:
     """Write ``text`` (UTF-8) to ``path``, whole or not at all."""
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
+
+
+def check_folder(option: str, folder: str | Path) -> None:
+    """Say before long work, and without making it, whether files can go to a folder.
+
+    Raises:
+        UserError: it, or what should hold it, is a file or may not be written to; names the ``option``.
+    """
+    folder = Path(folder).absolute()
+    there = next(path for path in (folder, *folder.parents) if path.exists())
+    if not there.is_dir():
+        raise UserError(f"{option} {folder}: {there} is a file; choose another folder")
+    if not os.access(there, os.W_OK):
+        raise UserError(f"{option} {folder}: {there} may not be written to; choose another folder")

@@ -7,12 +7,14 @@ Images go to DIR/images/val/0000.png and so on, masks (class ids 0..13, palette 
 
 from __future__ import annotations
 
-import argparse
+import sys
+from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from PIL import Image
 
-from clearclip.files import write_atomically
+from clearclip.errors import CommandParser, run_command
+from clearclip.files import check_folder, write_atomically
 from clearclip.miniature import BENCHMARK, PALETTE
 from clearclip.miniature.scenes import BENCHMARK_SEEDS, VALIDATION_SEEDS, draw_scene
 
@@ -35,13 +37,14 @@ def draw_benchmark(directory: Path, seeds: range) -> int:
 
 def main() -> None:
     """Parse the arguments and draw."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(prog="draw_miniature.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, default=BENCHMARK, help="folder to write (default: the bundled one)")
     parser.add_argument("--set", choices=SETS, default="benchmark", help="which seeds to draw")
     arguments = parser.parse_args()
+    check_folder("--out", arguments.out)
     total = draw_benchmark(arguments.out, SETS[arguments.set])
     print(f"{len(SETS[arguments.set])} scenes, {total / 1e6:.2f} MB, in {arguments.out}")
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_command(main))

@@ -137,6 +137,8 @@ def _choose_inputs(root: Path, args: Namespace) -> tuple[Inputs, ClassWords | No
     """Images, classes, settings of the windows, palette, and the config where there is one."""
     if args.images:
         inputs = Inputs(find_images(args.images)[: args.limit])
+        if len(inputs.paths) == 1:
+            read_image(inputs.paths[0])  # loading a model for nothing takes long
         return inputs, read_words(args.classes) if args.classes else None, {}, None, None
     if args.classes:
         raise UserError("--classes is for images; a benchmark's words are in its names file (model.name_path)")

@@ -64,7 +64,7 @@ def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Modu
         has_tokenizer = any((Path(folder) / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
         model, tokenizer = _load_original(source), folder if has_tokenizer else TOKENIZER
     elif Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors"):
-        raise UserError(f"the BLIP checkpoint {source} does not exist")
+        raise UserError(f"the BLIP checkpoint {source} does not exist; check its path")
     else:
         model, tokenizer = _load_folder(source), source
     _check(model, vit_type, source)

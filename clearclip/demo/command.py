@@ -15,6 +15,7 @@ from clearclip.demo.outputs import Outputs
 from clearclip.demo.rows import ROWS, method_of, use_method
 from clearclip.devices import PRECISIONS
 from clearclip.errors import CommandParser, UserError
+from clearclip.image_encoder import check_depth
 from clearclip.images import read_image
 from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
 from clearclip.model import ClearCLIP
@@ -93,6 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(images) == 1:
         read_image(images[0])  # loading a model for nothing takes long
     model = load(args)
+    for row in ROWS if args.compare else ():
+        check_depth(method_of(row), len(model.image_encoder.blocks))
     model.encode_text(classes, progress=True)
     outputs, failed = Outputs(args.out, images), 0
     for path in images:

@@ -240,9 +240,9 @@ def serve(args: Namespace) -> int:
     Raises:
         UserError: gradio is missing, the port is taken, or the model cannot be loaded.
     """
-    gr = import_gradio()
     if args.port is not None and not 1 <= args.port <= 65535:
         raise UserError(f"--port {args.port} is no port; give a number from 1024 to 65535")
+    gr = import_gradio()
     with tempfile.TemporaryDirectory(prefix="clearclip-") as folder:
         # What is uploaded and made goes when the page does.
         os.environ["GRADIO_TEMP_DIR"] = folder

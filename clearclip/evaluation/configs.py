@@ -8,13 +8,12 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.config.utils import ConfigParsingError
 
 from clearclip.checkpoints import DEFAULT
 from clearclip.errors import UserError
 from clearclip.methods import choose_method
 from clearclip.miniature import DIRECTORY as MINIATURE
-from clearclip.model import ClearCLIP
+from clearclip.model import ClearCLIP, check_number
 from clearclip.text import ClassWords
 
 _SWITCHES = ("attention", "residual", "ffn", "alpha")
@@ -36,27 +35,20 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         raise UserError(f"config {path} does not exist; the configs lie in config/ (cfg_voc21.py, cfg_miniature.py, …)")
     try:
         cfg = Config.fromfile(str(path))
-    except (
-        SyntaxError,
-        ConfigParsingError,
-        ImportError,
-        KeyError,
-        AttributeError,
-        TypeError,
-        ValueError,
-        OSError,
-    ) as error:
-        raise UserError(f"config {path} cannot be read: {type(error).__name__}: {error}") from error
-    except NameError as error:
-        raise UserError(f"config {path} cannot be read: {error}") from error
-    for part in ("model", "test_dataloader"):
-        if part not in cfg:
-            raise UserError(f"config {path} has no {part!r}; inherit from base_config.py as the others do")
+    except Exception as error:  # a config is executed: whatever its code raises
+        raise UserError(
+            f"config {path} cannot be read ({type(error).__name__}: {error}); mend it, it must be a Python file like "
+            "those in config/"
+        ) from error
     try:
         cfg.merge_from_dict(overrides or {})
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"--cfg-options {overrides} does not fit the config: {error}") from error
-    dataset = cfg.test_dataloader.dataset
+    loader = cfg.get("test_dataloader")
+    dataset = loader.get("dataset") if isinstance(loader, dict) else None
+    for name, part in (("model", cfg.get("model")), ("test_dataloader.dataset", dataset)):
+        if not isinstance(part, dict):
+            raise UserError(f"config {path} has no dict {name!r}; inherit from base_config.py as the others do")
     if not isinstance(dataset.get("data_root"), str):
         raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
     dataset.data_root = _locate(dataset.data_root, data_root)
@@ -107,8 +99,8 @@ def requested_settings(cfg: Config, limit: int | None = None) -> dict[str, Any]:
         "ffn": method.ffn,
         "alpha": method.alpha,
         "normalization": model.get("normalization", "openai"),
-        "prob_thd": float(model.get("prob_thd", 0)),
-        "logit_scale": float(model.get("logit_scale", 50)),
+        "prob_thd": check_number("prob_thd", model.get("prob_thd", 0), 0, 1),
+        "logit_scale": check_number("logit_scale", model.get("logit_scale", 50), 0, float("inf")),
         "slide_crop": model.get("slide_crop", 448),
         "slide_stride": model.get("slide_stride", 224),
         "words": _words_identity(model),
@@ -144,7 +136,7 @@ def _file_identity(model: dict[str, Any]) -> str:
     )
     pretrained = model.get("pretrained", DEFAULT)
     if pretrained not in (None, DEFAULT):
-        files = [Path(pretrained)]
+        files = [Path(str(pretrained))]
     else:
         files = sorted(Path(folder).glob("*.safetensors")) + sorted(Path(folder).glob("*.bin")) if folder else []
     digest = hashlib.sha256()

@@ -31,7 +31,7 @@ class Journal:
         failures: images that earlier runs skipped, with the reason.
 
     Raises:
-        UserError: resume with other settings (names them), or with nothing to resume.
+        UserError: resume with other settings (names them), or with nothing to resume; no place for the files.
     """
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: str = "no"):
@@ -45,6 +45,8 @@ class Journal:
                 state = [None, self.finished, self.failures]
             except UserError as error:
                 state[0] = str(error)
+            except OSError as error:
+                state[0] = f"{self.folder} cannot be used ({error.strerror}); give another folder as --work-dir"
         # Other hosts may not see this folder, so rank 0 tells what is finished.
         dist.broadcast_object_list(state)
         error, self.finished, self.failures = state
@@ -56,18 +58,27 @@ class Journal:
     def _prepare(self, settings: dict[str, Any], resume: str = "no") -> None:
         settings = json.loads(json.dumps(settings))
         path = self.folder / "settings.json"
-        if resume == "auto" and (not path.is_file() or json.loads(path.read_text()) != settings):
+        before = self._read_settings(path)
+        if resume == "auto" and before != settings:
             resume = "no"
         if resume != "no":
-            if not path.is_file():
-                raise UserError(f"--resume: {self.folder} has no evaluation to go on with; start without --resume")
-            self._check_same(json.loads(path.read_text()), settings)
+            if before is None:
+                raise UserError(f"--resume: {path} is missing or damaged; start without --resume")
+            self._check_same(before, settings)
             for file in sorted(self.folder.glob("rank*.jsonl")):
                 self._read(file)
         elif self.folder.is_dir():
             shutil.rmtree(self.folder)
         self.folder.mkdir(parents=True, exist_ok=True)
         write_text_atomically(path, json.dumps(settings, indent=1, sort_keys=True))
+
+    @staticmethod
+    def _read_settings(path: Path) -> dict[str, Any] | None:
+        """What an earlier run noted; None where there is nothing that can be read."""
+        try:
+            return dict(json.loads(path.read_text()))
+        except (OSError, ValueError, TypeError):
+            return None
 
     @staticmethod
     def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:

@@ -136,7 +136,9 @@ def _run(
     try:
         segmentor = ClearCLIPSegmentation(**{**options, "device": str(device)})
     except TypeError as error:
-        raise UserError(f"{cfg.filename}: model does not fit: {error}") from error
+        raise UserError(
+            f"{cfg.filename}: model does not fit: {error}; its settings are the arguments in clearclip/segmentor.py"
+        ) from error
     settings = result_settings(cfg, segmentor.model, limit)
     journal = Journal(work_dir / "journal", settings, resume)
     if journal.finished and dist.get_rank() == 0:
@@ -159,7 +161,10 @@ def _run(
     runner = _build_runner(cfg, segmentor)
     metric = ConfusionMetric(journal)
     # Given as objects: a runner copies what it is given as configs, open files and counters included.
-    loop = EvaluationLoop(runner, loader, Evaluator(metric), on_error, on_result)
+    try:
+        loop = EvaluationLoop(runner, loader, Evaluator(metric), on_error, on_result)
+    except TypeError as error:
+        raise UserError(f"{cfg.filename}: test_dataloader does not fit: {error}; mend its settings") from error
     runner._test_loop = loop
     if len(segmentor.classes) != len(loop.dataloader.dataset.metainfo["classes"]):
         raise UserError(

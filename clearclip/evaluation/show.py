@@ -8,6 +8,7 @@ from typing import Any
 from mmengine import dist
 
 from clearclip.errors import UserError
+from clearclip.files import check_folder
 from clearclip.images import read_image
 from clearclip.pictures import evaluation_picture, save_image
 
@@ -21,16 +22,13 @@ class PictureWriter:
         first: at most so many (per process).
 
     Raises:
-        UserError: a number below 1, or a folder that cannot be made.
+        UserError: a number below 1, or a file in the folder's place.
     """
 
     def __init__(self, folder: Path, every: int = 1, first: int | None = None):
         if every < 1 or (first is not None and first < 1):
             raise UserError("--show-every and --show-first must be at least 1")
-        try:
-            folder.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise UserError(f"--show-dir {folder} cannot be made ({error.strerror}); choose another") from error
+        check_folder("--show-dir", folder)
         self.folder = folder
         self.every = every
         self.first = first

@@ -9,10 +9,11 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
+from clearclip.devices import choose_device
 from clearclip.errors import CommandParser, UserError
 from clearclip.evaluation.command import Options
 from clearclip.evaluation.table import plan, run_all, select_datasets, select_rows
-from clearclip.reports.results import check_results_path, read_rows, rebuild
+from clearclip.reports.results import check_results_path, read_rows, rebuild, rows_path
 from clearclip.reports.tables import TABLES, Row, columns, fill_row, format_cell, to_markdown
 
 
@@ -64,8 +65,12 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
+    if args.device is not None:
+        choose_device(args.device)
     if args.rebuild:
         count = len(read_rows(results))
+        if not count:
+            raise UserError(f"{rows_path(results)} has no rows to make a workbook from; name another with --results")
         if not rebuild(results):
             return 1
         print(f"{results}: {count} runs")

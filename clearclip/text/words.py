@@ -30,7 +30,7 @@ class ClassWords:
         Raises:
             UserError: no class, a blank line or an empty word; names the line.
         """
-        if isinstance(lines, str) or not all(isinstance(line, str) for line in lines):
+        if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
             raise UserError(f"{source}: expected a list of strings, one class each, got {lines!r}")
         if not lines:
             raise UserError(f"{source}: no class given; name at least one")
@@ -51,6 +51,8 @@ class ClassWords:
         Raises:
             UserError: the file is missing, is no text or has a blank line.
         """
+        if not isinstance(path, str | Path):
+            raise UserError(f"name_path must be a file with one class per line, not {path!r}")
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:

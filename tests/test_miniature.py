@@ -140,7 +140,16 @@ def test_shares_belong_to_the_crop_that_the_model_sees(training):
 
 
 def test_resumed_training_gives_the_weights_of_an_uninterrupted_one(training, tmp_path):
-    tiny = {"steps": 4, "batch": 8, "scenes": 16, "warmup": 2, "workers": 1, "threads": 1, "every": 2}
+    tiny = {
+        "steps": 3,
+        "second-steps": 1,
+        "batch": 8,
+        "scenes": 16,
+        "warmup": 2,
+        "workers": 1,
+        "threads": 1,
+        "every": 2,
+    }
     common = [f"--{name}={value}" for name, value in tiny.items()] + [f"--checkpoint={tmp_path / 'checkpoint.pt'}"]
     training.train(training.parse_arguments([*common, "--out", str(tmp_path / "whole")]))
     training.train(training.parse_arguments([*common, "--out", str(tmp_path / "resumed"), "--resume"]))
@@ -175,4 +184,4 @@ def test_bundled_model_loads_and_knows_what_a_scene_shows():
     hidden = torch.tensor([[not (scene.labels == c).any() for c in range(len(CLASSES))] for scene in scenes])
     # Probability that a visible class is closer to the image than an absent one; 0.5 is chance.
     pairs = (similarity[:, :, None] > similarity[:, None, :])[shown[:, :, None] & hidden[:, None, :]]
-    assert pairs.float().mean() > 0.8
+    assert pairs.float().mean() > 0.9

@@ -36,7 +36,8 @@ from clearclip.miniature.scenes import TRAINING_SEEDS, draw_scene
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
 CAPTIONS_PER_IMAGE = 2
-SMALLEST_CROP, LARGEST_CROP = 32, 112
+CROPS = (32, 112)
+CLOSER_CROPS = (24, 80)
 LOG_COLUMNS = ("step", "loss", "learning_rate", "patch_dropout", "seconds")
 
 
@@ -66,10 +67,12 @@ def draw_scenes(count: int, workers: int) -> Scenes:
     return Scenes(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels)[:, None], colours)
 
 
-def random_crops(scenes: Scenes, indices: np.ndarray, rng: np.random.Generator, size: int):
-    """Random square crops, some mirrored, resized to ``size``: images (B, 3, size, size) and shares (B, C)."""
+def random_crops(
+    scenes: Scenes, indices: np.ndarray, rng: np.random.Generator, size: int, sides: tuple[int, int] = CROPS
+):
+    """Random square crops of ``sides`` pixels, some mirrored, resized: images (B, 3, size, size), shares (B, C)."""
     count, extent = len(indices), scenes.images.shape[-1]
-    side = np.exp(rng.uniform(math.log(SMALLEST_CROP), math.log(LARGEST_CROP), count)) / extent
+    side = np.exp(rng.uniform(*np.log(sides), count)) / extent
     centre = (1 - side[:, None]) * rng.uniform(-1, 1, (count, 2))
     mirror = np.where(rng.random(count) < 0.5, -1.0, 1.0)
     theta = torch.zeros(count, 2, 3)
@@ -83,10 +86,12 @@ def random_crops(scenes: Scenes, indices: np.ndarray, rng: np.random.Generator, 
     return images / 255, (counts / size**2).numpy()
 
 
-def make_batch(scenes: Scenes, config: dict, tokenizer: Callable, rng: np.random.Generator, batch: int):
+def make_batch(
+    scenes: Scenes, config: dict, tokenizer: Callable, rng: np.random.Generator, batch: int, sides: tuple[int, int]
+):
     """Normalised images (B, 3, H, W) and tokens (`CAPTIONS_PER_IMAGE` · B, L) of their captions."""
     indices = rng.integers(len(scenes.colours), size=batch)
-    images, shares = random_crops(scenes, indices, rng, config["model_cfg"]["vision_cfg"]["image_size"])
+    images, shares = random_crops(scenes, indices, rng, config["model_cfg"]["vision_cfg"]["image_size"], sides)
     captions = []
     for _ in range(CAPTIONS_PER_IMAGE):
         for share, index in zip(shares, indices, strict=True):
@@ -128,11 +133,19 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     return torch.stack(losses).mean()
 
 
-def schedule(step: int, arguments: argparse.Namespace) -> tuple[float, float]:
-    """Learning rate (linear warm-up, then cosine to zero) and patch dropout (first part of the steps) of a step."""
+def schedule(step: int, arguments: argparse.Namespace) -> tuple[float, float, tuple[int, int]]:
+    """Learning rate, patch dropout and crop sides of a step.
+
+    First stage: linear warm-up, then cosine to zero; patches are dropped in the first part of its steps. Second
+    stage: cosine to zero from a smaller rate, with closer views and all patches.
+    """
+    if step >= arguments.steps:
+        progress = (step - arguments.steps) / arguments.second_steps
+        return arguments.second_lr * (1 + math.cos(math.pi * progress)) / 2, 0.0, CLOSER_CROPS
     progress = (step - arguments.warmup) / max(arguments.steps - arguments.warmup, 1)
     rate = step / arguments.warmup if step < arguments.warmup else (1 + math.cos(math.pi * progress)) / 2
-    return arguments.lr * rate, arguments.patch_dropout if step < arguments.dropout_part * arguments.steps else 0.0
+    dropout = arguments.patch_dropout if step < arguments.dropout_part * arguments.steps else 0.0
+    return arguments.lr * rate, dropout, CROPS
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -147,11 +160,12 @@ def train(arguments: argparse.Namespace) -> None:
         first, rows, spent = load_checkpoint(arguments.checkpoint, model, optimizer, arguments)
     scenes = draw_scenes(arguments.scenes, arguments.workers)
     began, recent = time.perf_counter() - spent, []
-    for step in range(first, arguments.steps):
+    last = arguments.steps + arguments.second_steps
+    for step in range(first, last):
         torch.manual_seed(arguments.seed * 1_000_003 + step)  # patch dropout
         rng = np.random.default_rng((arguments.seed, step))
-        images, tokens = make_batch(scenes, config, tokenizer, rng, arguments.batch)
-        rate, dropout = schedule(step, arguments)
+        rate, dropout, sides = schedule(step, arguments)
+        images, tokens = make_batch(scenes, config, tokenizer, rng, arguments.batch, sides)
         model.visual.patch_dropout.prob = dropout
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -165,20 +179,31 @@ def train(arguments: argparse.Namespace) -> None:
             model.logit_scale.clamp_(0, math.log(100))
         recent.append(loss.item())
         done = step + 1
-        if done % arguments.log_every == 0 or done == arguments.steps:
+        if done % arguments.log_every == 0 or done == last:
             seconds = time.perf_counter() - began
             rows.append((done, f"{np.mean(recent):.4f}", f"{rate:.3e}", dropout, round(seconds)))
-            left = seconds / done * (arguments.steps - done)
-            print(f"step {done}/{arguments.steps}  loss {np.mean(recent):.4f}  {left / 60:.1f} min left", flush=True)
+            left = seconds / done * (last - done)
+            print(f"step {done}/{last}  loss {np.mean(recent):.4f}  {left / 60:.1f} min left", flush=True)
             recent = []
-        if done % arguments.every == 0 and done < arguments.steps:
+        if done % arguments.every == 0 and done < last:
             save_checkpoint(arguments.checkpoint, model, optimizer, done, rows, time.perf_counter() - began, arguments)
     export(model, rows, arguments.out)
 
 
 def _identity(arguments: argparse.Namespace) -> dict:
     """The arguments that decide the weights: a run goes on only with the same ones."""
-    names = ("seed", "steps", "batch", "lr", "warmup", "patch_dropout", "dropout_part", "scenes")
+    names = (
+        "seed",
+        "steps",
+        "second_steps",
+        "batch",
+        "lr",
+        "second_lr",
+        "warmup",
+        "patch_dropout",
+        "dropout_part",
+        "scenes",
+    )
     return {name: getattr(arguments, name) for name in names}
 
 
@@ -228,9 +253,11 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; its defaults are the bundled weights' training."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--steps", type=int, default=2800, help="optimiser steps in all")
+    add("--steps", type=int, default=2800, help="steps of the first stage")
+    add("--second-steps", type=int, default=0, help="steps of a second stage, on closer views")
     add("--batch", type=int, default=256, help="images a step")
-    add("--lr", type=float, default=2e-3, help="highest learning rate")
+    add("--lr", type=float, default=2e-3, help="highest learning rate of the first stage")
+    add("--second-lr", type=float, default=1e-3, help="highest learning rate of the second stage")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
     add("--patch-dropout", type=float, default=0.5, help="share of the patches left out at first")
     add("--dropout-part", type=float, default=0.65, help="share of the steps that drop patches")

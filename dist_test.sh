@@ -3,22 +3,30 @@
 # GPUS (default: those visible, 1 without any), NNODES, NODE_RANK, MASTER_ADDR, PORT (default: a free one) as variables.
 set -euo pipefail
 
-if [ $# -lt 1 ]; then
-    echo "error: no config given; use: bash dist_test.sh config/cfg_voc21.py [arguments of eval.py]" >&2
+fail() {
+    echo "error: $1" >&2
     exit 2
-fi
+}
+number() { # NAME LEAST
+    [[ ${!1} =~ ^[0-9]{1,9}$ && ${!1} -ge $2 ]] || fail "$1 must be a whole number of at least $2, not '${!1}'"
+}
+
+[ $# -ge 1 ] || fail "no config given; use: bash dist_test.sh config/cfg_voc21.py [arguments of eval.py]"
 CONFIG=$1
 shift
+[ -f "$CONFIG" ] || fail "config $CONFIG does not exist; the configs lie in config/ (cfg_voc21.py, …)"
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 GPUS=${GPUS:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
-if [ "$NNODES" -gt 1 ] && [ -z "${PORT:-}" ]; then
-    echo "error: NNODES=$NNODES needs PORT, the same on every node" >&2
-    exit 2
-fi
+number NNODES 1
+number NODE_RANK 0
+number GPUS 1
+[ "$NODE_RANK" -lt "$NNODES" ] || fail "NODE_RANK=$NODE_RANK, but NNODES=$NNODES counts them from 0"
+[ "$NNODES" -eq 1 ] || [ -n "${PORT:-}" ] || fail "NNODES=$NNODES needs PORT, the same on every node"
 PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
+number PORT 1
 
 exec "$PYTHON" -m clearclip.evaluation.launch \
     --nnodes="$NNODES" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT" \

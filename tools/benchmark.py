@@ -33,7 +33,7 @@ from torch.utils.data import DataLoader, Dataset
 from clearclip import ClearCLIP
 from clearclip.devices import choose_device, choose_precision
 from clearclip.errors import CommandParser, UserError, run_command
-from clearclip.files import write_text_atomically
+from clearclip.files import check_folder, write_text_atomically
 from clearclip.images import resize_to_protocol
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.windows import WindowGrid
@@ -333,6 +333,11 @@ def main() -> int:
     args = make_parser().parse_args()
     if min(args.images, args.repeats, *args.words) < 1:
         raise UserError("--images, --repeats and --words must be at least 1")
+    if min(args.workers, args.cold_words) < 0:
+        raise UserError("--workers and --cold-words must be at least 0")
+    if Path(args.out).is_dir():
+        raise UserError(f"--out {args.out} is a folder; name a file")
+    check_folder("--out", Path(args.out).parent)
     device = choose_device(args.device)
     precision = choose_precision(args.precision, device)
     results = []

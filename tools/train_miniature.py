@@ -28,8 +28,8 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from clearclip.errors import UserError, run_command
-from clearclip.files import write_atomically
+from clearclip.errors import CommandParser, UserError, run_command
+from clearclip.files import check_folder, write_atomically
 from clearclip.miniature import CLASSES, DIRECTORY
 from clearclip.miniature.captions import visible_names, write_caption
 from clearclip.miniature.scenes import TRAINING_SEEDS, draw_scene
@@ -224,8 +224,14 @@ def load_checkpoint(path: Path, model, optimizer, arguments: argparse.Namespace)
     """Restore a run; returns the next step, the log so far and the seconds spent."""
     if not path.is_file():
         raise UserError(f"{path}: no checkpoint to resume from; start without --resume")
-    state = torch.load(path, weights_only=True)
-    changed = [name for name, value in _identity(arguments).items() if state["arguments"].get(name) != value]
+    try:
+        state = torch.load(path, weights_only=True)
+        before = state["arguments"]
+    except Exception as error:  # damaged files raise all sorts of errors
+        raise UserError(
+            f"{path} is no checkpoint of this training ({type(error).__name__}); start without --resume"
+        ) from error
+    changed = [name for name, value in _identity(arguments).items() if before.get(name) != value]
     if changed:
         raise UserError(f"{path} was written with another --{changed[0].replace('_', '-')}; pass the same to resume")
     model.load_state_dict(state["model"])
@@ -251,7 +257,9 @@ def export(model: torch.nn.Module, rows: list, directory: Path) -> None:
 
 def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     """The command line; its defaults are the bundled weights' training."""
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = CommandParser(
+        prog="train_miniature.py", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
+    )
     add = parser.add_argument
     add("--steps", type=int, default=2800, help="steps of the first stage")
     add("--second-steps", type=int, default=0, help="steps of a second stage, on closer views")
@@ -270,7 +278,13 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     add("--checkpoint", type=Path, default=Path("work_dirs/miniature/checkpoint.pt"), help="file to resume from")
     add("--resume", action="store_true", help="go on from the checkpoint")
     add("--out", type=Path, default=DIRECTORY, help="folder for weights, config and log")
-    return parser.parse_args(arguments)
+    parsed = parser.parse_args(arguments)
+    for name in ("steps", "batch", "scenes", "threads", "every", "log_every"):
+        if getattr(parsed, name) < 1:
+            raise UserError(f"--{name.replace('_', '-')} must be at least 1, not {getattr(parsed, name)}")
+    check_folder("--out", parsed.out)
+    check_folder("--checkpoint", parsed.checkpoint.parent)
+    return parsed
 
 
 if __name__ == "__main__":

@@ -39,7 +39,7 @@ from clearclip.text import ClassWords, TextFeatures
 from clearclip.windows import WindowGrid
 
 #: Original sizes (height, width) that are typical of the benchmarks.
-SIZES = {"voc": (375, 500), "ade": (512, 683), "coco": (480, 640), "city": (1024, 2048)}
+SIZES = {"photo": (448, 600), "voc": (375, 500), "ade": (512, 683), "coco": (480, 640), "city": (1024, 2048)}
 CROPS = {"city": (224, 224)}  # the others: 448, 224
 
 
@@ -172,7 +172,9 @@ def compare(model: ClearCLIP, size_name: str, words: int, images: int, repeats: 
         paths = [Path(folder) / f"{index}.jpg" for index in range(images)]
         for path, photo in zip(paths, photos, strict=True):
             cv2.imwrite(str(path), photo[:, :, ::-1])
-        loader = DataLoader(Files(paths, 1), batch_size=images, num_workers=workers, collate_fn=list)
+        loader = DataLoader(
+            Files(paths, 1), batch_size=images, num_workers=workers, collate_fn=list, persistent_workers=workers > 0
+        )
         ways = {
             "bare encoder": lambda: bare(model, windows, batch),
             "from tensors": lambda: [labels.cpu() for labels, _ in model.predict(tensors, text, sizes)],

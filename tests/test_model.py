@@ -186,3 +186,25 @@ def test_segmentor_needs_classes(tiny_name):
         ClearCLIPSegmentation(model_name=tiny_name, device="cpu")
     with pytest.raises(UserError, match="not both"):
         ClearCLIPSegmentation(model_name=tiny_name, device="cpu", name_path="x", class_names=["a"])
+
+
+def test_mmsegmentations_runner_metric_and_visualiser(quick_name, tmp_path):
+    """MMSegmentation's own loop, IoUMetric and visualisation hook on a config of this project."""
+    from pathlib import Path
+
+    from mmengine.runner import Runner
+
+    cfg = Config.fromfile(Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py")
+    cfg.merge_from_dict({"model.model_name": quick_name, "model.clip_type": None, "model.vit_type": None})
+    cfg.model.update(device="cpu", keep_logits=True)
+    cfg.test_dataloader.update(num_workers=0)
+    cfg.test_dataloader.dataset.indices = 3
+    cfg.test_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
+    cfg.test_cfg = dict(type="TestLoop")
+    cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
+    backend = dict(type="LocalVisBackend", save_dir=str(tmp_path / "shown"))
+    cfg.visualizer = dict(type="SegLocalVisualizer", name="test_model", vis_backends=[backend])
+    cfg.work_dir = str(tmp_path)
+    metrics = Runner.from_cfg(cfg).test()
+    assert set(metrics) == {"aAcc", "mIoU", "mAcc"}
+    assert len(list((tmp_path / "shown").rglob("*.png"))) == 3

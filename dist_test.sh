@@ -28,6 +28,7 @@ number GPUS 1
 PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 number PORT 1
 
-exec "$PYTHON" -m clearclip.evaluation.launch \
+# The package has imported this module before it runs, which does no harm here.
+exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.evaluation.launch \
     --nnodes="$NNODES" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT" \
     --nproc_per_node="$GPUS" "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"

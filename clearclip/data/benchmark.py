@@ -75,6 +75,8 @@ class Benchmark:
 
         root = dataset.get("data_root") or ""
         prefix = setting("data_prefix")
+        if not isinstance(prefix, dict):
+            raise UserError(f"data_prefix {prefix!r} of {kind.__name__} must be a dict with img_path and seg_map_path")
         classes = (dataset.get("metainfo") or {}).get("classes") or kind.METAINFO.get("classes")
         if classes is None:
             raise UserError(f"dataset type {kind.__name__} has no class names; give it metainfo=dict(classes=[...])")

@@ -17,6 +17,18 @@ from clearclip.model import ClearCLIP, check_number
 from clearclip.text import ClassWords
 
 _SWITCHES = ("attention", "residual", "ffn", "alpha")
+#: What this package itself reads of a config, outer parts first. The dicts must be there.
+_TYPES = {
+    "model": dict,
+    "test_dataloader": dict,
+    "test_dataloader.dataset": dict,
+    "test_dataloader.batch_size": int,
+    "test_dataloader.num_workers": int,
+    **{f"test_dataloader.dataset.{name}": str for name in ("ann_file", "img_suffix", "seg_map_suffix")},
+    "test_dataloader.dataset.pipeline": list,
+    "dataset_name": str,
+    "expected_images": int,
+}
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
@@ -44,15 +56,23 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         cfg.merge_from_dict(overrides or {})
     except (KeyError, TypeError, IndexError) as error:
         raise UserError(f"--cfg-options {overrides} does not fit the config: {error}") from error
-    loader = cfg.get("test_dataloader")
-    dataset = loader.get("dataset") if isinstance(loader, dict) else None
-    for name, part in (("model", cfg.get("model")), ("test_dataloader.dataset", dataset)):
-        if not isinstance(part, dict):
-            raise UserError(f"config {path} has no dict {name!r}; inherit from base_config.py as the others do")
+    for name, kind in _TYPES.items():
+        _check_type(cfg, path, name, kind)
+    dataset = cfg.test_dataloader.dataset
     if not isinstance(dataset.get("data_root"), str):
         raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
     dataset.data_root = _locate(dataset.data_root, data_root)
     return cfg
+
+
+def _check_type(cfg: Config, path: str | Path, name: str, kind: type) -> None:
+    value = cfg
+    for part in name.split("."):
+        value = value.get(part)
+    if value is None and kind is dict:
+        raise UserError(f"config {path} has no {name!r}; inherit from base_config.py as the others do")
+    if value is not None and not isinstance(value, kind):
+        raise UserError(f"config {path}: {name} must be a {kind.__name__}, not {value!r}; see config/base_config.py")
 
 
 def _locate(configured: str, given: str | None) -> str:

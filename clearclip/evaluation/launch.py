@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import subprocess
 import sys
@@ -128,6 +129,8 @@ def torchrun(arguments: list[str]) -> int:
     """
     from torch.distributed.run import main
 
+    # The failed process has said why in a line of its own.
+    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
     try:
         main(arguments)
     except ChildFailedError as error:

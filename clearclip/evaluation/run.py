@@ -79,7 +79,7 @@ def evaluate(
         work_dir: where the journal and MMEngine's log go; default ``work_dirs/<config>``.
         overrides: dotted names to values, merged into the config.
         data_root, limit: see :func:`~clearclip.evaluation.configs.load_config`; the first ``limit`` images only.
-        device: default MMEngine's choice.
+        device: default the config's, else MMEngine's choice.
         batch_size: images per batch; default: the config's, 8 on a GPU.
         workers: processes that read images; default: the config's, up to 16 on a GPU.
         launcher: "none", "pytorch" (torchrun) or "slurm".
@@ -94,14 +94,18 @@ def evaluate(
     Raises:
         UserError: whatever a user can mend; nothing is recorded then.
     """
-    for name, value in (("batch size", batch_size), ("limit", limit)):
-        if value is not None and value < 1:
-            raise UserError(f"{name} must be at least 1, not {value}")
-    if workers is not None and workers < 0:
-        raise UserError(f"workers must be at least 0, not {workers}")
     if on_error not in ("stop", "skip"):
         raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
     cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
+    loader = cfg.test_dataloader
+    for name, value, least in (
+        ("limit", limit, 1),
+        ("batch size", loader.setdefault("batch_size", 1) if batch_size is None else batch_size, 1),
+        ("workers", loader.setdefault("num_workers", 0) if workers is None else workers, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name} must be at least {least}, not {value}")
+    device = device or cfg.model.get("device")
     for remark in check_cheap(cfg):
         warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     start_processes(launcher, device)

@@ -93,6 +93,8 @@ def choose_weights(
     Raises:
         UserError: unknown names; lists the valid ones.
     """
+    if isinstance(pretrained, os.PathLike):
+        pretrained = os.fspath(pretrained)
     for name, value in (("model_name", model_name), ("pretrained", pretrained)):
         if value is not None and not isinstance(value, str):
             raise UserError(f"{name} must be a string, not {value!r}; open_clip.list_pretrained() has names and tags")

@@ -95,7 +95,7 @@ def test_file_gives_the_weights_of_the_folder(tiny_folder, tiny_name, tmp_path):
     )
     image = torch.randn(1, 3, 64, 64)
     wanted = ClearCLIP.from_pretrained(tiny_name, device="cpu").image_encoder(image)
-    got = ClearCLIP.from_pretrained("tiny-test-model", str(tmp_path / "a.pt"), device="cpu").image_encoder(image)
+    got = ClearCLIP.from_pretrained("tiny-test-model", tmp_path / "a.pt", device="cpu").image_encoder(image)
     torch.testing.assert_close(got, wanted)
 
 

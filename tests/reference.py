@@ -170,15 +170,15 @@ def similarities(features: np.ndarray, text: np.ndarray) -> np.ndarray:
 
 
 def logits(image: np.ndarray, encode, text: np.ndarray, patch: int, crop: int, stride: int, size: tuple[int, int]):
-    """(K, *size) of a normalised (3, H, W) image; ``encode`` gives a window's (h, w, E)."""
-    _, H, W = image.shape
+    """(K, *size) of a normalised (3, full_h, full_w) image; ``encode`` gives a window's (h, w, E)."""
+    _, full_h, full_w = image.shape
     if crop == 0:
-        whole = image[:, : H // patch * patch, : W // patch * patch]
+        whole = image[:, : full_h // patch * patch, : full_w // patch * patch]
         return bilinear(similarities(encode(whole), text), *size)
-    total, count = np.zeros((len(text), H, W)), np.zeros((H, W))
-    for row in range(max(H - crop + stride - 1, 0) // stride + 1):
-        for column in range(max(W - crop + stride - 1, 0) // stride + 1):
-            y2, x2 = min(row * stride + crop, H), min(column * stride + crop, W)
+    total, count = np.zeros((len(text), full_h, full_w)), np.zeros((full_h, full_w))
+    for row in range(max(full_h - crop + stride - 1, 0) // stride + 1):
+        for column in range(max(full_w - crop + stride - 1, 0) // stride + 1):
+            y2, x2 = min(row * stride + crop, full_h), min(column * stride + crop, full_w)
             y1, x1 = max(y2 - crop, 0), max(x2 - crop, 0)
             window = image[:, y1:y2, x1:x2]
             h, w = window.shape[1:]

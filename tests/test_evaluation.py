@@ -262,8 +262,20 @@ def test_a_dead_process_ends_the_run(tmp_path, quick_name):
     environment = {**os.environ, "PYTHON": sys.executable, "GPUS": "2", "OMP_NUM_THREADS": "1"}
     work, results = tmp_path / "work", tmp_path / "results.xlsx"
     process = subprocess.Popen(
-        ["bash", "dist_test.sh", config("miniature"), "--batch-size", "1", "--workers", "0", "--work-dir", str(work)]
-        + ["--results", str(results), *quick(quick_name)],
+        [
+            "bash",
+            "dist_test.sh",
+            config("miniature"),
+            "--batch-size",
+            "1",
+            "--workers",
+            "0",
+            "--work-dir",
+            str(work),
+            "--results",
+            str(results),
+            *quick(quick_name),
+        ],
         cwd=ROOT,
         env=environment,
         stdout=subprocess.PIPE,

@@ -309,7 +309,8 @@ def show(result: dict) -> None:
     if "text" in result:
         text = result["text"]
         console.print(
-            f"text of {text['words']} words: cold {text['cold']:.1f} s, warm {text['warm']:.2f} s ({text['times']:.0f} ×)"
+            f"text of {text['words']} words: cold {text['cold']:.1f} s, warm {text['warm']:.2f} s "
+            f"({text['times']:.0f} ×)"
         )
 
 

@@ -37,7 +37,7 @@ from clearclip.miniature.scenes import TRAINING_SEEDS, draw_scene
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
 CAPTIONS_PER_IMAGE = 2
 CROPS = (32, 112)
-CLOSER_CROPS = (24, 80)
+CLOSER_CROPS = (28, 96)
 LOG_COLUMNS = ("step", "loss", "learning_rate", "patch_dropout", "seconds")
 
 
@@ -133,19 +133,19 @@ def contrastive_loss(image_features: torch.Tensor, text_features: torch.Tensor, 
     return torch.stack(losses).mean()
 
 
-def schedule(step: int, arguments: argparse.Namespace) -> tuple[float, float, tuple[int, int]]:
-    """Learning rate, patch dropout and crop sides of a step.
+def schedule(step: int, arguments: argparse.Namespace) -> tuple[float, float, tuple[int, int], int]:
+    """Learning rate, patch dropout, crop sides and batch size of a step.
 
     First stage: linear warm-up, then cosine to zero; patches are dropped in the first part of its steps. Second
-    stage: cosine to zero from a smaller rate, with closer views and all patches.
+    stage: cosine to zero from a smaller rate, with closer views, all patches and smaller batches.
     """
     if step >= arguments.steps:
         progress = (step - arguments.steps) / arguments.second_steps
-        return arguments.second_lr * (1 + math.cos(math.pi * progress)) / 2, 0.0, CLOSER_CROPS
+        return arguments.second_lr * (1 + math.cos(math.pi * progress)) / 2, 0.0, CLOSER_CROPS, arguments.second_batch
     progress = (step - arguments.warmup) / max(arguments.steps - arguments.warmup, 1)
     rate = step / arguments.warmup if step < arguments.warmup else (1 + math.cos(math.pi * progress)) / 2
     dropout = arguments.patch_dropout if step < arguments.dropout_part * arguments.steps else 0.0
-    return arguments.lr * rate, dropout, CROPS
+    return arguments.lr * rate, dropout, CROPS, arguments.batch
 
 
 def train(arguments: argparse.Namespace) -> None:
@@ -164,8 +164,8 @@ def train(arguments: argparse.Namespace) -> None:
     for step in range(first, last):
         torch.manual_seed(arguments.seed * 1_000_003 + step)  # patch dropout
         rng = np.random.default_rng((arguments.seed, step))
-        rate, dropout, sides = schedule(step, arguments)
-        images, tokens = make_batch(scenes, config, tokenizer, rng, arguments.batch, sides)
+        rate, dropout, sides, batch = schedule(step, arguments)
+        images, tokens = make_batch(scenes, config, tokenizer, rng, batch, sides)
         model.visual.patch_dropout.prob = dropout
         for group in optimizer.param_groups:
             group["lr"] = rate
@@ -197,6 +197,7 @@ def _identity(arguments: argparse.Namespace) -> dict:
         "steps",
         "second_steps",
         "batch",
+        "second_batch",
         "lr",
         "second_lr",
         "warmup",
@@ -262,8 +263,9 @@ def parse_arguments(arguments: list[str] | None = None) -> argparse.Namespace:
     )
     add = parser.add_argument
     add("--steps", type=int, default=2800, help="steps of the first stage")
-    add("--second-steps", type=int, default=0, help="steps of a second stage, on closer views")
-    add("--batch", type=int, default=256, help="images a step")
+    add("--second-steps", type=int, default=2400, help="steps of the second stage, on closer views")
+    add("--batch", type=int, default=256, help="images a step of the first stage")
+    add("--second-batch", type=int, default=128, help="images a step of the second stage")
     add("--lr", type=float, default=2e-3, help="highest learning rate of the first stage")
     add("--second-lr", type=float, default=1e-3, help="highest learning rate of the second stage")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")

@@ -1,6 +1,6 @@
 # make demo   installs into .venv and evaluates the bundled miniature with vanilla CLIP and with ClearCLIP
 # make test   the whole test suite, in the same environment
-# Another Python: make demo PYTHON=python3.12 ; another place for the environment: make test VENV=/tmp/venv
+# Another Python: make demo PYTHON=python3.12 ; another place for the environment: make test VENV=../venv
 PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin

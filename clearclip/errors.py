@@ -25,6 +25,17 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+def check_number(name: str, value: Any, low: float, high: float) -> float:
+    """``value`` as a float.
+
+    Raises:
+        UserError: it is no number from ``low`` to ``high``.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
+        raise UserError(f"{name} must be a number from {low} to {high}, not {value!r}")
+    return float(value)
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command line; turn a :class:`UserError` into one line on stderr.
 

@@ -22,7 +22,7 @@ from clearclip.checkpoints import (
     load_clip,
 )
 from clearclip.devices import choose_device, choose_precision
-from clearclip.errors import UserError
+from clearclip.errors import UserError, check_number
 from clearclip.image_encoder import ImageEncoder
 from clearclip.images import ImageLike, read_image, resize_to_protocol
 from clearclip.methods import choose_method
@@ -341,14 +341,3 @@ def clip_text_encoder(clip: Any, precision: str, cached: bool) -> TextEncoder:
         precision=precision,
         cached=cached,
     )
-
-
-def check_number(name: str, value: Any, low: float, high: float) -> float:
-    """``value`` as a float.
-
-    Raises:
-        UserError: it is no number from ``low`` to ``high``.
-    """
-    if isinstance(value, bool) or not isinstance(value, int | float) or not low <= value <= high:
-        raise UserError(f"{name} must be a number from {low} to {high}, not {value!r}")
-    return float(value)

@@ -10,10 +10,10 @@ from typing import Any
 from mmengine.config import Config
 
 from clearclip.checkpoints import DEFAULT
-from clearclip.errors import UserError
+from clearclip.errors import UserError, check_number
 from clearclip.methods import choose_method
 from clearclip.miniature import DIRECTORY as MINIATURE
-from clearclip.model import ClearCLIP, check_number
+from clearclip.model import ClearCLIP
 from clearclip.text import ClassWords
 
 _SWITCHES = ("attention", "residual", "ffn", "alpha")

@@ -220,7 +220,13 @@ class ClearCLIP(nn.Module):
                 places, self._compare([p[2] for p in places], text), strict=True
             ):
                 found[index][position] = similarity
-        return [(grid.join(torch.stack(windows)), grid) for grid, windows in zip(grids, found, strict=True)]
+        joined = [grid.join(torch.stack(windows)) for grid, windows in zip(grids, found, strict=True)]
+        # A pixel without a finite similarity must never pass for label 0.
+        if joined and not torch.stack([similarity.isfinite().all() for similarity in joined]).all():
+            raise UserError(
+                "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
+            )
+        return list(zip(joined, grids, strict=True))
 
     def _compare(self, windows: list[Tensor], text: TextFeatures) -> list[Tensor]:
         """Similarities (h, w, words) of windows of one size, in batches that shrink where memory runs out."""
@@ -274,17 +280,11 @@ class ClearCLIP(nn.Module):
         results = []
         for (similarity, grid), size in zip(self.similarities(images, text), sizes, strict=True):
             labels = label_map(similarity, grid, size, text.word_to_class, self.logit_scale, self.prob_thd)
-            # A pixel without a finite similarity must never pass for label 0.
-            broken = ~similarity.isfinite().all()
             probabilities = None
             if keep_probabilities:
                 probabilities = class_probabilities(similarity, grid, size, text.word_to_class, self.logit_scale)
-            results.append((labels, probabilities, broken))
-        if results and torch.stack([broken for *_, broken in results]).any():
-            raise UserError(
-                "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
-            )
-        return [(labels, probabilities) for labels, probabilities, _ in results]
+            results.append((labels, probabilities))
+        return results
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
@@ -320,8 +320,6 @@ class ClearCLIP(nn.Module):
         results = []
         compared = self.similarities([self.normalize(image) for image in resized], text)
         for original, (similarity, grid) in zip(originals, compared, strict=True):
-            if not similarity.isfinite().all():
-                raise UserError("features have NaN or infinite values: the weights are damaged, or fp16 overflows")
             results.append(
                 Segmentation(original, similarity, grid, text, logit_scale=self.logit_scale, prob_thd=threshold)
             )

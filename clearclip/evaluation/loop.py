@@ -62,7 +62,6 @@ class EvaluationLoop(TestLoop):
     def run(self) -> dict:
         """Evaluate; returns the metrics."""
         dataset = self.dataloader.dataset
-        world = dist.get_world_size()
         total = getattr(dataset, "total", len(dataset))
         self.bar = tqdm(
             total=total,
@@ -73,7 +72,6 @@ class EvaluationLoop(TestLoop):
             dynamic_ncols=True,
         )
         with self.bar:
-            self._step = world
             return super().run()
 
     @torch.no_grad()
@@ -89,7 +87,7 @@ class EvaluationLoop(TestLoop):
                 for sample in outputs:
                     self.on_result(sample, list(meta["classes"]), meta["palette"])
             self.runner.call_hook("after_test_iter", batch_idx=idx, data_batch=batch, outputs=outputs)
-        seen = len(data_batch["inputs"]) * self._step
+        seen = len(data_batch["inputs"]) * dist.get_world_size()
         self.bar.update(min(seen, self.bar.total - self.bar.n))
 
     def _usable(self, batch: dict) -> dict:

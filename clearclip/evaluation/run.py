@@ -26,6 +26,7 @@ from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.launch import finish_processes, start_processes
 from clearclip.evaluation.loop import EvaluationLoop
 from clearclip.evaluation.metric import ConfusionMetric, Scores
+from clearclip.segmentor import ClearCLIPSegmentation
 
 
 @dataclass
@@ -132,8 +133,6 @@ def _run(
     on_error: str,
     on_result: Callable[[Any, list[str], list[list[int]]], None] | None,
 ) -> Evaluation:
-    from clearclip.segmentor import ClearCLIPSegmentation
-
     options = cfg.model.to_dict()
     if options.pop("type") != "ClearCLIPSegmentation":
         raise UserError(f"{cfg.filename}: model.type must be ClearCLIPSegmentation, not {cfg.model.type}")
@@ -170,10 +169,11 @@ def _run(
     except TypeError as error:
         raise UserError(f"{cfg.filename}: test_dataloader does not fit: {error}; mend its settings") from error
     runner._test_loop = loop
-    if len(segmentor.classes) != len(loop.dataloader.dataset.metainfo["classes"]):
+    classes = list(loop.dataloader.dataset.metainfo["classes"])
+    if len(segmentor.classes) != len(classes):
         raise UserError(
             f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
-            f"{len(runner.test_loop.dataloader.dataset.metainfo['classes'])} classes; mend the names file"
+            f"{len(classes)} classes; mend the names file"
         )
     started = time.perf_counter()
     runner.test()
@@ -181,7 +181,7 @@ def _run(
     journal.close()
     return Evaluation(
         dataset=dataset_name(cfg),
-        classes=list(loop.dataloader.dataset.metainfo["classes"]),
+        classes=classes,
         scores=metric.scores,
         images=metric.images,
         failures=metric.failures,

@@ -1,142 +1,108 @@
-"""Confusion counts per image, and the scores of their sum. Counts are whole numbers, so that any order and any
-number of processes give the identical result.
+"""Confusion counts per image and method. Counts are whole numbers, so that any order and any number of processes
+give the identical result.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
+import torch
 from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
 from clearclip.errors import UserError
-from clearclip.evaluation.journal import Journal
-
-IGNORE = 255
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a confusion matrix, as MMSegmentation's ``IoUMetric`` defines them, in percent.
-
-    Attributes:
-        confusion: (classes, classes) int64, rows are the ground truth.
-        iou, accuracy: (classes,) float64 per class; NaN where a class occurs neither in truth nor in prediction
-            (iou), or not in truth (accuracy).
-    """
-
-    confusion: np.ndarray
-
-    @property
-    def iou(self) -> np.ndarray:
-        hit = np.diag(self.confusion).astype(np.float64)
-        return 100 * _divide(hit, self.confusion.sum(0) + self.confusion.sum(1) - hit)
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        return 100 * _divide(np.diag(self.confusion).astype(np.float64), self.confusion.sum(1))
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """aAcc (pixels that are right), mIoU and mAcc (means over classes), in percent."""
-        pixel = _divide(np.array([np.trace(self.confusion)], dtype=np.float64), self.confusion.sum()[None])
-        return {"aAcc": float(100 * pixel[0]), "mIoU": _mean(self.iou), "mAcc": _mean(self.accuracy)}
-
-
-def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
-
-
-def confusion_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
-    """Pixels of each pair of true and predicted class.
-
-    Args:
-        truth: (H, W) integers, 255 is ignored.
-        prediction: (H, W) integers below ``classes``.
-
-    Returns:
-        (classes, classes) int64
-    """
-    counted = truth != IGNORE
-    pairs = truth[counted].astype(np.int64) * classes + prediction[counted]
-    return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
+from clearclip.mmseg.journal import Counts, Journal
+from clearclip.scores import Scores, confusion_counts
 
 
 @METRICS.register_module()
 class ConfusionMetric(BaseMetric):
-    """Sums per-image confusion counts and keeps them in a journal, from which an evaluation can be resumed.
+    """Sums per-image confusion counts, of every method that the segmentor computes, and keeps them in a journal.
 
     Args:
-        journal: where counts are kept (:class:`~clearclip.evaluation.journal.Journal`); None keeps them in memory.
+        on_error: "stop" raises a UserError at the first image that cannot be used, "skip" counts and lists them.
+
+    Attributes:
+        journal: where counts are kept, from which an evaluation can be resumed; None keeps them in memory.
+        scores: of each method, after :meth:`evaluate`.
+        images: how many images were counted.
+        failures: path of an image that was skipped → the reason.
     """
 
-    default_prefix = None
+    default_prefix = ""  # its scores are not prefixed, as those of MMSegmentation's own metric
 
-    def __init__(self, journal: Journal | None = None, **kwargs: Any):
+    def __init__(self, on_error: str = "stop", **kwargs: Any):
         super().__init__(**kwargs)
-        self.journal = journal
-        self.failures: dict[str, str] = {}
-        self.scores: Scores | None = None
+        self.on_error = on_error
+        self.journal: Journal | None = None
+        self.scores: list[Scores] = []
         self.images = 0
+        self.failures: dict[str, str] = {}
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count one batch: samples with ``pred_sem_seg``, ``gt_sem_seg`` and ``img_path``."""
+        """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``."""
         classes = len(self.dataset_meta["classes"])
+        ignore_index = self.dataset_meta.get("ignore_index", 255)
         for sample in data_samples:
-            prediction = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
-            truth = sample["gt_sem_seg"]["data"].squeeze(0).cpu().numpy()
-            if prediction.max(initial=0) >= classes:
+            image = sample["img_path"]
+            if sample.get("failure") is not None:
+                self._fail(image, sample["failure"])
+                continue
+            predictions = sample.get("pred_methods", sample["pred_sem_seg"])["data"]
+            truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions.device)
+            counts = [confusion_counts(truth, prediction, classes, ignore_index) for prediction in predictions]
+            if any(len(one) > classes * classes for one in counts):
                 raise UserError(
-                    f"the model predicts label {prediction.max()} but the dataset has {classes} classes; "
+                    f"truth or prediction has labels beyond the dataset's {classes} classes; "
                     "give as many class names as the dataset has"
                 )
-            counts = confusion_counts(truth, prediction, classes)
-            places = counts.ravel().nonzero()[0]
-            record = (sample["img_path"], places.tolist(), counts.ravel()[places].tolist())
-            self.results.append(record)
+            found = []
+            for one in torch.stack(counts).cpu().numpy():
+                places = one.nonzero()[0]
+                found.append((places.tolist(), one[places].tolist()))
+            self.results.append((image, found))
             if self.journal is not None:
-                self.journal.add_counts(*record)
+                self.journal.add_counts(image, found)
 
-    def fail(self, image: str, reason: str) -> None:
-        """Note an image that was skipped."""
+    def _fail(self, image: str, reason: str) -> None:
+        if self.on_error == "stop":
+            raise UserError(f"image {image}: {reason}; repair it, or go on without it (--on-error skip)")
         self.failures[image] = reason
         if self.journal is not None:
             self.journal.add_failure(image, reason)
 
     def evaluate(self, size: int) -> dict[str, float]:
-        """Gather the counts of all processes, each image once, whichever process had it."""
-        earlier = self.journal.finished if self.journal is not None else {}
-        earlier_failures = self.journal.failures if self.journal is not None else {}
-        records = dict(earlier)
-        failures = dict(earlier_failures)
+        """Gather the counts of all processes, each image once, whichever process had it.
+
+        Returns:
+            aAcc, mIoU and mAcc of the first method.
+        """
+        counts: dict[str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
+        failures = dict(self.journal.failures) if self.journal is not None else {}
         try:
             parts = all_gather_object((self.results, self.failures))
         except RuntimeError as error:  # what gloo and NCCL raise where the other end is gone
             raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
-        for part, failed in parts:
-            records.update({image: (places, counts) for image, places, counts in part})
+        for results, failed in parts:
+            counts.update(dict(results))
             failures.update(failed)
-        self.failures = failures
-        self.images = len(records)
+        # An image that was repaired after an earlier session skipped it counts once.
+        self.failures = {image: reason for image, reason in failures.items() if image not in counts}
+        self.images = len(counts)
         self.results.clear()
-        return self.compute_metrics(list(records.values()))
+        return self.compute_metrics(list(counts.values()))
 
-    def compute_metrics(self, results: list) -> dict[str, float]:
-        """aAcc, mIoU and mAcc of (places, counts) per image."""
+    def compute_metrics(self, results: list[list[Counts]]) -> dict[str, float]:
+        """aAcc, mIoU and mAcc of the first method, from (places, counts) per image and method."""
         if not results:
             raise UserError("no image was left to evaluate; see the images that were skipped")
         classes = len(self.dataset_meta["classes"])
-        total = np.zeros(classes * classes, dtype=np.int64)
-        for places, counts in results:
-            total[places] += counts
-        self.scores = Scores(total.reshape(classes, classes))
-        return self.scores.summary
+        totals = np.zeros((len(results[0]), classes * classes), dtype=np.int64)
+        for image in results:
+            for total, (places, counts) in zip(totals, image, strict=True):
+                total[places] += counts
+        self.scores = [Scores(total.reshape(classes, classes)) for total in totals]
+        return self.scores[0].summary

@@ -7,16 +7,30 @@ from typing import Any
 
 import torch
 from mmengine import dist
+from mmengine.registry import MODEL_WRAPPERS
 from mmengine.structures import PixelData
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
-from torch import Tensor
+from torch import Tensor, nn
 
-from clearclip.checkpoints import DEFAULT
 from clearclip.errors import UserError
+from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
+from clearclip.pictures import class_palette
+from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
+
+
+def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> ClassWords:
+    """The class words of a config's model.
+
+    Raises:
+        UserError: none, or in two places.
+    """
+    if (name_path is None) == (class_names is None):
+        raise UserError("give either name_path (a names file) or class_names (a list), not both")
+    return ClassWords.read(name_path) if class_names is None else ClassWords.parse(class_names, "class_names")
 
 
 @MODELS.register_module()
@@ -24,96 +38,60 @@ class ClearCLIPSegmentation(BaseSegmentor):
     """Frozen CLIP as a segmentor of fixed classes.
 
     Args:
-        clip_type: "CLIP" (default), "OpenCLIP", "MetaCLIP", "BLIP" or "Miniature".
-        vit_type: "ViT-B/16" (default) or "ViT-L/14".
-        model_name, pretrained: override the two above with anything that ``open_clip.create_model`` takes;
-            ``pretrained`` is a tag or a checkpoint file; None means random weights.
-        quick_gelu: force the activation, which otherwise follows the tag.
-        model_type: "ClearCLIP", "vanilla", "MaskCLIP", "SCLIP" or "GEM".
-        ignore_residual: True drops the last block's residual and FFN, False keeps both.
-        attention, residual, ffn, alpha: override the two above, each on its own (ablations).
         name_path: names file, one class per line, comma-separated words.
         class_names: the same as a list, in place of ``name_path``.
-        prob_thd: below this largest probability a pixel is label 0 (background).
-        logit_scale: factor before the softmax over words.
-        slide_crop, slide_stride: windows in pixels; ``slide_crop=0`` takes the whole image at once.
-        normalization: "openai" or "pretrained".
-        precision: "auto", "fp32", "fp16" or "bf16".
-        device: default MMEngine's choice.
-        window_batch: windows per encoder batch.
-        keep_logits: also fill ``seg_logits`` (class probabilities).
-        cached: keep text features on disk.
-        data_preprocessor: default :class:`clearclip.data.ImagePreprocessor` with this model's normalisation.
+        methods: names or dicts of several methods that are computed in one pass; the first one's labels are
+            ``pred_sem_seg``. None means the one that the options name.
+        keep_logits: also fill ``seg_logits`` (class probabilities of the first method).
+        model: a model that is loaded already, in place of loading the one that the options describe.
+        data_preprocessor: default :class:`~clearclip.mmseg.preprocessor.ImagePreprocessor` with this model's
+            normalisation.
+        train_cfg, test_cfg, init_cfg: taken as MMSegmentation's tools give them, and without effect.
+        **options: see :class:`clearclip.settings.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….
+
+    Raises:
+        UserError: classes or options that cannot be meant.
     """
 
     def __init__(
         self,
-        clip_type: str | None = None,
-        vit_type: str | None = None,
-        model_type: str = "ClearCLIP",
-        ignore_residual: bool = True,
         name_path: str | None = None,
         class_names: Sequence[str] | None = None,
-        prob_thd: float = 0.0,
-        logit_scale: float = 50,
-        slide_stride: int = 224,
-        slide_crop: int = 448,
-        model_name: str | None = None,
-        pretrained: str | None = DEFAULT,
-        quick_gelu: bool | None = None,
-        attention: str | None = None,
-        residual: bool | None = None,
-        ffn: bool | None = None,
-        alpha: float = 1.0,
-        normalization: str = "openai",
-        precision: str = "auto",
-        device: str | None = None,
-        window_batch: int | None = None,
+        methods: Sequence[str | dict | Method] | None = None,
         keep_logits: bool = False,
-        cached: bool = True,
+        model: ClearCLIP | None = None,
         data_preprocessor: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
         init_cfg: dict | None = None,
+        **options: Any,
     ):
-        if (name_path is None) == (class_names is None):
-            raise UserError("give either name_path (a names file) or class_names (a list), not both")
-        classes = ClassWords.read(name_path) if class_names is None else ClassWords.parse(class_names, "class_names")
-        model = ClearCLIP.from_pretrained(
-            model_name,
-            pretrained,
-            clip_type=clip_type,
-            vit_type=vit_type,
-            quick_gelu=quick_gelu,
-            model_type=model_type,
-            ignore_residual=ignore_residual,
-            attention=attention,
-            residual=residual,
-            ffn=ffn,
-            alpha=alpha,
-            normalization=normalization,
-            precision=precision,
-            device=device,
-            cached=cached,
-            prob_thd=prob_thd,
-            logit_scale=logit_scale,
-            slide_crop=slide_crop,
-            slide_stride=slide_stride,
-            window_batch=window_batch,
-        )
-        if data_preprocessor is None:
-            data_preprocessor = dict(
-                type="mmseg.ImagePreprocessor",
-                mean=model.mean.flatten().tolist(),
-                std=model.std.flatten().tolist(),
-            )
-        super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-        self.model = model
-        self.keep_logits = keep_logits
-        self.set_classes(classes)
-        self.to(model.device)
+        classes = read_classes(name_path, class_names)
+        settings = ModelSettings.from_options(options)
+        # Inference tensors could neither be moved nor loaded later, so the model must not be made of them.
+        with torch.inference_mode(False):
+            if model is None:
+                model = ClearCLIP.from_settings(settings)
+            if data_preprocessor is None:
+                data_preprocessor = dict(
+                    type="mmseg.ImagePreprocessor",
+                    mean=model.mean.flatten().tolist(),
+                    std=model.std.flatten().tolist(),
+                )
+            super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+            model.settings = settings
+            self.model = model
+            self.methods = [build_method(method) for method in methods] if methods else [model.method]
+            for method in self.methods:
+                model.image_encoder.check(method)
+            self.keep_logits = keep_logits
+            self.set_classes(classes)
+            self.to(model.device)
 
     def set_classes(self, classes: ClassWords) -> None:
         """Take other classes. In a distributed run rank 0 encodes them for all."""
         self.classes = classes
+        self._palette = class_palette(classes.names).tolist()
         if dist.get_rank() == 0:
             features = self.model.encode_text(classes, progress=True).features
         else:
@@ -128,6 +106,17 @@ class ClearCLIPSegmentation(BaseSegmentor):
         """The text features in use."""
         return TextFeatures(self.classes, self.word_features, self.word_to_class)
 
+    @property
+    def dataset_meta(self) -> dict[str, list]:
+        """Class names and colours, for MMSegmentation's visualiser."""
+        return {"classes": self.classes.names, "palette": self._palette}
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict[str, list]) -> None:
+        # MMSegmentation's inferencer names Cityscapes' classes to every model without a checkpoint file of its own.
+        if meta and len(meta.get("palette") or ()) == len(self.classes):
+            self._palette = meta["palette"]
+
     def predict(
         self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
     ) -> list[SegDataSample]:
@@ -138,8 +127,9 @@ class ClearCLIPSegmentation(BaseSegmentor):
             data_samples: their samples; ``ori_shape`` says each result's size. None makes new ones, at input size.
 
         Returns:
-            The samples with ``pred_sem_seg`` (1, height, width) int64 and, with ``keep_logits``, ``seg_logits``
-            (classes, height, width) float32: probabilities after the softmax.
+            The samples with ``pred_sem_seg``, (1, height, width) int64: the labels of the first method;
+            ``pred_methods``, (methods, height, width) int64: those of all methods; and, with ``keep_logits``,
+            ``seg_logits``, (classes, height, width) float32: probabilities after the softmax.
         """
         images = [image.to(self.model.device, torch.float32) for image in inputs]
         if data_samples is None:
@@ -148,23 +138,24 @@ class ClearCLIPSegmentation(BaseSegmentor):
             tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2])
             for image, sample in zip(images, data_samples, strict=True)
         ]
-        results = self.model.predict(images, self.text, sizes, self.keep_logits)
-        for sample, (labels, probabilities) in zip(data_samples, results, strict=True):
-            sample.set_data({"pred_sem_seg": PixelData(data=labels[None])})
-            if probabilities is not None:
-                sample.set_data({"seg_logits": PixelData(data=probabilities)})
+        results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods)
+        for sample, pairs in zip(data_samples, results, strict=True):
+            labels = torch.stack([labels for labels, _ in pairs])
+            sample.set_data({"pred_sem_seg": PixelData(data=labels[:1]), "pred_methods": PixelData(data=labels)})
+            if self.keep_logits:
+                sample.set_data({"seg_logits": PixelData(data=pairs[0][1])})
         return list(data_samples)
 
     @torch.inference_mode()
     def extract_feat(self, inputs: Tensor) -> Tensor:
-        """Dense features (B, h, w, E) of (B, 3, H, W) inputs, H and W multiples of the patch."""
-        return self.model.image_encoder(inputs)
+        """Dense features (B, h, w, E) of (B, 3, H, W) inputs, H and W multiples of the patch, by the first method."""
+        return self.model.image_encoder(inputs, self.methods[:1])[0]
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Any = None) -> Tensor:
-        """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size."""
+        """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size, by the first method."""
         sizes = [tuple(inputs.shape[-2:])] * len(inputs)
-        results = self.model.predict(list(inputs), self.text, sizes, keep_probabilities=True)
-        return torch.stack([probabilities for _, probabilities in results])
+        results = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1])
+        return torch.stack([pairs[0][1] for pairs in results])
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
         return self.extract_feat(inputs)
@@ -172,3 +163,26 @@ class ClearCLIPSegmentation(BaseSegmentor):
     def loss(self, inputs: Tensor, data_samples: Any) -> dict:
         """ClearCLIP trains nothing."""
         raise NotImplementedError("ClearCLIP is training-free: it has no loss")
+
+
+@MODEL_WRAPPERS.register_module()
+class Replica(nn.Module):
+    """Each process's own copy of a frozen model, on the device where it is: DistributedDataParallel refuses a model
+    without gradients, and MMEngine's runner leaves a wrapped model where it is.
+    """
+
+    def __init__(self, module: nn.Module, **_: Any):
+        super().__init__()
+        self.module = module
+
+    def test_step(self, data: dict) -> list[SegDataSample]:
+        """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
+        samples = list(data["data_samples"])
+        usable = [index for index, image in enumerate(data["inputs"]) if image is not None]
+        if usable:
+            batch = {name: [values[index] for index in usable] for name, values in data.items()}
+            for index, sample in zip(usable, self.module.test_step(batch), strict=True):
+                samples[index] = sample
+        return samples
+
+    val_step = test_step

@@ -9,11 +9,18 @@ from mmengine.config import Config
 from mmseg.registry import MODELS
 from PIL import Image
 
-from clearclip import ClearCLIP, ClearCLIPSegmentation, UserError, image_encoder
+from clearclip import ClearCLIP, UserError
 from clearclip.devices import choose_precision, possible_precisions
-from clearclip.last_block import ATTENTIONS
+from clearclip.encoders import open_clip as encoder_module
+from clearclip.methods import ATTENTIONS
+from clearclip.mmseg import ClearCLIPSegmentation
 
 WORDS = ["sky", "tree", "horse"]
+
+
+def features(model: ClearCLIP, images: torch.Tensor) -> torch.Tensor:
+    """Dense features by the model's own method."""
+    return model.image_encoder(images, [model.method])[0]
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -30,7 +37,7 @@ def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
         tiny_name, attention=attention, residual=True, ffn=ffn, device="cpu", slide_crop=64, slide_stride=32
     )
     image = torch.randn(1, 3, 64, 64)
-    wanted = model.image_encoder(image)
+    wanted = features(model, image)
     block = model.image_encoder.blocks[-1]
     width = block.attn.in_proj_weight.shape[1]
     needed = set("v") | (set(attention) & set("qkv") if attention != "identity" else set())
@@ -42,21 +49,21 @@ def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
         if not ffn:
             for parameter in (*block.mlp.parameters(), *block.ln_2.parameters()):
                 parameter.fill_(float("nan"))
-    torch.testing.assert_close(model.image_encoder(image), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(features(model, image), wanted, rtol=0, atol=0)
 
 
 def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
     calls = []
-    original = image_encoder.resize_positions
-    monkeypatch.setattr(image_encoder, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
+    original = encoder_module.resize_positions
+    monkeypatch.setattr(encoder_module, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
     for size in ((48, 72), (48, 72), (64, 64), (48, 72)):
-        model.image_encoder(torch.zeros(1, 3, *size))
+        features(model, torch.zeros(1, 3, *size))
     assert calls == [(6, 9), (8, 8)]
-    before = model.image_encoder(torch.zeros(1, 3, 48, 72))
+    before = features(model, torch.zeros(1, 3, 48, 72))
     with torch.no_grad():
         model.image_encoder.visual.positional_embedding.mul_(2)
-    assert not torch.allclose(model.image_encoder(torch.zeros(1, 3, 48, 72)), before)
+    assert not torch.allclose(features(model, torch.zeros(1, 3, 48, 72)), before)
 
 
 def test_a_list_equals_its_images(tiny_name):
@@ -76,7 +83,7 @@ def test_images_are_resized_as_in_the_protocol(tiny_name):
     from clearclip.images import resize_to_protocol
 
     def size(height, width):
-        return resize_to_protocol(photo(height, width), model.short_side, model.long_side).shape[:2]
+        return resize_to_protocol(photo(height, width), model.settings.short_side, model.settings.long_side).shape[:2]
 
     assert size(128, 200) == (64, 100)
     assert size(200, 128) == (100, 64)
@@ -90,11 +97,11 @@ def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
     ((wanted, _),) = model.similarities([image], text)
     forward, sizes = model.image_encoder.forward, []
 
-    def scarce(windows):
+    def scarce(windows, methods):
         sizes.append(len(windows))
         if len(windows) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(windows)
+        return forward(windows, methods)
 
     monkeypatch.setattr(model.image_encoder, "forward", scarce)
     with pytest.warns(UserWarning, match="window_batch is now"):
@@ -102,15 +109,9 @@ def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
     torch.testing.assert_close(got, wanted)
     assert sizes[0] == 8
     assert max(sizes[2:]) <= 4
-    monkeypatch.setattr(model.image_encoder, "forward", lambda windows: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    monkeypatch.setattr(model.image_encoder, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(UserError, match="single window"), pytest.warns(UserWarning):
         model.similarities([image], text)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
-def test_window_batch_below_one(tiny_name, value):
-    with pytest.raises(UserError, match="window_batch"):
-        ClearCLIP.from_pretrained(tiny_name, device="cpu", window_batch=value)
 
 
 def test_precision():

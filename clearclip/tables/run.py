@@ -143,7 +143,9 @@ def run_all(
     todo = []
     for group in groups:
         left = [row for row in group.rows if not group.has_result(row, known)]
-        outcome["skipped"] += [(f"{row.label} on {group.dataset}", "has a result") for row in group.rows if row not in left]
+        outcome["skipped"] += [
+            (f"{row.label} on {group.dataset}", "has a result") for row in group.rows if row not in left
+        ]
         if left:
             todo.append(replace(group, rows=left))
     models = Models(device)

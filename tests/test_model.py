@@ -5,15 +5,12 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmseg.registry import MODELS
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
 from clearclip.devices import choose_precision, possible_precisions
 from clearclip.encoders import open_clip as encoder_module
 from clearclip.methods import ATTENTIONS
-from clearclip.mmseg import ClearCLIPSegmentation
 
 WORDS = ["sky", "tree", "horse"]
 
@@ -152,60 +149,3 @@ def test_thresholds(tiny_name):
     wanted = np.where(result.probabilities.max(axis=0) < middle, 0, result.labels)
     assert (thresholded.labels == wanted).mean() > 0.999
     assert 0.3 < (result.probabilities.max(axis=0) < middle).mean() < 0.7
-
-
-def test_segmentor_with_mmsegmentations_own_tools(tiny_name, tmp_path):
-    """inference_model and test_step, on images of different sizes, BGR bytes in."""
-    from mmseg.apis import inference_model
-
-    config = dict(
-        type="ClearCLIPSegmentation",
-        model_name=tiny_name,
-        class_names=WORDS,
-        device="cpu",
-        slide_crop=64,
-        slide_stride=32,
-        keep_logits=True,
-    )
-    segmentor = MODELS.build(config)
-    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs", _scope_="mmseg")]
-    segmentor.cfg = Config(
-        dict(model=config, test_pipeline=pipeline, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
-    )
-    image = photo(70, 90)
-    Image.fromarray(image).save(tmp_path / "photo.png")
-    result = inference_model(segmentor.eval(), str(tmp_path / "photo.png"))
-    wanted = ClearCLIP.from_pretrained(
-        tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=None
-    ).segment(image, WORDS)
-    np.testing.assert_allclose(result.seg_logits.data.numpy(), wanted.probabilities, atol=1e-5)
-    assert result.pred_sem_seg.data.shape == (1, 70, 90)
-
-
-def test_segmentor_needs_classes(tiny_name):
-    with pytest.raises(UserError, match="name_path"):
-        ClearCLIPSegmentation(model_name=tiny_name, device="cpu")
-    with pytest.raises(UserError, match="not both"):
-        ClearCLIPSegmentation(model_name=tiny_name, device="cpu", name_path="x", class_names=["a"])
-
-
-def test_mmsegmentations_runner_metric_and_visualiser(quick_name, tmp_path):
-    """MMSegmentation's own loop, IoUMetric and visualisation hook on a config of this project."""
-    from pathlib import Path
-
-    from mmengine.runner import Runner
-
-    cfg = Config.fromfile(Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py")
-    cfg.merge_from_dict({"model.model_name": quick_name, "model.clip_type": None, "model.vit_type": None})
-    cfg.model.update(device="cpu", keep_logits=True)
-    cfg.test_dataloader.update(num_workers=0)
-    cfg.test_dataloader.dataset.indices = 3
-    cfg.test_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-    cfg.test_cfg = dict(type="TestLoop")
-    cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
-    backend = dict(type="LocalVisBackend", save_dir=str(tmp_path / "shown"))
-    cfg.visualizer = dict(type="SegLocalVisualizer", name="test_model", vis_backends=[backend])
-    cfg.work_dir = str(tmp_path)
-    metrics = Runner.from_cfg(cfg).test()
-    assert set(metrics) == {"aAcc", "mIoU", "mAcc"}
-    assert len(list((tmp_path / "shown").rglob("*.png"))) == 3

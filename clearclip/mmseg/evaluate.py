@@ -90,7 +90,9 @@ def evaluate(
         if value is not None and value < least:
             raise UserError(f"{name} must be at least {least}, not {value}")
     device = device or cfg.model.get("device")
-    for remark in check_cheap(cfg):
+    with building(f"config {cfg.filename}", overrides):
+        remarks = check_cheap(cfg)
+    for remark in remarks:
         warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
     with process_group(launcher, device):

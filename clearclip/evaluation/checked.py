@@ -5,21 +5,47 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
+from mmengine import fileio
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from PIL import Image
 from torch.utils.data import Dataset
 
+from clearclip.data.labels import label_table
 from clearclip.errors import UserError
-from clearclip.evaluation.metric import IGNORE
 
 # How a whole file ends. Decoders fill what is missing with grey and go on.
 _ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
+class LoadLabels(LoadAnnotations):
+    """MMSegmentation's ``LoadAnnotations`` for masks of up to 16 bits; that class keeps the low byte of each id.
+
+    Args:
+        loader: the pipeline's own, from which the decoder is taken.
+        table: (65536,) the label of each id.
+    """
+
+    def __init__(self, loader: LoadAnnotations, table: np.ndarray):
+        super().__init__(backend_args=loader.backend_args, imdecode_backend=loader.imdecode_backend)
+        self.table = table
+
+    def _load_seg_map(self, results: dict) -> None:
+        data = fileio.get(results["seg_map_path"], backend_args=self.backend_args)
+        ids = mmcv.imfrombytes(data, flag="unchanged", backend=self.imdecode_backend)
+        if ids.ndim != 2:
+            raise ValueError(f"its mask has {ids.shape[-1]} channels, not one")
+        results["gt_seg_map"] = self.table[ids.astype(np.uint32)]
+        results["seg_fields"].append("gt_seg_map")
+
+
 @DATASETS.register_module()
 class CheckedDataset(Dataset):
     """Wraps a test dataset; checks every sample.
+
+    Masks are read as the dataset's ``ignore_index``, ``reduce_zero_label`` and classes say (:class:`LoadLabels`).
 
     Args:
         dataset: config of an MMSegmentation dataset.
@@ -38,7 +64,11 @@ class CheckedDataset(Dataset):
         paths = [self.dataset.get_data_info(index)["img_path"] for index in wanted]
         self.todo = [index for index, path in zip(wanted, paths, strict=True) if path not in finished]
         self.total = len(paths)
-        self.metainfo = self.dataset.metainfo
+        self.metainfo = {**self.dataset.metainfo, "ignore_index": self.dataset.ignore_index}
+        # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
+        steps = self.dataset.pipeline.transforms
+        table = label_table(self.dataset)
+        steps[:] = [LoadLabels(step, table) if type(step) is LoadAnnotations else step for step in steps]
 
     def __len__(self) -> int:
         return len(self.todo)
@@ -60,10 +90,9 @@ class CheckedDataset(Dataset):
         if truth.shape != tuple(sample.ori_shape):
             return f"its mask is {truth.shape[0]}x{truth.shape[1]}, the image {'x'.join(map(str, sample.ori_shape))}"
         classes = len(self.metainfo["classes"])
-        present = np.flatnonzero(np.bincount(truth.ravel(), minlength=IGNORE + 1))
-        foreign = [int(label) for label in present if label >= classes and label != IGNORE]
-        if foreign:
-            return f"its mask has label ids beyond the {classes} classes: {foreign[:5]}"
+        foreign = np.unique(truth[(truth >= classes) & (truth != self.metainfo["ignore_index"])])
+        if len(foreign):
+            return f"its mask has label ids beyond the {classes} classes: {foreign[:5].tolist()}"
         return None
 
 

@@ -16,8 +16,6 @@ from mmseg.registry import METRICS
 from clearclip.errors import UserError
 from clearclip.evaluation.journal import Journal
 
-IGNORE = 255
-
 
 @dataclass(frozen=True)
 class Scores:
@@ -56,17 +54,18 @@ def _mean(values: np.ndarray) -> float:
     return float(known.mean()) if len(known) else float("nan")
 
 
-def confusion_counts(truth: np.ndarray, prediction: np.ndarray, classes: int) -> np.ndarray:
+def confusion_counts(truth: np.ndarray, prediction: np.ndarray, classes: int, ignore_index: int = 255) -> np.ndarray:
     """Pixels of each pair of true and predicted class.
 
     Args:
-        truth: (H, W) integers, 255 is ignored.
+        truth: (H, W) integers below ``classes``, or ``ignore_index``.
         prediction: (H, W) integers below ``classes``.
+        ignore_index: the label of pixels that do not count; may be that of a class.
 
     Returns:
         (classes, classes) int64
     """
-    counted = truth != IGNORE
+    counted = truth != ignore_index
     pairs = truth[counted].astype(np.int64) * classes + prediction[counted]
     return np.bincount(pairs, minlength=classes * classes).reshape(classes, classes)
 
@@ -77,12 +76,14 @@ class ConfusionMetric(BaseMetric):
 
     Args:
         journal: where counts are kept (:class:`~clearclip.evaluation.journal.Journal`); None keeps them in memory.
+        ignore_index: the label of pixels that do not count; default: the dataset's, else 255.
     """
 
     default_prefix = None
 
-    def __init__(self, journal: Journal | None = None, **kwargs: Any):
+    def __init__(self, journal: Journal | None = None, ignore_index: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self.ignore_index = ignore_index
         self.journal = journal
         self.failures: dict[str, str] = {}
         self.scores: Scores | None = None
@@ -91,6 +92,7 @@ class ConfusionMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count one batch: samples with ``pred_sem_seg``, ``gt_sem_seg`` and ``img_path``."""
         classes = len(self.dataset_meta["classes"])
+        ignore = self.dataset_meta.get("ignore_index", 255) if self.ignore_index is None else self.ignore_index
         for sample in data_samples:
             prediction = sample["pred_sem_seg"]["data"].squeeze(0).cpu().numpy()
             truth = sample["gt_sem_seg"]["data"].squeeze(0).cpu().numpy()
@@ -99,7 +101,13 @@ class ConfusionMetric(BaseMetric):
                     f"the model predicts label {prediction.max()} but the dataset has {classes} classes; "
                     "give as many class names as the dataset has"
                 )
-            counts = confusion_counts(truth, prediction, classes)
+            foreign = truth[(truth >= classes) & (truth != ignore)]
+            if len(foreign):
+                raise UserError(
+                    f"the mask of {sample['img_path']} has label {foreign[0]}, beyond the {classes} classes; "
+                    "set the dataset's ignore_index"
+                )
+            counts = confusion_counts(truth, prediction, classes, ignore)
             places = counts.ravel().nonzero()[0]
             record = (sample["img_path"], places.tolist(), counts.ravel()[places].tolist())
             self.results.append(record)

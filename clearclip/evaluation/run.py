@@ -18,7 +18,7 @@ from mmengine.config import Config
 from mmengine.evaluator import Evaluator
 from mmengine.runner import Runner
 
-from clearclip.data.check import check_cheap
+from clearclip.data.check import quick_check
 from clearclip.devices import choose_device
 from clearclip.errors import UserError
 from clearclip.evaluation.configs import dataset_name, load_config, result_settings
@@ -107,7 +107,7 @@ def evaluate(
         if value is not None and value < least:
             raise UserError(f"{name} must be at least {least}, not {value}")
     device = device or cfg.model.get("device")
-    for remark in check_cheap(cfg):
+    for remark in quick_check(cfg):
         warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     start_processes(launcher, device)
     target = choose_device(device)

@@ -12,7 +12,6 @@ from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from PIL import Image
 
-import clearclip  # noqa: F401  (registers the datasets)
 from clearclip.data.check import check_dataset, quick_check
 from clearclip.data.labels import valid_ids
 from clearclip.errors import UserError

@@ -9,8 +9,6 @@ from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-import clearclip  # noqa: F401  (registers the datasets)
-
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", CONFIG.parents[1] / "shared" / "real_samples"))
 

@@ -14,7 +14,7 @@ number() { # NAME LEAST
 [ $# -ge 1 ] || fail "no config given; use: bash dist_test.sh config/cfg_voc21.py [arguments of eval.py]"
 CONFIG=$1
 shift
-[ -f "$CONFIG" ] || fail "config $CONFIG does not exist; the configs lie in config/ (cfg_voc21.py, …)"
+[ -f "$CONFIG" ] || fail "config $CONFIG does not exist; the configs are in config/ (cfg_voc21.py, …)"
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
@@ -29,6 +29,6 @@ PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0))
 number PORT 1
 
 # The package has imported this module before it runs, which does no harm here.
-exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.evaluation.launch \
+exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.mmseg.processes \
     --nnodes="$NNODES" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT" \
     --nproc_per_node="$GPUS" "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"

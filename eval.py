@@ -1,15 +1,16 @@
 """Evaluate a benchmark: ``python eval.py --config config/cfg_voc21.py``."""
 
 import sys
+from pathlib import Path
 
 from clearclip.errors import run_command
 
 
 def main() -> int:
     """Imported late, so that a package that is missing is told in one line."""
-    from clearclip.evaluation.command import main as evaluate
+    from clearclip.mmseg.command import main as evaluate
 
-    return evaluate()
+    return evaluate(Path(__file__).resolve().parent)
 
 
 if __name__ == "__main__":

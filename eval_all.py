@@ -8,7 +8,7 @@ from clearclip.errors import run_command
 
 def main() -> int:
     """Imported late, so that a package that is missing is told in one line."""
-    from clearclip.evaluation.table_command import main as evaluate_all
+    from clearclip.tables.command import main as evaluate_all
 
     return evaluate_all(Path(__file__).resolve().parent)
 

@@ -1,26 +1,23 @@
 """ClearCLIP (ECCV 2024): a frozen CLIP as an open-vocabulary segmenter, by changing its last ViT block only.
 
-``import clearclip`` registers :class:`ClearCLIPSegmentation` and the datasets with MMSegmentation.
+``import clearclip.mmseg`` registers the segmentor, the datasets and the metric with MMSegmentation.
 """
 
-from clearclip.compat import import_mmseg
-
-import_mmseg()
-
-from clearclip import data  # noqa: E402  (registers the datasets; mmseg had to be imported first)
-from clearclip.errors import UserError  # noqa: E402
-from clearclip.last_block import LastBlock  # noqa: E402
-from clearclip.model import ClearCLIP  # noqa: E402
-from clearclip.segmentation import Segmentation  # noqa: E402
-from clearclip.segmentor import ClearCLIPSegmentation  # noqa: E402
-from clearclip.version import __version__  # noqa: E402
+from clearclip.errors import UserError
+from clearclip.methods import METHODS, Context, LastBlock, Method
+from clearclip.model import ClearCLIP
+from clearclip.segmentation import Segmentation
+from clearclip.settings import ModelSettings
+from clearclip.version import __version__
 
 __all__ = [
+    "METHODS",
     "ClearCLIP",
-    "ClearCLIPSegmentation",
+    "Context",
     "LastBlock",
+    "Method",
+    "ModelSettings",
     "Segmentation",
     "UserError",
     "__version__",
-    "data",
 ]

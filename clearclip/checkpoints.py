@@ -34,7 +34,7 @@ CHECKPOINTS = {
     ("Miniature", "ViT-Ti/8"): (f"local-dir:{MINIATURE}", None),
 }
 CLIP_TYPES = ("CLIP", "OpenCLIP", "MetaCLIP", "BLIP", "DINO", "Miniature")
-VIT_TYPES = ("ViT-B/16", "ViT-L/14")
+VIT_TYPES = ("ViT-B/16", "ViT-L/14", "ViT-L/16", "ViT-Ti/8")
 
 #: Stands for "the weights that belong to the model"; None means random weights.
 DEFAULT = "default"

@@ -10,28 +10,28 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16")
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
-    """``device`` if given, else MMEngine's choice (CUDA, MPS, CPU; each process its own GPU).
+    """``device`` if given, else the best there is: the current GPU, Apple's, or the CPU.
 
     Raises:
         UserError: a device that does not exist here; says which do.
     """
     if device is None:
-        from mmengine.device import get_device
-
-        device = get_device()
+        if torch.cuda.is_available():
+            return torch.device("cuda", torch.cuda.current_device())
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
-        device = torch.device(device)
-    except RuntimeError as error:
+        chosen = torch.device(device)
+    except (RuntimeError, TypeError) as error:
         raise UserError(f"unknown device {device!r}; choose cpu, cuda, cuda:N or mps") from error
-    if device.type == "cuda":
+    if chosen.type == "cuda":
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
-        if (device.index or 0) >= count:
-            raise UserError(f"device {device} is not here ({count} CUDA devices visible); use --device cpu")
-    elif device.type == "mps" and not torch.backends.mps.is_available():
+        if (chosen.index or 0) >= count:
+            raise UserError(f"device {chosen} is not here ({count} CUDA devices visible); use --device cpu")
+    elif chosen.type == "mps" and not torch.backends.mps.is_available():
         raise UserError("device mps is not here; use --device cpu")
-    elif device.type not in ("cpu", "mps"):
-        raise UserError(f"device {device} is not supported; choose cpu, cuda, cuda:N or mps")
-    return device
+    elif chosen.type not in ("cpu", "mps"):
+        raise UserError(f"device {chosen} is not supported; choose cpu, cuda, cuda:N or mps")
+    return chosen
 
 
 def possible_precisions(device: torch.device) -> list[str]:

@@ -1,38 +1,34 @@
-"""The public object: a frozen CLIP that segments images by words."""
+"""The model: windows in, similarities and labels out, for one method or several at once."""
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from PIL import Image
 from torch import Tensor, nn
 
-from clearclip.checkpoints import (
-    DEFAULT,
-    OPENAI_MEAN,
-    OPENAI_STD,
-    Weights,
-    choose_weights,
-    is_miniature,
-    load_clip,
-)
 from clearclip.devices import choose_device, choose_precision
+from clearclip.encoders import DenseEncoder, load_towers
 from clearclip.errors import UserError, check_number
-from clearclip.image_encoder import ImageEncoder
 from clearclip.images import ImageLike, read_image, resize_to_protocol
-from clearclip.methods import choose_method
+from clearclip.methods import Method, build_method
 from clearclip.segmentation import Segmentation
+from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.windows import WindowGrid, class_probabilities, label_map
-from clearclip.windows.grid import check_windows
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
+#: Images that segment() holds at a time.
+IMAGES_PER_BATCH = 8
 
 
 class ClearCLIP(nn.Module):
@@ -43,128 +39,78 @@ class ClearCLIP(nn.Module):
     Args:
         image_encoder: images to dense features.
         text_encoder: words to text features; None for an image tower without a text side.
-        slide_crop: side of the windows in pixels; 0 takes the whole image at once.
-        slide_stride: step between windows.
-        logit_scale: factor of the similarities before the softmax over words.
-        prob_thd: pixels whose largest probability is below it get label 0.
-        short_side, long_side: images given to :meth:`segment` are resized so that the short side is the first and
-            the long side at most the second; None keeps their size.
+        settings: method, windows, threshold and so on; may be replaced at any time.
         mean, std: normalisation of 0..255 RGB.
         precision: "fp32", "fp16" or "bf16": what the encoders compute in.
-        window_batch: windows per encoder batch; default: as many as fit :data:`TOKENS_PER_BATCH`.
+        weights: what was loaded (:class:`clearclip.checkpoints.Weights`), where known.
     """
 
     def __init__(
         self,
-        image_encoder: nn.Module,
+        image_encoder: DenseEncoder,
         text_encoder: TextEncoder | None,
+        settings: ModelSettings,
         *,
-        slide_crop: int = 448,
-        slide_stride: int = 224,
-        logit_scale: float = 50.0,
-        prob_thd: float = 0.0,
-        short_side: int | None = 448,
-        long_side: int = 2048,
-        mean: Sequence[float] = OPENAI_MEAN,
-        std: Sequence[float] = OPENAI_STD,
+        mean: Sequence[float],
+        std: Sequence[float],
         precision: str = "fp32",
-        window_batch: int | None = None,
-        weights: Weights | None = None,
+        weights: Any = None,
     ):
         super().__init__()
-        check_windows(slide_crop, slide_stride)
-        check_number("prob_thd", prob_thd, 0, 1)
-        check_number("logit_scale", logit_scale, 0, float("inf"))
-        if window_batch is not None and (not isinstance(window_batch, int) or window_batch < 1):
-            raise UserError(f"window_batch must be a whole number of at least 1, not {window_batch!r}")
+        image_encoder.check(settings.chosen_method)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
-        self.slide_crop = slide_crop
-        self.slide_stride = slide_stride
-        self.logit_scale = float(logit_scale)
-        self.prob_thd = float(prob_thd)
-        self.short_side = short_side
-        self.long_side = long_side
+        self.settings = settings
         self.precision = precision
-        self.window_batch = window_batch
         self.weights = weights
+        self.window_batch = settings.window_batch
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
 
     @classmethod
     def from_pretrained(
-        cls,
-        model_name: str | None = None,
-        pretrained: str | None = DEFAULT,
-        *,
-        clip_type: str | None = None,
-        vit_type: str | None = None,
-        quick_gelu: bool | None = None,
-        model_type: str = "ClearCLIP",
-        ignore_residual: bool = True,
-        attention: str | None = None,
-        residual: bool | None = None,
-        ffn: bool | None = None,
-        alpha: float = 1.0,
-        normalization: str = "openai",
-        precision: str = "auto",
-        device: str | torch.device | None = None,
-        cached: bool = True,
-        **settings: Any,
+        cls, model_name: str | None = None, pretrained: str | os.PathLike | None = None, **options: Any
     ) -> ClearCLIP:
         """Load a model.
 
         Args:
-            model_name, pretrained: what ``open_clip.create_model`` takes: ``("ViT-B-16", "openai")``, a checkpoint
-                file as ``pretrained``, a ``hf-hub:`` or ``local-dir:`` name; ``"miniature"`` is the bundled model.
-            clip_type, vit_type: a row of the paper's table instead, such as ``("MetaCLIP", "ViT-L/14")``.
-            quick_gelu: force the activation, which otherwise follows the tag.
-            model_type, ignore_residual, attention, residual, ffn, alpha: the method, see
-                :func:`clearclip.methods.choose_method`.
-            normalization: "openai" (mean and std of the published tables) or "pretrained" (the checkpoint's own).
-            precision: "auto", "fp32", "fp16" or "bf16", see :func:`clearclip.devices.choose_precision`.
-            device: default MMEngine's choice.
-            cached: keep text features on disk.
-            **settings: of the constructor (``slide_crop``, ``prob_thd``, …). For the miniature the windows default
-                to 64 pixels, stride 32, and images keep their size.
+            model_name, pretrained: what ``open_clip.create_model`` takes: ``("ViT-B-16", "openai")``, a local file as
+                ``pretrained``, a ``hf-hub:`` or ``local-dir:`` name; ``"miniature"`` is the bundled model.
+            **options: see :class:`~clearclip.settings.ModelSettings`: ``clip_type="MetaCLIP", vit_type="ViT-L/14"``
+                for a row of the paper's table, ``model_type``, ``slide_crop``, ``prob_thd``, ``device``, …
 
         Raises:
             UserError: anything that does not exist, fit or load.
         """
-        device = choose_device(device)
-        precision = choose_precision(precision, device)
-        if normalization not in ("openai", "pretrained"):
-            raise UserError(f"unknown normalization {normalization!r}; choose openai or pretrained")
-        method = choose_method(model_type, ignore_residual, attention, residual, ffn, alpha)
-        if clip_type in ("BLIP", "DINO") and model_name is not None:
-            raise UserError(f"clip_type={clip_type!r} takes no model_name; name a file or folder as pretrained")
-        if clip_type == "DINO":
-            from clearclip.dino import load_dino
+        return cls.from_settings(
+            ModelSettings.from_options({**options, "model_name": model_name, "pretrained": pretrained})
+        )
 
-            loaded = load_dino(vit_type or "ViT-B/16", pretrained, method, device, precision)
-        elif clip_type == "BLIP":
-            from clearclip.blip import load_blip
+    @classmethod
+    def from_settings(cls, settings: ModelSettings) -> ClearCLIP:
+        """Load the model that these settings describe.
 
-            square = settings.get("slide_crop", 448) or None
-            loaded = load_blip(vit_type or "ViT-B/16", pretrained, method, device, precision, square, cached)
-        else:
-            clip = load_clip(choose_weights(clip_type, vit_type, model_name, pretrained, quick_gelu), device, precision)
-            image_encoder = ImageEncoder(clip.model.visual, method)
-            loaded = (
-                image_encoder,
-                clip_text_encoder(clip, precision, cached),
-                clip.weights,
-                clip.mean,
-                clip.std,
-            )
-        image_encoder, text_encoder, weights, mean, std = loaded
-        if is_miniature(weights.model_name):
-            settings = {"slide_crop": 64, "slide_stride": 32, "short_side": None, **settings}
-        # The published tables have no row of DINO's, whose statistics want its own normalisation.
-        if normalization == "openai" and clip_type != "DINO":
-            mean, std = OPENAI_MEAN, OPENAI_STD
-        model = cls(image_encoder, text_encoder, mean=mean, std=std, precision=precision, weights=weights, **settings)
+        Raises:
+            UserError: anything that does not exist, fit or load.
+        """
+        device = choose_device(settings.device)
+        precision = choose_precision(settings.precision, device)
+        towers = load_towers(settings, device, precision)
+        model = cls(
+            towers.image,
+            towers.text,
+            settings,
+            mean=towers.mean,
+            std=towers.std,
+            precision=precision,
+            weights=towers.weights,
+        )
         return model.to(device).eval()
+
+    @property
+    def method(self) -> Method:
+        """How the last blocks are computed where no other methods are asked for."""
+        return self.settings.chosen_method
 
     @property
     def device(self) -> torch.device:
@@ -184,27 +130,35 @@ class ClearCLIP(nn.Module):
         return self.text_encoder.encode(classes, progress).to(self.device)
 
     @torch.inference_mode()
-    def similarities(self, images: Sequence[Tensor], text: TextFeatures) -> list[tuple[Tensor, WindowGrid]]:
+    def similarities(
+        self, images: Sequence[Tensor], text: TextFeatures, methods: Sequence[Method] | None = None
+    ) -> list[tuple[Tensor, WindowGrid]]:
         """Cosine similarity of every patch with every word.
 
-        Windows of all images that have the same size are encoded together, ``window_batch`` at a time.
+        Windows of all images that have the same size are encoded together, ``window_batch`` at a time; blocks that
+        several methods share run once.
 
         Args:
             images: each (3, H, W), normalised, of any size, on the model's device.
             text: of :meth:`encode_text`.
+            methods: how the last blocks are computed; None means the model's own method.
 
         Returns:
-            For each image (rows of patches, columns of patches, words) float32, and its windows.
+            For each image its similarities, (methods, rows of patches, columns of patches, words) float32 (without
+            the first axis where ``methods`` is None), and its windows.
 
         Raises:
-            UserError: a feature is not finite.
+            UserError: a feature is not finite, or a method that the model is too shallow for.
         """
-        encoder = self.image_encoder
+        encoder, settings = self.image_encoder, self.settings
+        used = [self.method] if methods is None else list(methods)
+        for method in used:
+            encoder.check(method)
         grids = [
             WindowGrid.of(
                 tuple(image.shape[-2:]),
-                self.slide_crop,
-                self.slide_stride,
+                settings.slide_crop,
+                settings.slide_stride,
                 encoder.patch_size,
                 encoder.fixed_size,
             )
@@ -215,27 +169,31 @@ class ClearCLIP(nn.Module):
             for position, window in enumerate(grid.cut(image)):
                 by_size[window.shape].append((index, position, window))
         found: list[list[Tensor]] = [[None] * grid.count for grid in grids]
-        for places in by_size.values():
-            for (index, position, _), similarity in zip(
-                places, self._compare([p[2] for p in places], text), strict=True
-            ):
+        for windows in by_size.values():
+            compared = self._compare([window for _, _, window in windows], text, used)
+            for (index, position, _), similarity in zip(windows, compared, strict=True):
                 found[index][position] = similarity
-        joined = [grid.join(torch.stack(windows)) for grid, windows in zip(grids, found, strict=True)]
+        joined = [grid.join(torch.stack(windows, dim=1)) for grid, windows in zip(grids, found, strict=True)]
         # A pixel without a finite similarity must never pass for label 0.
         if joined and not torch.stack([similarity.isfinite().all() for similarity in joined]).all():
             raise UserError(
                 "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
             )
+        if methods is None:
+            joined = [similarity[0] for similarity in joined]
         return list(zip(joined, grids, strict=True))
 
-    def _compare(self, windows: list[Tensor], text: TextFeatures) -> list[Tensor]:
-        """Similarities (h, w, words) of windows of one size, in batches that shrink where memory runs out."""
+    def _compare(self, windows: list[Tensor], text: TextFeatures, methods: list[Method]) -> list[Tensor]:
+        """Similarities (methods, h, w, words) of windows of one size, in batches that shrink where memory runs out."""
         out: list[Tensor] = []
         while len(out) < len(windows):
             batch = windows[len(out) : len(out) + self._window_batch(windows[0])]
             try:
-                features = self.image_encoder(torch.stack(batch)).float()
-                out.extend(F.normalize(features, dim=-1) @ text.features.T)
+                # cuDNN would compute the patch embedding of an fp32 model in TF32.
+                with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                    features = self.image_encoder(torch.stack(batch), methods)
+                similarity = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
+                out.extend(torch.stack(similarity, dim=1))
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise UserError(
@@ -261,7 +219,8 @@ class ClearCLIP(nn.Module):
         text: TextFeatures,
         sizes: Sequence[tuple[int, int]],
         keep_probabilities: bool = False,
-    ) -> list[tuple[Tensor, Tensor | None]]:
+        methods: Sequence[Method] | None = None,
+    ) -> list:
         """Labels (and class probabilities) of normalised images.
 
         Args:
@@ -269,21 +228,24 @@ class ClearCLIP(nn.Module):
             text: what to compare with.
             sizes: height and width to which each result is resized (that of the original image).
             keep_probabilities: also return these.
+            methods: how the last blocks are computed; None means the model's own method.
 
         Returns:
             For each image its labels, (height, width) int64, and its probabilities, (classes, height, width)
-            float32, or None.
+            float32, or None; with ``methods`` for each image a list of these, one pair for each method.
 
         Raises:
             UserError: features that are not finite (damaged weights, or fp16 overflow).
         """
         results = []
-        for (similarity, grid), size in zip(self.similarities(images, text), sizes, strict=True):
-            labels = label_map(similarity, grid, size, text.word_to_class, self.logit_scale, self.prob_thd)
-            probabilities = None
-            if keep_probabilities:
-                probabilities = class_probabilities(similarity, grid, size, text.word_to_class, self.logit_scale)
-            results.append((labels, probabilities))
+        used = [self.method] if methods is None else methods
+        for (similarities, grid), size in zip(self.similarities(images, text, used), sizes, strict=True):
+            pairs = []
+            for similarity in similarities:
+                arguments = (similarity, grid, size, text.word_to_class, self.settings.logit_scale)
+                labels = label_map(*arguments, self.settings.prob_thd)
+                pairs.append((labels, class_probabilities(*arguments) if keep_probabilities else None))
+            results.append(pairs[0] if methods is None else pairs)
         return results
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
@@ -294,48 +256,49 @@ class ClearCLIP(nn.Module):
 
     def segment(
         self,
-        images: ImageLike | Sequence[ImageLike],
+        images: ImageLike | Iterable[ImageLike],
         classes: ClassWords | Sequence[str],
         prob_thd: float | None = None,
-    ) -> Segmentation | list[Segmentation]:
+        methods: Sequence[str | dict | Method] | None = None,
+    ) -> Any:
         """Segment images by words.
 
         Args:
-            images: a path, PIL image, or (H, W), (H, W, 3) or (H, W, 4) uint8 array; or a list of them, which is
-                computed as one batch.
+            images: a path, PIL image, or (H, W), (H, W, 3) or (H, W, 4) uint8 array; a list or tuple of them; or an
+                iterator over them, which is read as the results are, so that any number of images fits into memory.
             classes: names in label order; a name may list comma-separated words for its class.
             prob_thd: overrides the model's: pixels whose largest probability is below get label 0.
+            methods: rows to compare, such as ``["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"]``: blocks that they share
+                run once. None means the model's own method.
 
         Returns:
-            A :class:`~clearclip.segmentation.Segmentation`, or a list of them for a list.
+            A :class:`~clearclip.segmentation.Segmentation` (with ``methods``, a dict of one for each name); a list of
+            these for a list, an iterator for an iterator.
 
         Raises:
             UserError: no classes, or an image that cannot be read.
         """
-        single = not isinstance(images, list | tuple)
         text = self.encode_text(classes)
-        threshold = self.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
-        originals = [read_image(image) for image in ([images] if single else images)]
-        resized = [resize_to_protocol(image, self.short_side, self.long_side) for image in originals]
-        results = []
-        compared = self.similarities([self.normalize(image) for image in resized], text)
-        for original, (similarity, grid) in zip(originals, compared, strict=True):
-            results.append(
-                Segmentation(original, similarity, grid, text, logit_scale=self.logit_scale, prob_thd=threshold)
-            )
-        return results[0] if single else results
+        threshold = self.settings.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
+        named = {method if isinstance(method, str) else build_method(method).label: method for method in methods or ()}
+        used = {name: build_method(method) for name, method in named.items()} or {"": self.method}
+        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
+            found = next(self._segment(iter([images]), text, threshold, used))
+            return found if methods is not None else found[""]
+        results = self._segment(iter(images), text, threshold, used)
+        if methods is None:
+            results = (found[""] for found in results)
+        return list(results) if isinstance(images, list | tuple) else results
 
-
-def clip_text_encoder(clip: Any, precision: str, cached: bool) -> TextEncoder:
-    """The text side of a :class:`~clearclip.checkpoints.LoadedCLIP`."""
-    bpe = isinstance(getattr(clip.tokenizer, "encoder", None), dict)
-    return TextEncoder(
-        clip.model,
-        clip.tokenizer,
-        dim=clip.model.visual.output_dim,
-        # The two more are the start and end of a text.
-        count_tokens=(lambda text: len(clip.tokenizer.encode(text)) + 2) if bpe else None,
-        context_length=getattr(clip.tokenizer, "context_length", 77),
-        precision=precision,
-        cached=cached,
-    )
+    def _segment(
+        self, images: Iterator[ImageLike], text: TextFeatures, prob_thd: float, methods: dict[str, Method]
+    ) -> Iterator[dict[str, Segmentation]]:
+        scale, sides = self.settings.logit_scale, (self.settings.short_side, self.settings.long_side)
+        while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
+            resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
+            compared = self.similarities(resized, text, list(methods.values()))
+            for original, (similarities, grid) in zip(originals, compared, strict=True):
+                yield {
+                    name: Segmentation(original, similarity, grid, text, logit_scale=scale, prob_thd=prob_thd)
+                    for name, similarity in zip(methods, similarities, strict=True)
+                }

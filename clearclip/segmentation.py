@@ -36,9 +36,9 @@ class Segmentation:
     ):
         self.image = image
         self.classes = text.classes.names
-        self._similarity = similarity
+        self._similarity = similarity.cpu()
         self._grid = grid
-        self._text = text
+        self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
         self._colours: Sequence[Sequence[int]] | np.ndarray | None = None
         size = image.shape[:2]

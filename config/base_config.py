@@ -1,13 +1,13 @@
 # What all benchmarks share: the protocol of the paper (short side 448, long side at most 2048, windows of 448 pixels
 # every 224, ground truth at its own size). A config is Python and is executed: use only those you trust.
-custom_imports = dict(imports=["clearclip", "clearclip.evaluation"])
+custom_imports = dict(imports=["clearclip.mmseg"])
 default_scope = "mmseg"
 
 model = dict(
     type="ClearCLIPSegmentation",
     clip_type="CLIP",  # CLIP | OpenCLIP | MetaCLIP | BLIP
     vit_type="ViT-B/16",  # ViT-B/16 | ViT-L/14
-    model_type="ClearCLIP",  # ClearCLIP | vanilla | MaskCLIP | SCLIP | GEM
+    model_type="ClearCLIP",  # ClearCLIP | CLIP | MaskCLIP | SCLIP | GEM
     ignore_residual=True,  # without the last block's residual connection and FFN
     slide_crop=448,
     slide_stride=224,
@@ -20,20 +20,19 @@ test_pipeline = [
     dict(type="LoadAnnotations"),
     dict(type="PackSegInputs"),
 ]
+# batch_size and num_workers may be given; eval.py chooses what fits the machine.
 test_dataloader = dict(
-    batch_size=1,
-    num_workers=2,
-    persistent_workers=False,
     sampler=dict(type="DefaultSampler", shuffle=False),
     dataset=dict(pipeline=test_pipeline),
 )
 test_evaluator = dict(type="ConfusionMetric")
-test_cfg = dict(type="EvaluationLoop")
+test_cfg = dict(type="TestLoop")
 
-# The runner's own output is kept in its log file; eval.py prints what people read.
+# The runner's own output is kept in its log file; eval.py prints the results.
 log_level = "ERROR"
 default_hooks = dict(
     timer=None, logger=None, param_scheduler=None, checkpoint=None, sampler_seed=dict(type="DistSamplerSeedHook")
 )
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend="nccl"))
 model_wrapper_cfg = dict(type="Replica")
+visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")

@@ -20,7 +20,7 @@ from rich.table import Table
 
 from clearclip.data.check import Report, check_dataset
 from clearclip.errors import CommandParser, run_command
-from clearclip.evaluation.configs import load_config
+from clearclip.mmseg.config import load_config
 
 BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
 CONFIGS = [Path(__file__).resolve().parents[1] / "config" / f"cfg_{name}.py" for name in BENCHMARKS]

@@ -104,7 +104,7 @@ def test_every_valid_id(tmp_path, command_line):
     assert set(np.unique(by_table(raw))) == set(range(81))
     source = make_source(tmp_path / "stuff", {"000000000001": raw})
     before = everything_in(source)
-    code, told, error = command_line(source, "-o", tmp_path / "object")
+    code, told, _ = command_line(source, "-o", tmp_path / "object")
     assert code == 0
     assert "1 masks" in told
     assert "80 of 80 things" in told

@@ -126,15 +126,14 @@ def test_each_fault_is_named(fault, tmp_path):
     [
         (dict(type="PascalVOC2100Dataset"), "'PascalVOC2100Dataset'"),
         (dict(type="ConcatDataset"), "'ConcatDataset'"),
-        (dict(data_prefix="JPEGImages"), "seg_map_path"),
+        (dict(data_prefix=dict(_delete_=True, img_path="JPEGImages")), "seg_map_path"),
         (dict(metainfo=dict(classes=["background", "moon"])), "moon"),
-        (dict(ignore_index=0.5), "ignore_index 0.5"),
         (dict(colour="red"), "colour"),
     ],
 )
 def test_settings_of_a_dataset_that_mean_nothing(settings, culprit, tmp_path):
     cfg, _ = build("voc21", tmp_path)
-    cfg.test_dataloader.dataset.update(settings)
+    cfg.merge_from_dict(dict(test_dataloader=dict(dataset=settings)))
     with pytest.raises(UserError, match=culprit):
         quick_check(cfg)
 

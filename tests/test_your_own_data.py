@@ -19,8 +19,8 @@ from PIL import Image
 from clearclip import ClearCLIP
 from clearclip.data.check import check_dataset, quick_check
 from clearclip.errors import UserError
-from clearclip.evaluation.checked import CheckedDataset
-from clearclip.evaluation.metric import ConfusionMetric
+from clearclip.mmseg.checked import CheckedDataset
+from clearclip.mmseg.metric import ConfusionMetric
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8")
@@ -117,14 +117,13 @@ def evaluated(cfg, predictions):
     metric.dataset_meta = judge.dataset_meta = dataset.metainfo
     truths = {}
     for item in dataset:
-        assert item["failure"] is None, item["failure"]
         sample = item["data_samples"]
-        name = str(Path(item["image"]).relative_to(dataset.dataset.data_prefix["img_path"]).with_suffix(""))
+        assert sample.failure is None, sample.failure
+        name = str(Path(sample.img_path).relative_to(dataset.dataset.data_prefix["img_path"]).with_suffix(""))
         truths[name] = sample.gt_sem_seg.data[0].numpy()
         found = torch.from_numpy(predictions[name].astype(np.int64))[None]
-        output = dict(
-            pred_sem_seg=dict(data=found), gt_sem_seg=dict(data=sample.gt_sem_seg.data), img_path=item["image"]
-        )
+        labels = dict(pred_sem_seg=dict(data=found), gt_sem_seg=dict(data=sample.gt_sem_seg.data))
+        output = dict(**labels, img_path=sample.img_path)
         metric.process(None, [output])
         judge.process(None, [output])
     assert truths.keys() == predictions.keys()
@@ -146,7 +145,7 @@ def evaluated(cfg, predictions):
             ".tif",
             dict(reduce_zero_label=True, ignore_index=11),
             lambda raw: np.where((raw > 0) & (raw < 12), raw - 1, 11),
-            id="both",
+            id="reduced_and_void",
         ),
         pytest.param(300, np.uint16, ".png", dict(ignore_index=65535), lambda raw: raw, id="300_classes"),
         pytest.param(
@@ -186,15 +185,14 @@ def test_labels_mean_what_the_dataset_says(ids, dtype, suffix, settings, meaning
         assert ours[score] == pytest.approx(judged[score], abs=0.006)
 
 
-def test_a_subset_of_a_dataset_s_classes(tmp_path):
-    masks = {"one": np.array([[0, 8, 12, 255], [15, 15, 1, 20]], np.uint8)}
+def test_some_of_a_dataset_s_classes(tmp_path):
+    """The others are ignored, under the dataset's own index."""
+    masks = {"one": np.array([[0, 8, 12, 0], [15, 15, 1, 20]], np.uint8)}
     cfg = make_dataset(tmp_path, masks, image_suffix=".jpg", classes=["person", "cat"], ignore_index=2)
-    cfg.test_dataloader.dataset.type = "PascalVOCDataset"
-    cfg.test_dataloader.dataset.pop("img_suffix"), cfg.test_dataloader.dataset.pop("seg_map_suffix")
     (tmp_path / "list.txt").write_text("one\n")
-    cfg.test_dataloader.dataset.ann_file = "list.txt"
-    masks["one"][0, 3] = 0
-    Image.fromarray(masks["one"]).save(tmp_path / "masks" / "one.png")
+    dataset = cfg.test_dataloader.dataset
+    del dataset["img_suffix"], dataset["seg_map_suffix"]
+    dataset.update(type="PascalVOCDataset", ann_file="list.txt")
     assert quick_check(cfg) == []
     _, _, truths = evaluated(cfg, {"one": np.zeros((2, 4), int)})
     assert truths["one"].tolist() == [[2, 1, 2, 2], [0, 0, 2, 2]]
@@ -206,13 +204,17 @@ def test_labels_that_the_dataset_does_not_know_are_an_error(tmp_path):
         quick_check(cfg)
     with DefaultScope.overwrite_default_scope("mmseg"):
         item = CheckedDataset(dict(cfg.test_dataloader.dataset))[0]
-    assert item["failure"] == "its mask has label ids beyond the 11 classes: [11]"
-    # MMSegmentation's own loop has no such check of its data.
+    assert item["data_samples"].failure == "its mask has label ids beyond the 11 classes: [11]"
+    # In MMSegmentation's own loop nothing checks the data before.
     metric = ConfusionMetric()
     metric.dataset_meta = dict(classes=["sky", "road"])
-    labels = dict(data=torch.full((1, 4, 5), 2))
-    with pytest.raises(UserError, match=r"one\.png has label 2, beyond the 2 classes; set .*ignore_index"):
-        metric.process(None, [dict(pred_sem_seg=dict(data=labels["data"] * 0), gt_sem_seg=labels, img_path="one.png")])
+    truth, prediction = dict(data=torch.full((1, 4, 5), 2)), dict(data=torch.zeros(1, 4, 5, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"one\.png: .* beyond the dataset's 2 classes;.*ignore_index"):
+        metric.process(None, [dict(pred_sem_seg=prediction, gt_sem_seg=truth, img_path="one.png")])
+    metric.ignore_index = 2
+    metric.process(None, [dict(pred_sem_seg=prediction, gt_sem_seg=truth, img_path="one.png")])
+    metric.evaluate(1)
+    assert metric.scores[0].confusion.sum() == 0
 
 
 def test_a_class_that_is_the_ignored_label_is_remarked(tmp_path):

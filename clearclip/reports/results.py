@@ -6,14 +6,15 @@ import json
 import os
 import subprocess
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
 from clearclip.errors import UserError
-from clearclip.evaluation.run import Evaluation
 from clearclip.reports.workbook import write_workbook
+from clearclip.scores import Evaluation
 from clearclip.version import __version__
 
 
@@ -61,15 +62,15 @@ def make_row(evaluation: Evaluation) -> dict[str, Any]:
     scores = evaluation.scores
     return {
         "time": evaluation.started,
-        "CLIP": settings["clip_type"],
-        "VIT": settings["vit_type"],
-        "MODEL": settings["model_type"],
-        "ClearCLIP": "no" if settings["residual"] or settings["ffn"] else "yes",
+        "CLIP": settings["model_name"] or settings["clip_type"],
+        "VIT": "" if settings["model_name"] else settings["vit_type"],
+        "method": evaluation.method.label,
         "dataset": evaluation.dataset,
         "images": evaluation.images,
         "skipped": len(evaluation.failures),
         **{name: round(value, 4) for name, value in scores.summary.items()},
         "seconds": round(evaluation.seconds, 1),
+        "images/s": round(evaluation.images_per_second, 2),
         "settings": settings,
         "version": __version__,
         "commit": current_commit(),
@@ -96,31 +97,36 @@ def current_commit() -> str:
     return described.stdout.strip() if described.returncode == 0 else ""
 
 
-def record(evaluation: Evaluation, results: str | Path) -> dict[str, Any]:
-    """Keep the row of an evaluation and rebuild the workbook. Two processes may do this at once.
+def record(found: Sequence[Evaluation], results: str | Path, root: Path) -> list[dict[str, Any]]:
+    """Keep the rows of evaluations, all or none, and rebuild the workbook. Two processes may do this at once.
+
+    Args:
+        found: of one pass.
+        results: the workbook.
+        root: the folder that has ``config/``, by which published and other settings are told apart.
 
     Returns:
-        The row.
+        The rows.
     """
     results = check_results_path(results)
-    row = make_row(evaluation)
+    rows = [make_row(evaluation) for evaluation in found]
     results.parent.mkdir(parents=True, exist_ok=True)
     with FileLock(f"{results}.lock"):
         _keep_foreign(results)
-        _append(rows_path(results), row)
-        rebuild(results)
-    return row
+        _append(rows_path(results), rows)
+        rebuild(results, root)
+    return rows
 
 
-def _append(path: Path, row: dict[str, Any]) -> None:
+def _append(path: Path, rows: list[dict[str, Any]]) -> None:
     with open(path, "a+b") as file:
         size = file.seek(0, os.SEEK_END)
         torn = False
         if size:
             file.seek(-1, os.SEEK_END)
             torn = file.read(1) != b"\n"
-        line = json.dumps(row, ensure_ascii=False, sort_keys=False) + "\n"
-        file.write(("\n" if torn else "").encode() + line.encode())
+        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
+        file.write(("\n" if torn else "").encode() + lines.encode())
         file.flush()
         os.fsync(file.fileno())
 
@@ -133,8 +139,8 @@ def _keep_foreign(results: Path) -> None:
         results.replace(kept)
 
 
-def rebuild(results: str | Path) -> bool:
-    """Write the workbook anew from the rows. A workbook that cannot be written costs no result.
+def rebuild(results: str | Path, root: Path) -> bool:
+    """Write the workbook again from the rows. A workbook that cannot be written costs no result.
 
     Returns:
         Whether it was written.
@@ -143,7 +149,7 @@ def rebuild(results: str | Path) -> bool:
     try:
         if results.exists() and not results.stat().st_mode & 0o222:
             raise PermissionError("it is read-only")
-        write_workbook(read_rows(results), results)
+        write_workbook(read_rows(results), results, root)
     except OSError as error:
         warnings.warn(
             f"{results} was not written ({error}); the rows are safe in {rows_path(results)}, and the next run, or "

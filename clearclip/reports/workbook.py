@@ -11,7 +11,8 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
 from clearclip.files import write_atomically
-from clearclip.reports.tables import TABLES, columns, fill_row, table_datasets, table_rows
+from clearclip.tables.cells import columns, fill_row
+from clearclip.tables.rows import TABLES, table_datasets, table_rows
 
 #: Differences to the published figure beyond this many points are coloured.
 NOTABLE = 0.5
@@ -21,12 +22,13 @@ _BOLD = Font(bold=True)
 _CENTRE = Alignment(horizontal="center")
 
 
-def write_workbook(rows: list[dict[str, Any]], path: str | Path) -> Path:
+def write_workbook(rows: list[dict[str, Any]], path: str | Path, root: Path) -> Path:
     """Write the workbook of these runs, whole or not at all.
 
     Args:
         rows: as :func:`clearclip.reports.results.make_row` makes them.
         path: ends in ``.xlsx``.
+        root: the folder that has ``config/``.
     """
 
     def write(temporary: Path) -> None:
@@ -36,11 +38,11 @@ def write_workbook(rows: list[dict[str, Any]], path: str | Path) -> Path:
             for sheet in writer.sheets.values():
                 _finish(sheet)
             for table in TABLES:
-                _add_table(writer.book.create_sheet(_title(table)), table, rows, miniature=False)
+                _add_table(writer.book.create_sheet(_title(table)), table, rows, False, root)
             if any(row["dataset"] == "miniature" for row in rows):
                 for table in ("2", "ablation"):
                     sheet = writer.book.create_sheet(f"miniature, {_title(table)}")
-                    _add_table(sheet, table, rows, miniature=True)
+                    _add_table(sheet, table, rows, True, root)
 
     return write_atomically(path, write)
 
@@ -54,9 +56,9 @@ def runs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
     lines = []
     for row in rows:
         line = {name: value for name, value in row.items() if name not in ("settings", "per_class")}
-        # The columns CLIP, VIT, MODEL and dataset say these already.
+        # The columns CLIP, VIT and dataset say these already.
         extra = {
-            k: v for k, v in row["settings"].items() if k not in ("clip_type", "vit_type", "model_type", "dataset")
+            k: v for k, v in row["settings"].items() if k not in ("clip_type", "vit_type", "model_name", "dataset")
         }
         lines.append({**line, **{name: _plain(value) for name, value in extra.items()}})
     return pd.DataFrame(lines)
@@ -71,15 +73,14 @@ def per_class_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
                 "dataset": row["dataset"],
                 "CLIP": row["CLIP"],
                 "VIT": row["VIT"],
-                "MODEL": row["MODEL"],
-                "ClearCLIP": row["ClearCLIP"],
+                "method": row["method"],
                 "class": name,
                 "IoU": iou,
             }
             for row in rows
             for name, iou in row["per_class"].items()
         ],
-        columns=["time", "dataset", "CLIP", "VIT", "MODEL", "ClearCLIP", "class", "IoU"],
+        columns=["time", "dataset", "CLIP", "VIT", "method", "class", "IoU"],
     )
 
 
@@ -87,7 +88,7 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _add_table(sheet: Worksheet, table: str, runs: list[dict[str, Any]], miniature: bool) -> None:
+def _add_table(sheet: Worksheet, table: str, runs: list[dict[str, Any]], miniature: bool, root: Path) -> None:
     """The paper's layout: rows × datasets, each with measured and published mIoU and their difference."""
     datasets = table_datasets(table, miniature)
     sheet.append(["ViT", "system", "ClearCLIP"])
@@ -101,7 +102,7 @@ def _add_table(sheet: Worksheet, table: str, runs: list[dict[str, Any]], miniatu
     for number, row in enumerate(table_rows(table, miniature), start=3):
         for column, value in enumerate((row.vit, row.name, row.clearclip), start=1):
             sheet.cell(number, column, value)
-        for index, cell in enumerate(fill_row(table, row, datasets, runs)):
+        for index, cell in enumerate(fill_row(table, row, datasets, runs, root)):
             for offset, value in enumerate((cell.measured, cell.published, cell.difference)):
                 place = sheet.cell(number, 4 + 3 * index + offset, None if value is None else round(value, 2))
                 place.number_format = "+0.0;-0.0;0.0" if offset == 2 else "0.0"

@@ -1,4 +1,4 @@
-"""The geometry of sliding windows: where they start, how they are padded, which pixel hears which patch.
+"""The geometry of sliding windows: where they start, how they are padded, how patches map to pixels.
 
 Upsampling a window's patch grid, cutting off its padding, averaging overlapping windows and resizing the result
 to the original image are each linear and separable into rows and columns. So is their composition: with the patch
@@ -150,9 +150,9 @@ class WindowGrid:
         return windows
 
     def join(self, grids: Tensor) -> Tensor:
-        """Patch grids of all windows (windows, h, w, K) side by side: (all rows of patches, all columns, K)."""
-        grids = grids.unflatten(0, (len(self.rows.starts), len(self.columns.starts)))
-        return grids.permute(0, 2, 1, 3, 4).flatten(2, 3).flatten(0, 1)
+        """Patch grids of all windows (…, windows, h, w, K) side by side: (…, all rows of patches, all columns, K)."""
+        grids = grids.unflatten(-4, (len(self.rows.starts), len(self.columns.starts)))
+        return grids.transpose(-4, -3).flatten(-3, -2).flatten(-4, -3)
 
 
 def check_windows(crop: int, stride: int) -> None:

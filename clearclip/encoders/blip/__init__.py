@@ -8,11 +8,10 @@ from __future__ import annotations
 import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
-from clearclip.blip.towers import BLIPImageEncoder, BLIPText, BLIPTokenizer
-from clearclip.blip.weights import load_retrieval_model
-from clearclip.casting import cast
+from clearclip.encoders.blip.towers import BLIPImageEncoder, BLIPText, BLIPTokenizer
+from clearclip.encoders.blip.weights import load_retrieval_model
+from clearclip.encoders.casting import cast
 from clearclip.checkpoints import Weights
-from clearclip.image_encoder import Method
 from clearclip.text import TextEncoder
 
 __all__ = ["BLIPImageEncoder", "BLIPText", "BLIPTokenizer", "load_blip"]
@@ -21,7 +20,6 @@ __all__ = ["BLIPImageEncoder", "BLIPText", "BLIPTokenizer", "load_blip"]
 def load_blip(
     vit_type: str,
     pretrained: str | None,
-    method: Method,
     device: torch.device,
     precision: str,
     square: int | None,
@@ -33,7 +31,6 @@ def load_blip(
         vit_type: "ViT-B/16" or "ViT-L/16" ("ViT-L/14", the table's name of the large column, means the same).
         pretrained: :data:`~clearclip.checkpoints.DEFAULT` (the retrieval model on the Hugging Face hub), a repository
             there, a local folder in its layout, an original ``.pth`` checkpoint, or None for random weights.
-        method: how the last blocks of the image tower are computed.
         device: where to compute.
         precision: "fp32", "fp16" or "bf16"; LayerNorm stays in fp32.
         square: side in pixels to which every window is resized; None means the checkpoint's own image size.
@@ -47,7 +44,7 @@ def load_blip(
             over (named); ``square`` is no multiple of the patch.
     """
     model, weights, tokenizer_source = load_retrieval_model(vit_type, pretrained)
-    image_encoder = BLIPImageEncoder(model.vision_model, model.vision_proj, method, square)
+    image_encoder = BLIPImageEncoder(model.vision_model, model.vision_proj, square)
     text = BLIPText(model.text_encoder, model.text_proj)
     for tower in (image_encoder, text):
         cast(tower, precision).eval().requires_grad_(False).to(device)

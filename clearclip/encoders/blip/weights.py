@@ -47,7 +47,7 @@ TRAINING_ONLY = re.compile(
 def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Module, Weights, str]:
     """A ``transformers`` ``BlipForImageTextRetrieval`` in fp32, what was loaded, and where its tokenizer lies.
 
-    Arguments and errors as for :func:`clearclip.blip.load_blip`.
+    Arguments and errors as for :func:`clearclip.encoders.blip.load_blip`.
     """
     try:
         import transformers

@@ -1,13 +1,14 @@
-"""Several processes: who am I, and is everybody still alive."""
+"""Several processes: joining PyTorch's process group, and starting one with torchrun."""
 
 from __future__ import annotations
 
+import datetime
 import logging
 import os
 import subprocess
 import sys
-import threading
-import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import torch
 import torch.distributed as torch_dist
@@ -16,11 +17,22 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from clearclip.errors import UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm")
-_BEAT_SECONDS = 3.0
-_SILENT_SECONDS = 30.0
+#: How long a process waits for another one, which may be encoding text for all, before it takes it for dead.
+TIMEOUT = datetime.timedelta(minutes=30)
 
 
-def start_processes(launcher: str, device: str | None) -> None:
+def available_cpus() -> int:
+    """CPUs that this process may use."""
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def local_processes() -> int:
+    """Processes of this run on this host."""
+    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+
+
+@contextmanager
+def process_group(launcher: str, device: str | None) -> Iterator[None]:
     """Join the process group that the launcher describes in the environment: NCCL on GPUs, gloo without.
 
     MMEngine's own initialisation asks for a GPU in any case, so it is done here.
@@ -31,6 +43,7 @@ def start_processes(launcher: str, device: str | None) -> None:
     if launcher not in LAUNCHERS:
         raise UserError(f"unknown launcher {launcher!r}; choose from {', '.join(LAUNCHERS)}")
     if launcher == "none" or torch_dist.is_initialized():
+        yield
         return
     if launcher == "slurm":
         _describe_slurm()
@@ -40,16 +53,29 @@ def start_processes(launcher: str, device: str | None) -> None:
     if missing:
         raise UserError(f"launcher {launcher} did not set {', '.join(missing)}; start through dist_test.sh (or srun)")
     gpus = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
-    local_rank = int(os.environ["LOCAL_RANK"])
     if gpus:
-        if local_rank >= gpus:
-            raise UserError(f"process {local_rank} of this host has no GPU ({gpus} visible); set GPUS={gpus}")
-        torch.cuda.set_device(local_rank)
+        torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), gpus, launcher))
     else:
-        # Without GPUs the processes share the cores, which would otherwise fight for them.
-        torch.set_num_threads(max(1, torch.get_num_threads() // int(os.environ.get("LOCAL_WORLD_SIZE", 1))))
-    torch_dist.init_process_group("nccl" if gpus else "gloo")
-    Heartbeat().start()
+        # torchrun would leave each process one thread, whatever the machine.
+        torch.set_num_threads(max(1, available_cpus() // local_processes()))
+    torch_dist.init_process_group("nccl" if gpus else "gloo", timeout=TIMEOUT)
+    yield
+    # Not after an exception: the others are told by torchrun, or by their time-out.
+    torch_dist.barrier()
+    torch_dist.destroy_process_group()
+
+
+def choose_gpu(local_rank: int, gpus: int, launcher: str) -> int:
+    """The GPU of a process.
+
+    Raises:
+        UserError: there are more processes than GPUs.
+    """
+    if gpus == 1 and launcher == "slurm":  # SLURM can show each task its own GPU only
+        return 0
+    if local_rank >= gpus:
+        raise UserError(f"process {local_rank} of this host has no GPU ({gpus} visible); set GPUS={gpus}")
+    return local_rank
 
 
 def _describe_slurm() -> None:
@@ -68,57 +94,6 @@ def _describe_slurm() -> None:
             raise UserError("scontrol does not name SLURM's nodes; set MASTER_ADDR to the first one") from error
         os.environ["MASTER_ADDR"] = names.stdout.split()[0]
     os.environ.setdefault("MASTER_PORT", "29500")
-
-
-class Heartbeat(threading.Thread):
-    """Ends this process when another one has died, on whichever host.
-
-    torchrun ends the processes of its own host when one fails; those of other hosts would wait for it in a
-    collective until that times out. Each process counts up a number in the group's store; one that stands still
-    for half a minute is dead.
-    """
-
-    def __init__(self):
-        super().__init__(daemon=True, name="heartbeat")
-        self.store = torch_dist.PrefixStore("heartbeat", torch_dist.distributed_c10d._get_default_store())
-        self.rank = torch_dist.get_rank()
-        self.others = [rank for rank in range(torch_dist.get_world_size()) if rank != self.rank]
-
-    def run(self) -> None:
-        """Beat and listen until the process ends."""
-        seen = {rank: (0, time.monotonic()) for rank in self.others}
-        while True:
-            try:
-                self.store.add(f"beat{self.rank}", 1)
-                for rank, (count, since) in seen.items():
-                    now = self.store.add(f"beat{rank}", 0)
-                    if self.store.add(f"done{rank}", 0):
-                        seen[rank] = (now, float("inf"))
-                    elif now != count:
-                        seen[rank] = (now, time.monotonic())
-                    elif time.monotonic() - since > _SILENT_SECONDS:
-                        self._end_run(f"process {rank} died")
-            except RuntimeError:
-                self._end_run("process 0 died, or its host cannot be reached")
-            time.sleep(_BEAT_SECONDS)
-
-    def _end_run(self, why: str) -> None:
-        if not _finished.is_set():
-            print(f"error: {why}; nothing was recorded, go on with --resume", file=sys.stderr, flush=True)
-            os._exit(1)
-
-
-_finished = threading.Event()
-
-
-def finish_processes() -> None:
-    """Leave the process group in good order."""
-    _finished.set()
-    if torch_dist.is_initialized():
-        store = torch_dist.PrefixStore("heartbeat", torch_dist.distributed_c10d._get_default_store())
-        store.add(f"done{torch_dist.get_rank()}", 1)
-        torch_dist.barrier()
-        torch_dist.destroy_process_group()
 
 
 def torchrun(arguments: list[str]) -> int:

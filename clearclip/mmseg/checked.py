@@ -7,9 +7,11 @@ from typing import Any
 
 import mmcv
 import numpy as np
+import torch
 from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
+from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import Dataset
 
@@ -48,15 +50,17 @@ class CheckedDataset(Dataset):
     Masks are read as the dataset's ``ignore_index``, ``reduce_zero_label`` and classes say (:class:`LoadLabels`).
 
     Args:
-        dataset: config of an MMSegmentation dataset.
+        dataset: an MMSegmentation dataset, or its config.
         limit: evaluate the first so many images only.
         finished: image paths to leave out (an earlier run has them).
 
-    Each item has ``inputs``, ``data_samples``, ``image`` (path) and ``failure``: None, or what is wrong with it.
+    Each item has ``inputs``, (3, H, W) uint8, and ``data_samples``, whose metainfo has the image's ``img_path``, and
+    ``failure``: None, or what is wrong with the image (``inputs`` is None then). The ground truth has as few bytes as
+    its labels need.
     """
 
-    def __init__(self, dataset: dict, limit: int | None = None, finished: frozenset[str] = frozenset()):
-        self.dataset = DATASETS.build(dataset)
+    def __init__(self, dataset: Any, limit: int | None = None, finished: frozenset[str] = frozenset()):
+        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
         total = len(self.dataset)
         if total == 0:
             raise UserError(f"the dataset in {self.dataset.data_root} has no image; check its list file and folders")
@@ -64,10 +68,10 @@ class CheckedDataset(Dataset):
         paths = [self.dataset.get_data_info(index)["img_path"] for index in wanted]
         self.todo = [index for index, path in zip(wanted, paths, strict=True) if path not in finished]
         self.total = len(paths)
-        self.metainfo = {**self.dataset.metainfo, "ignore_index": self.dataset.ignore_index}
+        self.ignore_index = self.dataset.ignore_index
+        self.metainfo = {**self.dataset.metainfo, "ignore_index": self.ignore_index}
         # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
-        steps = self.dataset.pipeline.transforms
-        table = label_table(self.dataset)
+        steps, table = self.dataset.pipeline.transforms, label_table(self.dataset)
         steps[:] = [LoadLabels(step, table) if type(step) is LoadAnnotations else step for step in steps]
 
     def __len__(self) -> int:
@@ -75,14 +79,17 @@ class CheckedDataset(Dataset):
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         info = self.dataset.get_data_info(self.todo[position])
-        item = {"inputs": None, "data_samples": None, "image": info["img_path"], "failure": None}
+        path, failure = info["img_path"], None
         try:
-            check_whole(info["img_path"])
+            check_whole(path)
             check_whole(info["seg_map_path"])
-            item.update(self.dataset.pipeline(info))
-            item["failure"] = self._fault(item["data_samples"])
+            item = self.dataset.pipeline(info)
+            failure = self._fault(item["data_samples"])
         except Exception as error:  # whatever a decoder makes of a damaged file
-            item["failure"] = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+            failure = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+        if failure is not None:
+            item = {"inputs": None, "data_samples": SegDataSample()}
+        item["data_samples"].set_metainfo({"img_path": path, "failure": failure})
         return item
 
     def _fault(self, sample: Any) -> str | None:
@@ -90,9 +97,11 @@ class CheckedDataset(Dataset):
         if truth.shape != tuple(sample.ori_shape):
             return f"its mask is {truth.shape[0]}x{truth.shape[1]}, the image {'x'.join(map(str, sample.ori_shape))}"
         classes = len(self.metainfo["classes"])
-        foreign = np.unique(truth[(truth >= classes) & (truth != self.metainfo["ignore_index"])])
+        foreign = np.unique(truth[(truth >= classes) & (truth != self.ignore_index)])
         if len(foreign):
             return f"its mask has label ids beyond the {classes} classes: {foreign[:5].tolist()}"
+        small = torch.uint8 if 0 <= self.ignore_index < 256 and classes <= 256 else torch.int32
+        sample.gt_sem_seg.data = sample.gt_sem_seg.data.to(small)
         return None
 
 

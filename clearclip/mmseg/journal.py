@@ -13,6 +13,7 @@ from mmengine import dist
 from clearclip.errors import UserError
 from clearclip.files import write_text_atomically
 
+#: Where a flattened confusion matrix is not zero, and what is there.
 Counts = tuple[list[int], list[int]]
 
 
@@ -27,8 +28,8 @@ class Journal:
         resume: "no" clears what is there, "yes" goes on with it, "auto" goes on with it if it has these settings.
 
     Attributes:
-        finished: counts of the images that earlier runs finished.
-        failures: images that earlier runs skipped, with the reason.
+        finished: counts, by method, of the images that earlier runs finished.
+        failures: images that earlier runs skipped, with the reason; they are tried again.
 
     Raises:
         UserError: resume with other settings (names them), or with nothing to resume; no place for the files.
@@ -36,7 +37,7 @@ class Journal:
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: str = "no"):
         self.folder = Path(folder)
-        self.finished: dict[str, Counts] = {}
+        self.finished: dict[str, list[Counts]] = {}
         self.failures: dict[str, str] = {}
         state: list[Any] = [None, None, None]
         if dist.get_rank() == 0:
@@ -95,11 +96,11 @@ class Journal:
             if "failure" in entry:
                 self.failures[entry["image"]] = entry["failure"]
             else:
-                self.finished[entry["image"]] = (entry["places"], entry["counts"])
+                self.finished[entry["image"]] = entry["counts"]
 
-    def add_counts(self, image: str, places: list[int], counts: list[int]) -> None:
-        """Note a finished image: where its flattened confusion matrix is not zero, and what stands there."""
-        self._write({"image": image, "places": places, "counts": counts})
+    def add_counts(self, image: str, counts: list[Counts]) -> None:
+        """Note a finished image."""
+        self._write({"image": image, "counts": counts})
 
     def add_failure(self, image: str, reason: str) -> None:
         """Note an image that was skipped."""

@@ -10,29 +10,29 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearclip.encoders.base import DenseEncoder
 from clearclip.errors import UserError
-from clearclip.image_encoder import Method, check_depth
-from clearclip.last_block import BlockParts, LastBlock
+from clearclip.methods import BlockParts, LastBlock
+
+_UNCHANGED = LastBlock("qk", residual=True, ffn=True)
 
 
-class BLIPImageEncoder(nn.Module):
+class BLIPImageEncoder(DenseEncoder):
     """Dense features of BLIP's image tower, a ViT that takes one image size: every window is resized to it first.
 
     Args:
         vision_model: a ``transformers`` ``BlipVisionModel``; its positional embedding is resized here, once.
         vision_proj: the projection into the space shared with the text.
-        method: how the last blocks are computed.
         square: side of the windows that the tower sees, in pixels; None means the checkpoint's own image size.
 
     Raises:
-        UserError: ``square`` is no multiple of the patch, or the tower has fewer blocks than the method needs.
+        UserError: ``square`` is no multiple of the patch.
     """
 
-    def __init__(self, vision_model: nn.Module, vision_proj: nn.Linear, method: Method, square: int | None = None):
+    def __init__(self, vision_model: nn.Module, vision_proj: nn.Linear, square: int | None = None):
         super().__init__()
         self.vision_model = vision_model
         self.vision_proj = vision_proj
-        self.method = method
         patch = vision_model.embeddings.patch_embedding.kernel_size
         own_grid = math.isqrt(vision_model.embeddings.position_embedding.shape[1] - 1)
         square = own_grid * patch[0] if square is None else square
@@ -41,9 +41,10 @@ class BLIPImageEncoder(nn.Module):
                 f"BLIP takes square windows of whole patches, and {square} pixels are no such multiple of {patch[0]}; "
                 f"set slide_crop to {square // patch[0] * patch[0] or patch[0]}"
             )
-        self.fixed_size: int = square
-        self.patch_size: tuple[int, int] = tuple(patch)
-        self.dim: int = vision_proj.out_features
+        self.fixed_size = self.image_side = square
+        self.patch_size = tuple(patch)
+        self.own_grid = (square // patch[0], square // patch[1])
+        self.dim = vision_proj.out_features
         # BLIP has no LayerScale. An identity per block marks the place where its X_attn is known (for hooks).
         self.scales = nn.ModuleList(nn.Identity() for _ in self.blocks)
         vision_model.embeddings.position_embedding = nn.Parameter(
@@ -51,23 +52,11 @@ class BLIPImageEncoder(nn.Module):
         )
 
     @property
-    def method(self) -> Method:
-        """How the last blocks are computed; may be replaced at any time, the weights stay."""
-        return self._method
-
-    @method.setter
-    def method(self, method: Method) -> None:
-        check_depth(method, len(self.vision_model.encoder.layers))
-        self._method = method
-
-    @property
     def blocks(self) -> nn.ModuleList:
-        """The transformer blocks in order."""
         return self.vision_model.encoder.layers
 
     @property
     def parts(self) -> list[BlockParts]:
-        """The parts of every block, in order."""
         return [
             BlockParts(
                 ln_1=block.layer_norm1,
@@ -83,32 +72,15 @@ class BLIPImageEncoder(nn.Module):
             for block, scale in zip(self.blocks, self.scales, strict=True)
         ]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Dense features.
-
-        Args:
-            images: (B, 3, H, W), normalised, of any size.
-
-        Returns:
-            (B, fixed_size // patch, fixed_size // patch, E): not normalised, in the weights' dtype.
-        """
-        tokens = self.tokens(images)
-        parts = self.parts
-        depth = self.method.depth
+    def run_block(self, index: int, tokens: Tensor) -> Tensor:
         # The same computation as transformers' own blocks, whose signature changes with the version.
-        unchanged = LastBlock("qk", residual=True, ffn=True)
-        for block in parts[:-depth]:
-            tokens = unchanged([block], tokens)
-        tokens = self.method(parts[-depth:], tokens)
-        tokens = self.vision_proj(self.vision_model.post_layernorm(tokens[:, 1:]))
-        return tokens.unflatten(1, self.grid(images))
+        return _UNCHANGED([self.parts[index]], tokens)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches, the same for images of every size."""
-        return self.fixed_size // self.patch_size[0], self.fixed_size // self.patch_size[1]
+        return self.own_grid
 
-    def tokens(self, images: Tensor) -> Tensor:
-        """What the first block reads: (B, 1+N, D)."""
+    def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         embeddings = self.vision_model.embeddings
         size = (self.fixed_size, self.fixed_size)
         if tuple(images.shape[-2:]) != size:
@@ -117,6 +89,9 @@ class BLIPImageEncoder(nn.Module):
         patches = patches.flatten(2).transpose(1, 2)
         class_token = embeddings.class_embedding.to(patches.dtype).expand(len(patches), -1, -1)
         return torch.cat([class_token, patches], dim=1) + embeddings.position_embedding.to(patches.dtype)
+
+    def head(self, patches: Tensor) -> Tensor:
+        return self.vision_proj(self.vision_model.post_layernorm(patches))
 
 
 def resize_positions(embedding: Tensor, side: int) -> Tensor:

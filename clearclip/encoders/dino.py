@@ -10,17 +10,17 @@ import os
 import torch
 from torch import Tensor, nn
 
-from clearclip.casting import cast
 from clearclip.checkpoints import DEFAULT, Weights
+from clearclip.encoders.base import DenseEncoder, resize_positions
+from clearclip.encoders.casting import cast
 from clearclip.errors import UserError
-from clearclip.image_encoder import Method, check_depth, resize_positions
-from clearclip.last_block import BlockParts
+from clearclip.methods import BlockParts
 
 MODEL = "vit_base_patch16_224.dino"
 
 
 def load_dino(
-    vit_type: str, pretrained: str | None, method: Method, device: torch.device, precision: str
+    vit_type: str, pretrained: str | None, device: torch.device, precision: str
 ) -> tuple[DINOImageEncoder, None, Weights, tuple[float, ...], tuple[float, ...]]:
     """Load DINO's ViT-B/16.
 
@@ -28,7 +28,6 @@ def load_dino(
         vit_type: "ViT-B/16", the only one here.
         pretrained: :data:`~clearclip.checkpoints.DEFAULT` (timm's, from the hub), a checkpoint file, or None for
             random weights.
-        method: how the last block is computed; the statistics of DINO itself want it unchanged.
         device: where to compute.
         precision: "fp32", "fp16" or "bf16"; LayerNorm stays in fp32.
 
@@ -41,7 +40,7 @@ def load_dino(
     if vit_type != "ViT-B/16":
         raise UserError(f"unknown vit_type {vit_type!r} for DINO; choose ViT-B/16")
     vit = build_dino(pretrained)
-    encoder = cast(DINOImageEncoder(vit, method), precision).eval().requires_grad_(False).to(device)
+    encoder = cast(DINOImageEncoder(vit), precision).eval().requires_grad_(False).to(device)
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
     return encoder, None, Weights("DINO ViT-B/16", MODEL if pretrained == DEFAULT else pretrained), mean, std
 
@@ -72,44 +71,27 @@ def build_dino(pretrained: str | None) -> nn.Module:
     return vit
 
 
-class DINOImageEncoder(nn.Module):
-    """A timm ``VisionTransformer`` with the interface of :class:`~clearclip.image_encoder.ImageEncoder`.
+class DINOImageEncoder(DenseEncoder):
+    """Dense features of a timm ``VisionTransformer``.
 
     Args:
-        vit: its weights are used in place.
-        method: how the last blocks are computed.
-
-    Raises:
-        UserError: the tower has fewer blocks than the method needs.
+        vit: the image tower.
     """
 
-    fixed_size: int | None = None  # takes windows of any size that is a multiple of the patch
-
-    def __init__(self, vit: nn.Module, method: Method):
+    def __init__(self, vit: nn.Module):
         super().__init__()
         self.vit = vit
-        self.method = method
-        self.patch_size: tuple[int, int] = tuple(vit.patch_embed.patch_size)
-        self.dim: int = vit.embed_dim
-
-    @property
-    def method(self) -> Method:
-        """How the last blocks are computed; may be replaced at any time, the weights stay."""
-        return self._method
-
-    @method.setter
-    def method(self, method: Method) -> None:
-        check_depth(method, len(self.vit.blocks))
-        self._method = method
+        self.patch_size = tuple(vit.patch_embed.patch_size)
+        self.own_grid = tuple(vit.patch_embed.grid_size)
+        self.dim = vit.embed_dim
+        self.image_side = vit.patch_embed.img_size[0]
 
     @property
     def blocks(self) -> nn.Sequential:
-        """The transformer blocks in order."""
         return self.vit.blocks
 
     @property
     def parts(self) -> list[BlockParts]:
-        """The parts of every block, in order."""
         return [
             BlockParts(
                 ln_1=block.norm1,
@@ -125,24 +107,12 @@ class DINOImageEncoder(nn.Module):
             for block in self.blocks
         ]
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Dense features (B, H // 16, W // 16, D) of normalised images (B, 3, H, W); not normalised."""
-        tokens = self.tokens(images)
-        depth = self.method.depth
-        for block in self.blocks[:-depth]:
-            tokens = block(tokens)
-        tokens = self.method(self.parts[-depth:], tokens)
-        return self.vit.norm(tokens[:, 1:]).unflatten(1, self.grid(images))
-
-    def grid(self, images: Tensor) -> tuple[int, int]:
-        """Rows and columns of patches of ``images`` (…, H, W)."""
-        return images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1]
-
-    def tokens(self, images: Tensor) -> Tensor:
-        """What the first block reads: patch and class embeddings with positions, (B, 1+N, D)."""
+    def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         embed = self.vit.patch_embed
         patches = embed.proj(images.to(embed.proj.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = self.vit.cls_token.to(patches.dtype).expand(len(patches), -1, -1)
-        own = self.vit.pos_embed[0]
-        positions = resize_positions(own, embed.grid_size, self.grid(images), "scale_factor")
+        positions = resize_positions(self.vit.pos_embed[0], self.own_grid, self.grid(images), position_resize)
         return torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype)
+
+    def head(self, patches: Tensor) -> Tensor:
+        return self.vit.norm(patches)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -11,13 +10,14 @@ from rich.table import Table
 
 from clearclip.devices import choose_device
 from clearclip.errors import CommandParser, UserError
-from clearclip.evaluation.command import Options
-from clearclip.evaluation.table import plan, run_all, select_datasets, select_rows
+from clearclip.mmseg.config import Options
 from clearclip.reports.results import check_results_path, read_rows, rebuild, rows_path
-from clearclip.reports.tables import TABLES, Row, columns, fill_row, format_cell, to_markdown
+from clearclip.tables.cells import columns, fill_row, format_cell, to_markdown
+from clearclip.tables.rows import TABLES, Row, select_datasets, select_rows
+from clearclip.tables.run import plan, run_all
 
 
-def make_parser() -> argparse.ArgumentParser:
+def make_parser() -> CommandParser:
     """The options of ``eval_all.py``."""
     parser = CommandParser(
         prog="eval_all.py",
@@ -47,7 +47,7 @@ def make_parser() -> argparse.ArgumentParser:
     parser.add_argument("--force", action="store_true", help="repeat runs that have a result")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown and run nothing")
-    parser.add_argument("--rebuild", action="store_true", help="make the workbook anew from its rows and run nothing")
+    parser.add_argument("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
     return parser
 
 
@@ -71,7 +71,7 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         count = len(read_rows(results))
         if not count:
             raise UserError(f"{rows_path(results)} has no rows to make a workbook from; name another with --results")
-        if not rebuild(results):
+        if not rebuild(results, root):
             return 1
         print(f"{results}: {count} runs")
         return 0
@@ -79,26 +79,32 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     rows = select_rows(table, args.miniature, args.rows, args.vit)
     datasets = select_datasets(table, args.miniature, args.datasets)
     if args.markdown:
-        print(to_markdown(table, rows, datasets, read_rows(results)))
+        print(to_markdown(table, rows, datasets, read_rows(results), root))
         return 0
-    runs = plan(rows, datasets, root, args.cfg_options, args.limit)
+    groups = plan(rows, datasets, root, args.cfg_options, args.limit)
     if args.dry_run:
-        known = read_rows(results)
-        for number, run in enumerate(runs, start=1):
-            remark = "has a result" if run.is_in(known) and not args.force else f"{run.images} images"
-            print(f"{number:3}. {run.label}: {remark}")
+        known = [] if args.force else read_rows(results)
+        for number, group in enumerate(groups, start=1):
+            print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images")
+            for row in group.rows:
+                print(f"       {row.system}{': has a result' if group.has_result(row, known) else ''}")
         return 0
-    passed = []
-    for name in ("limit", "device", "batch_size", "on_error"):
-        if getattr(args, name) is not None:
-            passed += [f"--{name.replace('_', '-')}", str(getattr(args, name))]
-    outcome = run_all(runs, root, results, gpus=args.gpus, force=args.force, arguments=passed)
-    print_table(table, rows, datasets, results)
+    outcome = run_all(
+        groups,
+        root,
+        results,
+        gpus=args.gpus,
+        force=args.force,
+        device=args.device,
+        batch_size=args.batch_size,
+        on_error=args.on_error,
+    )
+    print_table(table, rows, datasets, results, root)
     print_summary(outcome, results)
     return 1 if outcome["failed"] else 0
 
 
-def print_table(table: str, rows: list[Row], datasets: tuple[str, ...], results: Path) -> None:
+def print_table(table: str, rows: list[Row], datasets: tuple[str, ...], results: Path, root: Path) -> None:
     """Print measured mIoU with the published figure in brackets."""
     runs = read_rows(results)
     shown = Table(title="mIoU, measured (published)")
@@ -107,12 +113,12 @@ def print_table(table: str, rows: list[Row], datasets: tuple[str, ...], results:
     for heading in columns(table, datasets):
         shown.add_column(heading, justify="right")
     for row in rows:
-        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, fill_row(table, row, datasets, runs)))
+        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, fill_row(table, row, datasets, runs, root)))
     Console().print(shown)
 
 
 def print_summary(outcome: dict, results: Path) -> None:
     """Print what ran, what was skipped and what failed, and why."""
     print("; ".join(f"{len(runs)} {kind}" for kind, runs in outcome.items()) + f"; results in {results}")
-    for run, why in outcome["failed"]:
-        print(f"failed: {run.label}: {why}")
+    for label, why in outcome["failed"]:
+        print(f"failed: {label}: {why}")

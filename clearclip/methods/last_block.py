@@ -8,7 +8,7 @@ A block computes, from its input X of shape (B, 1+N, D), one class token and N p
     X_out  = X_sum + mlp(ln_2(X_sum))            the FFN and its own skip only where the FFN is kept
 
 ClearCLIP finds the noise of CLIP's dense features in X_res and takes X_attn alone, with q-q attention: three
-switches, nothing trained. The other rows of the paper's table are other settings of the same switches.
+switches, nothing trained. CLIP, MaskCLIP and SCLIP are other settings of the same switches.
 """
 
 from __future__ import annotations
@@ -16,13 +16,15 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor, nn
+from torch import Tensor
 
 from clearclip.errors import UserError
+from clearclip.methods.base import METHODS, Context, Method
+from clearclip.methods.block import BlockParts
 
 #: Which of q, k, v compare with themselves; "qk" is vanilla CLIP, "identity" lets each token see only itself.
 ATTENTIONS = {
@@ -33,56 +35,13 @@ ATTENTIONS = {
     "qq+kk": (("q", "q"), ("k", "k")),
     "identity": (),
 }
+#: The paper's names of the attentions, with residual connection and FFN.
+_ROWS = {"qk": "CLIP", "identity": "MaskCLIP", "qq+kk": "SCLIP"}
 
 
+@METHODS.register_module()
 @dataclass(frozen=True)
-class BlockParts:
-    """The pieces of one pre-norm transformer block, whichever library built it.
-
-    ``in_proj_weight`` is (3D, D) and ``in_proj_bias`` (3D,) or None: the rows of q, then k, then v.
-    ``scale_1`` and ``scale_2`` are LayerScale modules, or identities.
-    """
-
-    ln_1: nn.Module
-    in_proj_weight: Tensor
-    in_proj_bias: Tensor | None
-    heads: int
-    out_proj: nn.Module
-    scale_1: nn.Module
-    ln_2: nn.Module
-    mlp: nn.Module
-    scale_2: nn.Module
-
-    @classmethod
-    def of_open_clip(cls, block: nn.Module) -> BlockParts:
-        """The parts of an OpenCLIP ``ResidualAttentionBlock``."""
-        attn = block.attn
-        return cls(
-            ln_1=block.ln_1,
-            in_proj_weight=attn.in_proj_weight,
-            in_proj_bias=attn.in_proj_bias,
-            heads=attn.num_heads,
-            out_proj=attn.out_proj,
-            scale_1=block.ls_1,
-            ln_2=block.ln_2,
-            mlp=block.mlp,
-            scale_2=block.ls_2,
-        )
-
-    def project(self, x: Tensor, which: str) -> Tensor:
-        """q, k or v of normalised tokens ``x`` (B, T, D), split into heads: (B, heads, T, D // heads)."""
-        width = self.in_proj_weight.shape[1]
-        rows = slice("qkv".index(which) * width, ("qkv".index(which) + 1) * width)
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        return F.linear(x, self.in_proj_weight[rows], bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
-
-    def merge(self, heads: Tensor) -> Tensor:
-        """Join the heads (B, heads, T, D // heads) and apply the output projection: X_attn, (B, T, D)."""
-        return self.scale_1(self.out_proj(heads.transpose(1, 2).flatten(2)))
-
-
-@dataclass(frozen=True)
-class LastBlock:
+class LastBlock(Method):
     """How the last block is computed. The defaults are ClearCLIP.
 
     Args:
@@ -100,32 +59,41 @@ class LastBlock:
     ffn: bool = False
     alpha: float = 1.0
 
-    depth = 1  # blocks from the end that this method computes itself
-    position_resize = "scale_factor"  # how positional embeddings are resized, see image_encoder.py
-
     def __post_init__(self):
         if self.attention not in ATTENTIONS:
             raise UserError(f"unknown attention {self.attention!r}; choose from {', '.join(ATTENTIONS)}")
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float):
-            raise UserError(f"alpha must be a number, not {self.alpha!r}")
-        if not math.isfinite(self.alpha):
-            raise UserError(f"alpha must be finite, not {self.alpha}")
+        for name in ("residual", "ffn"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
+            raise UserError(f"alpha must be a finite number, not {self.alpha!r}")
         if self.alpha == 0 and not self.residual:
             raise UserError("alpha=0 without the residual leaves nothing of the block; set residual=True or alpha")
 
-    def __call__(self, blocks: Sequence[BlockParts], x: Tensor) -> Tensor:
+    def keeping(self, residual_and_ffn: bool) -> LastBlock:
+        return replace(self, residual=residual_and_ffn, ffn=residual_and_ffn)
+
+    @property
+    def label(self) -> str:
+        if self.alpha == 1 and self.residual == self.ffn:
+            if not self.residual and self.attention == "qq":
+                return "ClearCLIP"
+            if self.attention in _ROWS and (self.residual or self.attention != "qk"):
+                return _ROWS[self.attention] + ("" if self.residual else " + ClearCLIP")
+        kept = f"{'residual' if self.residual else 'no residual'}, {'FFN' if self.ffn else 'no FFN'}"
+        return f"{self.attention}, {kept}" + ("" if self.alpha == 1 else f", alpha {self.alpha:g}")
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D).
 
         Only what the switches use is computed: "qq" projects no k, "identity" only v.
         """
-        (block,) = blocks
+        block = blocks[-1]
         x_sum = x if self.residual else None
         if self.alpha != 0:
             x_attn = self.alpha * self._attend(block, block.ln_1(x))
             x_sum = x_attn if x_sum is None else x_sum + x_attn
-        if self.ffn:
-            return x_sum + block.scale_2(block.mlp(block.ln_2(x_sum)))
-        return x_sum
+        return block.feed_forward(x_sum) if self.ffn else x_sum
 
     def _attend(self, block: BlockParts, x: Tensor) -> Tensor:
         pairs = ATTENTIONS[self.attention]
@@ -133,3 +101,10 @@ class LastBlock:
         parts = {name: block.project(x, name) for name in needed}
         maps = [F.scaled_dot_product_attention(parts[a], parts[b], parts["v"]) for a, b in pairs]
         return block.merge(functools.reduce(torch.add, maps) if maps else parts["v"])
+
+
+METHODS.register_module("ClearCLIP", LastBlock)
+METHODS.register_module("SCLIP", functools.partial(LastBlock, "qq+kk", residual=True, ffn=True))
+METHODS.register_module("MaskCLIP", functools.partial(LastBlock, "identity", residual=True, ffn=True))
+for _name in ("CLIP", "vanilla"):
+    METHODS.register_module(_name, functools.partial(LastBlock, "qk", residual=True, ffn=True))

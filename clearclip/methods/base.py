@@ -1,0 +1,168 @@
+"""What a method is: it computes the last blocks of a ViT, and is found by its name.
+
+A method of your own is a class in your own file (see docs/your_own_method.md):
+
+    @METHODS.register_module("MyMethod")
+    @dataclass(frozen=True)
+    class MyMethod(Method):
+        sigma: float = 5.0
+
+        def __call__(self, blocks, x, context):
+            ...
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass
+from typing import Any
+
+from torch import Tensor
+
+from clearclip.errors import UserError
+from clearclip.methods.block import BlockParts
+
+
+@dataclass(frozen=True)
+class Context:
+    """What a method may look at beside the tokens.
+
+    Attributes:
+        grid: rows and columns of patches; N = rows × columns.
+        prefix: tokens before the patches (1: the class token).
+        inputs: index of a block (from 0) → the tokens before it, (B, prefix + N, D), for every block that the method
+            asked for in :meth:`Method.earlier`.
+    """
+
+    grid: tuple[int, int]
+    prefix: int = 1
+    inputs: Mapping[int, Tensor] = field(default_factory=dict)
+
+
+class Method:
+    """How the last blocks are computed. Subclasses are frozen dataclasses, whose fields are the method's options."""
+
+    depth = 1  # blocks from the end that the method computes itself
+    position_resize = "scale_factor"  # how positional embeddings are resized: "scale_factor" or "size"
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
+        """Compute the last ``depth`` blocks.
+
+        Args:
+            blocks: the parts of all blocks, in order.
+            x: (B, prefix + N, D): the tokens before block ``len(blocks) - depth``.
+            context: grid of patches, and tokens of earlier blocks.
+
+        Returns:
+            (B, prefix + N, D): the tokens after the last block.
+        """
+        raise NotImplementedError
+
+    def earlier(self, blocks: int) -> Collection[int]:
+        """Which blocks' input tokens the method needs, of a model with so many blocks; counted from 0.
+
+        Raises:
+            UserError: the model has too few blocks.
+        """
+        return ()
+
+    def keeping(self, residual_and_ffn: bool) -> Method:
+        """This method with the last block's residual connection and FFN, or without both ("+ ClearCLIP").
+
+        Raises:
+            UserError: the method has no such variant.
+        """
+        if residual_and_ffn:
+            raise UserError(f"{self.label} has no variant with residual connection and FFN; leave ignore_residual out")
+        return self
+
+    @property
+    def settings(self) -> dict[str, Any]:
+        """The registered name as "type", and every option: what :func:`build_method` takes, as plain data."""
+        name = next((name for name, known in METHODS.items() if known is type(self)), type(self).__name__)
+        values = {one.name: getattr(self, one.name) for one in fields(self)} if is_dataclass(self) else vars(self)
+        options = {key: value.settings if isinstance(value, Method) else value for key, value in values.items()}
+        return {"type": name, **options}
+
+    @property
+    def label(self) -> str:
+        """The method's name in tables: its registered name, and in brackets the options that are not the default."""
+        options = self.settings
+        name = options.pop("type")
+        changed = [f"{key}={value}" for key, value in options.items() if value != getattr(type(self), key, None)]
+        return f"{name} ({', '.join(changed)})" if changed else name
+
+
+class MethodRegistry(dict[str, Callable[..., Method]]):
+    """Methods by name. ``clearclip.mmseg.METHODS`` is the same content as an MMEngine ``Registry``."""
+
+    def register_module(self, name: str | None = None, module: Callable[..., Method] | None = None) -> Callable:
+        """Register a class (as a decorator, or given as ``module``) under ``name``, by default its own name.
+
+        Raises:
+            KeyError: the name is taken.
+        """
+
+        def register(module: Callable[..., Method]) -> Callable[..., Method]:
+            key = name or module.__name__
+            if key in self:
+                raise KeyError(f"{key} is already registered")
+            self[key] = module
+            return module
+
+        return register if module is None else register(module)
+
+
+METHODS = MethodRegistry()
+
+
+def build_method(method: str | Mapping[str, Any] | Method) -> Method:
+    """A method from its description.
+
+    Args:
+        method: a name as in the tables ("MaskCLIP", "MaskCLIP + ClearCLIP", "NACLIP + RCS"), a dict with the
+            registered name (or the class) as "type" and its options, or a method.
+
+    Raises:
+        UserError: an unknown name or option; lists the known ones.
+    """
+    if isinstance(method, Method):
+        return method
+    if isinstance(method, str):
+        text = method.strip()
+        return _from_json(text) if text.startswith("{") else _from_name(text)
+    if not isinstance(method, Mapping) or "type" not in method:
+        raise UserError(f"a method is a name or a dict with 'type', not {method!r}; known are {', '.join(METHODS)}")
+    options = {str(key): value for key, value in method.items() if key != "type"}
+    return _build(method["type"], options)
+
+
+def _build(kind: Any, options: dict[str, Any]) -> Method:
+    if not isinstance(kind, str) and not callable(kind):
+        raise UserError(f"a method's type is its name, not {kind!r}; known are {', '.join(METHODS)}")
+    factory = METHODS.get(kind) if isinstance(kind, str) else kind
+    if factory is None:
+        raise UserError(f"unknown method {kind!r}; choose from {', '.join(METHODS)}")
+    try:
+        return factory(**options)
+    except TypeError as error:
+        raise UserError(f"method {kind} does not take {options}: {error}") from error
+
+
+def _from_json(text: str) -> Method:
+    try:
+        return build_method(json.loads(text))
+    except ValueError as error:
+        raise UserError(f"method {text} is not valid JSON ({error})") from error
+
+
+def _from_name(text: str) -> Method:
+    """ "A + B": a method with an addition, which is "ClearCLIP" or a method that has another one as its base."""
+    first, *additions = (name.strip() for name in text.split("+"))
+    if first in ("CLIP", "vanilla") and additions[:1] == ["ClearCLIP"]:  # its row of the table has q-q attention
+        first, additions = "ClearCLIP", additions[1:]
+    method = _build(first, {})
+    for name in additions:
+        method = method.keeping(False) if name == "ClearCLIP" else _build(name, {"base": method})
+    return method

@@ -1,0 +1,82 @@
+"""GEM: a second stream of self-self attention beside the last six blocks (spec of the comparison in the paper).
+
+The first stream is unchanged CLIP. The second starts as a copy of it and gathers, block after block, self-self
+attention of the queries, keys and values that the first one has there; it never passes an FFN.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearclip.errors import UserError
+from clearclip.methods.base import METHODS, Context, Method
+from clearclip.methods.block import BlockParts
+
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class GEM(Method):
+    """GEM on the last six blocks.
+
+    Args:
+        residual: True adds every block's X_attn to the second stream (GEM as published); False replaces the stream
+            by it ("GEM + ClearCLIP").
+    """
+
+    residual: bool = True
+
+    position_resize = "size"
+    gathered = 6  # blocks
+
+    def __post_init__(self):
+        if not isinstance(self.residual, bool):
+            raise UserError(f"residual must be True or False, not {self.residual!r}")
+
+    def keeping(self, residual_and_ffn: bool) -> GEM:
+        return GEM(residual=residual_and_ffn)
+
+    @property
+    def label(self) -> str:
+        return "GEM" if self.residual else "GEM + ClearCLIP"
+
+    def earlier(self, blocks: int) -> range:
+        if blocks < self.gathered:
+            raise UserError(
+                f"GEM works on the last {self.gathered} blocks, but this model has {blocks}; "
+                "choose a deeper model or another method"
+            )
+        # Without the residual each block overwrites the stream, so only the last one counts.
+        return range(blocks - (self.gathered if self.residual else 1), blocks)
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
+        """Tokens of the first stream, before each of the last six blocks, to the second stream after them."""
+        first, *_ = indices = self.earlier(len(blocks))
+        stream = context.inputs[first] if self.residual else 0
+        for index in indices:
+            stream = stream + self_self_attention(blocks[index], blocks[index].ln_1(context.inputs[index]))
+        return stream
+
+
+def self_self_attention(block: BlockParts, x: Tensor) -> Tensor:
+    """X_attn of GEM for normalised tokens ``x`` (B, 1+N, D): out_proj of the mean over v, k and q, (B, 1+N, D)."""
+    value = block.project(x, "v")
+    head_dim = value.shape[-1]
+    # One temperature an image. In fp16 the norm of a wide token can overflow, so it is taken in fp32.
+    temperature = x.float().norm(dim=-1).mean(dim=-1) * head_dim**-0.5
+    # Scaling one side is scaling the product: SDPA takes no temperature per image.
+    temperature = temperature.to(x.dtype)[:, None, None, None]
+
+    def attend(p: Tensor, to: Tensor) -> Tensor:
+        return F.scaled_dot_product_attention(p * temperature, p, to, scale=1.0)
+
+    total = torch.zeros_like(value)
+    for name in "vkq":
+        p = F.normalize(block.project(x, name), dim=-1)
+        p = F.normalize(attend(p, p), dim=-1)
+        total = total + attend(p, value)
+    return block.merge(total / 3)

@@ -1,0 +1,163 @@
+"""Every option of a model, once: name, type, default, check and meaning.
+
+The segmentor's configs, :meth:`clearclip.ClearCLIP.from_pretrained`, the command lines, the identity by which a run is
+resumed or found again and the tables all read :class:`ModelSettings`. A new option is one more line in it.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, fields, replace
+from functools import cached_property
+from typing import Any
+
+from clearclip.checkpoints import CLIP_TYPES, DEFAULT, VIT_TYPES
+from clearclip.devices import PRECISIONS
+from clearclip.errors import UserError
+from clearclip.methods import METHODS, Method, build_method
+
+Check = Callable[[str, Any], None]
+
+
+def one_of(*choices: str | None) -> Check:
+    def check(name: str, value: Any) -> None:
+        if value not in choices:
+            listed = ", ".join(str(choice) for choice in choices if choice is not None)
+            raise UserError(f"unknown {name} {value!r}; choose from {listed}")
+
+    return check
+
+
+def a(*kinds: type, low: float = -math.inf, high: float = math.inf) -> Check:
+    """A value of one of these types (True and False are no numbers), numbers from ``low`` to ``high``."""
+
+    def check(name: str, value: Any) -> None:
+        fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
+        if not fits or (isinstance(value, int | float) and not low <= value <= high):
+            words = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
+            limits = "" if low == -math.inf else f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
+            raise UserError(f"{name} must be {words}{limits}, not {value!r}")
+
+    return check
+
+
+_NONE = type(None)
+_WORDS = {
+    bool: "True or False", int: "a whole number", float: "a number", str: "a string", os.PathLike: "a path",
+    _NONE: "None", Mapping: "a dict", Method: "a method",
+}  # fmt: skip
+_flag, _optional_flag, _text = a(bool), a(bool, _NONE), a(str, _NONE)
+
+
+def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
+    """A field of :class:`ModelSettings`.
+
+    Args:
+        default: its default.
+        check: raises a UserError for a value that cannot be meant.
+        help: what it means.
+        result: whether it can change a result; if not, it plays no part in the identity of a run.
+    """
+    return field(default=default, metadata={"check": check, "help": help, "result": result})
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """The options of a model. ``ModelSettings.help(name)`` says what each one means.
+
+    Raises:
+        UserError: a value that cannot be meant; names the option and what it may be.
+    """
+
+    # fmt: off
+    clip_type: str | None = option(None, one_of(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
+    vit_type: str | None = option(None, one_of(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
+    model_name: str | None = option(None, _text, "overrides both: a model that open_clip.create_model knows, hf-hub:, local-dir:, or miniature")
+    pretrained: str | None = option(None, a(str, os.PathLike, _NONE), "an OpenCLIP tag, a local file, or random for random weights (default: the model's own weights)")
+    quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the weights' tag")
+    model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
+    ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN (True), or keep both (False)")
+    method: Any = option(None, a(str, Mapping, Method, _NONE), "overrides both: a row's name (SCLIP + ClearCLIP), or a dict with type and options")
+    attention: str | None = option(None, _text, "overrides the method's attention: qk, qq, kk, vv, qq+kk or identity (ablations)")
+    residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept (ablations)")
+    ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept (ablations)")
+    alpha: float | None = option(None, a(int, float, _NONE), "overrides the factor of X_attn (paper, section 3.3)")
+    slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
+    slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
+    logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
+    prob_thd: float = option(0.0, a(int, float, low=0, high=1), "pixels whose largest probability is below it get label 0 (background)")
+    normalization: str = option("openai", one_of("openai", "pretrained"), "mean and std of the images: OpenAI's, as in the published tables, or the weights' own")
+    precision: str = option("auto", one_of(*PRECISIONS), "fp32, fp16 or bf16; auto is fp16 on CUDA, as published, and fp32 elsewhere")
+    short_side: int | None = option(448, a(int, _NONE, low=1), "images given to segment() are resized to this short side; None keeps their size", result=False)
+    long_side: int = option(2048, a(int, low=1), "and to a long side of at most this", result=False)
+    device: Any = option(None, a(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
+    window_batch: int | None = option(None, a(int, _NONE, low=1), "windows per batch (default: what fits the device)", result=False)
+    cached: bool = option(True, _flag, "keep text features on disk", result=False)
+    # fmt: on
+
+    def __post_init__(self):
+        for one in fields(self):
+            one.metadata["check"](one.name, getattr(self, one.name))
+        if self.slide_crop and not self.slide_stride:
+            raise UserError("slide_stride must be at least 1 pixel; slide_crop=0 takes the whole image at once")
+        if self.slide_crop and self.slide_stride > self.slide_crop:
+            raise UserError(
+                f"slide_stride {self.slide_stride} is larger than slide_crop {self.slide_crop} and would leave gaps "
+                "between windows"
+            )
+        if self.model_type not in METHODS:
+            raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
+        self.chosen_method  # noqa: B018 (an impossible combination is told here)
+
+    @classmethod
+    def from_options(cls, options: Mapping[str, Any]) -> ModelSettings:
+        """Settings from a dict, such as a config's ``model``. The miniature has windows and sizes of its own.
+
+        Raises:
+            UserError: an unknown option (says which one may have been meant), or a value that cannot be meant.
+        """
+        known = [one.name for one in fields(cls)]
+        for name in options:
+            if name not in known:
+                near = difflib.get_close_matches(str(name), known, 1)
+                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+                raise UserError(f"a model has no option {name!r}; {meant}")
+        if options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature":
+            options = {"slide_crop": 64, "slide_stride": 32, "short_side": None, **options}
+        return cls(**options)
+
+    @staticmethod
+    def help(name: str) -> str:
+        """What an option means, in a line."""
+        return next(one.metadata["help"] for one in fields(ModelSettings) if one.name == name)
+
+    @cached_property
+    def chosen_method(self) -> Method:
+        """How the last blocks are computed."""
+        method = build_method(self.method) if self.method is not None else METHODS[self.model_type]()
+        switches = {name: getattr(self, name) for name in ("attention", "residual", "ffn", "alpha")}
+        switches = {name: value for name, value in switches.items() if value is not None}
+        if self.method is None:
+            method = method.keeping(not self.ignore_residual)
+        for name in switches:
+            if not hasattr(method, name):
+                raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
+        return replace(method, **switches) if switches else method
+
+    def identity(self) -> dict[str, Any]:
+        """What can change a result, as plain data: two runs with the same identity compute the same."""
+        naming = ("model_type", "ignore_residual", "method", "attention", "residual", "ffn", "alpha")
+        options = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["result"]}
+        options = {name: value for name, value in options.items() if name not in naming}
+        options["pretrained"] = DEFAULT if self.pretrained is None else str(self.pretrained)
+        if self.model_name == "miniature":
+            options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"
+        elif self.model_name is None:
+            options["clip_type"] = self.clip_type or "CLIP"
+            options["vit_type"] = self.vit_type or ("ViT-Ti/8" if self.clip_type == "Miniature" else "ViT-B/16")
+        for name in ("logit_scale", "prob_thd"):
+            options[name] = float(options[name])
+        return {**options, "method": self.chosen_method.settings}

@@ -1,0 +1,1 @@
+"""The paper's tables: their rows, the published numbers, and which measured run belongs in which cell."""

@@ -51,14 +51,12 @@ def test_the_page_from_folders_to_a_row(tmp_path, monkeypatch, capsys, quick_nam
     Path("config/cfg_camvid.py").write_text(CONFIG)
     assert len(CONFIG.strip().splitlines()) <= 20
     rng = np.random.default_rng(0)
-    truths = {}
-    for folder in ("test", "testannot"):
-        (tmp_path / "data/CamVid" / folder).mkdir(parents=True)
-    for number in range(3):
-        name = f"Seq05VD_f{number:05d}.png"
-        truths[name] = blocks(rng, (72, 96), range(12))
-        Image.fromarray(truths[name]).save(Path("data/CamVid/testannot", name))
-        Image.fromarray(random_image(rng, 72, 96)).save(Path("data/CamVid/test", name))
+    truths = {name: blocks(rng, (72, 96), range(12)) for name in ("f0.png", "f1.png", "night/f0.png")}
+    for name, truth in truths.items():
+        for folder, array in (("testannot", truth), ("test", random_image(rng, 72, 96))):
+            path = Path("data/CamVid", folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
 
     def run(line):
         script, *arguments = line.split()[1:]
@@ -70,10 +68,10 @@ def test_the_page_from_folders_to_a_row(tmp_path, monkeypatch, capsys, quick_nam
 
     check, evaluate = re.search(r"```shell\n(.*?)```", PAGE, re.DOTALL).group(1).strip().splitlines()
     assert "1 of 1 complete" in run(check)
-    run(
-        f"{evaluate} --device cpu --cfg-options model.model_name={quick_name} model.slide_crop=64 model.slide_stride=32"
-    )
+    options = f"model.model_name={quick_name} model.slide_crop=64 model.slide_stride=32"
+    run(f"{evaluate} --show-dir shown --device cpu --cfg-options {options}")
 
+    assert sorted(path.name for path in Path("shown").iterdir()) == ["f0.png", "f1.png", "night-f0.png"]
     cfg = Config.fromfile("config/cfg_camvid.py")
     model = ClearCLIP.from_pretrained(quick_name, device="cpu", slide_crop=64, slide_stride=32)
     found = {name: model.segment(f"data/CamVid/test/{name}", cfg.words).labels for name in truths}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,10 @@ class CheckedDataset(Dataset):
 
     def __len__(self) -> int:
         return len(self.todo)
+
+    def image_name(self, path: str) -> str:
+        """An image's name in one word: its folders below the dataset's and its own, without suffix."""
+        return "-".join(Path(os.path.relpath(path, self.dataset.data_prefix["img_path"])).with_suffix("").parts)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         info = self.dataset.get_data_info(self.todo[position])

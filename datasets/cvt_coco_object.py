@@ -40,8 +40,6 @@ def main() -> int:
         stuff = report.raw_ids.intersection(range(91, LAST_ID + 1))
         print(f"{report.split}: {report.masks:,} masks in {arguments.out} ({report.written:,} written, rest unchanged)")
         print(f"  ids seen: {len(things)} of {len(THING_IDS)} things (labels 1..80); {len(stuff)} stuff ids (label 0)")
-        for note in report.notes:
-            print(f"  note: {note}")
         for fault in report.faults:
             print(f"  does not fit: {fault}")
     return int(any(report.faults for report in reports))

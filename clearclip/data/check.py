@@ -70,7 +70,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Nothing is missing and nothing is wrong."""
-        return not self.problems and not self.remarks
+        return not self.problems and self.expected in (None, self.listed)
 
 
 def quick_check(cfg: Any) -> list[str]:
@@ -105,15 +105,15 @@ def check_dataset(
         UserError: the config itself is wrong.
     """
     settings = cfg["test_dataloader"]["dataset"]
-    kind = _dataset_class(settings)
-    maker = _MAKERS.get(kind.__name__)
-    remedy = f"make the masks with {maker} (see datasets/README.md)" if maker else PREPARE
+    kind = settings.get("type")
+    kind = kind.__name__ if inspect.isclass(kind) else str(kind)
+    remedy = f"make the masks with {_MAKERS[kind]} (see datasets/README.md)" if kind in _MAKERS else PREPARE
     root = Path(settings.get("data_root") or "")
     list_file = Path(root, settings["ann_file"]) if settings.get("ann_file") else None
-    report = Report(cfg.get("dataset_name") or kind.__name__, root, list_file, cfg.get("expected_images"))
+    report = Report(cfg.get("dataset_name") or kind, root, list_file, cfg.get("expected_images"))
     _check_folders(report, settings)
     if not report.problems:
-        dataset = _build(kind, settings)
+        dataset = _build(settings)
         _check_classes(report, cfg, dataset)
         pairs = _check_files(report, dataset, remedy)
         if not full:
@@ -121,20 +121,6 @@ def check_dataset(
             pairs = [pairs[position] for position in spread]
         _check_contents(report, pairs, valid_ids(dataset), decode_images, threads, remedy)
     return report
-
-
-def _dataset_class(settings: Any) -> type:
-    # Imported late: nothing else here needs MMSegmentation.
-    from mmseg.datasets import BaseSegDataset
-    from mmseg.registry import DATASETS
-
-    name = settings.get("type")
-    kind = name if inspect.isclass(name) else DATASETS.get(str(name))
-    if kind is None or not issubclass(kind, BaseSegDataset):
-        raise UserError(
-            f"dataset type {name!r} is none of MMSegmentation's or this project's; correct test_dataloader.dataset.type"
-        )
-    return kind
 
 
 def _check_folders(report: Report, settings: Any) -> None:
@@ -153,8 +139,18 @@ def _check_folders(report: Report, settings: Any) -> None:
             report.problems.append(f"folder {folder} does not exist; {PREPARE}")
 
 
-def _build(kind: type, settings: Any) -> Any:
+def _build(settings: Any) -> Any:
     """The dataset itself, its files not listed yet."""
+    # Imported late: nothing else here needs MMSegmentation.
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.registry import DATASETS
+
+    name = settings.get("type")
+    kind = name if inspect.isclass(name) else DATASETS.get(str(name))
+    if kind is None or not issubclass(kind, BaseSegDataset):
+        raise UserError(
+            f"dataset type {name!r} is no BaseSegDataset that is known; correct test_dataloader.dataset.type"
+        )
     options = {**settings, "pipeline": [], "lazy_init": True, "serialize_data": False, "test_mode": True}
     options.pop("type")
     try:

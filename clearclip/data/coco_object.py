@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 from collections.abc import Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,8 +27,6 @@ LAST_ID = 181
 UNLABELLED = 255
 #: No raw mask has these: the gaps, and the removed category 91 between things and stuff.
 UNUSED_IDS = frozenset({*GAPS, 90})
-#: COCO 2017.
-SPLIT_SIZES = {"val": 5000, "train": 118287}
 MASK_SUFFIX = "_instanceTrainIds.png"
 #: Pairs that are read before anything is written.
 SAMPLE = 64
@@ -54,16 +52,14 @@ class SplitReport:
         masks: masks in the output, all of them whole.
         written: of these, written by this run; the others existed already, with the same content.
         raw_ids: ids seen in the raw masks.
-        faults: what makes the result unfit for evaluation.
-        notes: what is unusual but does no harm.
+        faults: files that do not belong together.
     """
 
     split: str
     masks: int
     written: int
     raw_ids: set[int]
-    faults: list[str] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    faults: list[str]
 
 
 def convert_mask(raw: np.ndarray) -> np.ndarray:
@@ -130,10 +126,11 @@ def _find_pairs(coco_stuff: Path, out: Path, split: str) -> list[Pair]:
 
 def _check_sample(pairs: list[Pair]) -> None:
     seen = {int(value) for pair in pairs[:: max(1, len(pairs) // SAMPLE)] for value in np.unique(_read_raw(pair))}
+    unused = sorted(seen & UNUSED_IDS)
     # labelTrainIds run through 0..170 without a gap.
-    if seen & UNUSED_IDS and not any(170 < raw <= LAST_ID for raw in seen):
+    if unused and not any(170 < raw <= LAST_ID for raw in seen):
         raise UserError(
-            f"the masks in {pairs[0].raw.parent} look like labelTrainIds (they use ids {_join(seen & UNUSED_IDS)}, "
+            f"the masks in {pairs[0].raw.parent} look like labelTrainIds (they use ids {unused[:5]}, "
             f"which raw masks never have); give the raw ones of {_SOURCE}"
         )
 
@@ -166,7 +163,7 @@ def _read_raw(pair: Pair) -> np.ndarray:
     wrong = np.unique(raw[(raw > LAST_ID) & (raw < UNLABELLED)]).tolist()
     if wrong:
         raise UserError(
-            f"mask {path} has id(s) {_join(wrong)}, raw COCO-Stuff masks have 0..{LAST_ID} and {UNLABELLED} only; "
+            f"mask {path} has id(s) {', '.join(map(str, wrong[:5]))}, raw COCO-Stuff masks have 0..{LAST_ID} and {UNLABELLED} only; "
             f"give the ones of {_SOURCE}"
         )
     return raw
@@ -186,8 +183,7 @@ def _convert_split(pairs: list[Pair], split: str, threads: int, copy: bool) -> S
             ) from error
 
     done = thread_map(convert_pair, pairs, max_workers=threads, desc=split, unit="file", disable=None)
-    report = SplitReport(split, len(done), sum(written for _, written in done), set().union(*(ids for ids, _ in done)))
-    first = pairs[0]
+    first, faults = pairs[0], []
     for what, folder, pattern, expected in (
         ("image(s) without raw mask", first.image.parent, "*.jpg", {pair.image for pair in pairs}),
         ("image(s) of another source", first.out_image.parent, "*.jpg", {pair.out_image for pair in pairs}),
@@ -195,13 +191,9 @@ def _convert_split(pairs: list[Pair], split: str, threads: int, copy: bool) -> S
     ):
         others = set(folder.glob(pattern)) - expected
         if others:
-            report.faults.append(f"{folder} has {len(others)} {what}, such as {min(others).name}")
-    if UNUSED_IDS & report.raw_ids:
-        unused = _join(UNUSED_IDS & report.raw_ids)
-        report.notes.append(f"id(s) {unused} are not used in COCO-Stuff; they became background")
-    if report.masks != SPLIT_SIZES[split]:
-        report.notes.append(f"{report.masks:,} of the {SPLIT_SIZES[split]:,} masks of COCO's {split}2017")
-    return report
+            faults.append(f"{folder} has {len(others)} {what}, such as {min(others).name}")
+    raw_ids = set().union(*(ids for ids, _ in done))
+    return SplitReport(split, len(done), sum(written for _, written in done), raw_ids, faults)
 
 
 def _write(path: Path, labels: np.ndarray) -> bool:
@@ -228,8 +220,3 @@ def _place(source: Path, target: Path, copy: bool) -> None:
     else:
         target.parent.mkdir(parents=True, exist_ok=True)
         target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
-
-
-def _join(values: Iterable[int], most: int = 5) -> str:
-    listed = sorted(values)
-    return ", ".join(map(str, listed[:most])) + (", …" if len(listed) > most else "")

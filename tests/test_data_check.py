@@ -72,7 +72,7 @@ FAULTS = {
     "no_folder": ("ade20k", "folder {images} does not exist;", lambda c, m: shutil.rmtree(m["images"][0].parent)),
     "no_images": ("city_scapes", "has no image (*_leftImg8bit.png);", lambda c, m: [p.unlink() for p in m["images"]]),
     "image": ("voc21", "image {image1} is missing;", lambda c, m: m["images"][1].unlink()),
-    "masks": ("coco_object", "mask {mask1} is missing (2 of 3 are missing); make the masks with datasets/cvt_coco_object",
+    "masks": ("coco_object", "mask {mask1} is missing (2 of 3 are missing); make the masks with datasets/cvt_coco",
               lambda c, m: [path.unlink() for path in m["masks"][1:]]),
     "dead_link": ("coco_object", "image {image1} is a link to a file that", lambda c, m: _relink(m["images"][1])),
     "size": ("ade20k", "mask {mask0} is {width}x{taller}, its image {width}x{height};",

@@ -162,8 +162,9 @@ def _read_raw(pair: Pair) -> np.ndarray:
         )
     wrong = np.unique(raw[(raw > LAST_ID) & (raw < UNLABELLED)]).tolist()
     if wrong:
+        some = ", ".join(map(str, wrong[:5]))
         raise UserError(
-            f"mask {path} has id(s) {', '.join(map(str, wrong[:5]))}, raw COCO-Stuff masks have 0..{LAST_ID} and {UNLABELLED} only; "
+            f"mask {path} has id(s) {some}, raw COCO-Stuff masks have 0..{LAST_ID} and {UNLABELLED} only; "
             f"give the ones of {_SOURCE}"
         )
     return raw

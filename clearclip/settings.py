@@ -9,6 +9,7 @@ from __future__ import annotations
 import difflib
 import math
 import os
+import warnings
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
@@ -52,6 +53,10 @@ _WORDS = {
 _flag, _optional_flag, _text = a(bool), a(bool, _NONE), a(str, _NONE)
 
 
+#: The sizes that each kind of weights has; "ViT-L/14" is the tables' name of BLIP's ViT-L/16.
+_SIZES = {"Miniature": ("ViT-Ti/8",), "DINO": ("ViT-B/16",), "BLIP": ("ViT-B/16", "ViT-L/16", "ViT-L/14")}
+
+
 def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
     """A field of :class:`ModelSettings`.
 
@@ -75,26 +80,31 @@ class ModelSettings:
     # fmt: off
     clip_type: str | None = option(None, one_of(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
     vit_type: str | None = option(None, one_of(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
-    model_name: str | None = option(None, _text, "overrides both: a model that open_clip.create_model knows, hf-hub:, local-dir:, or miniature")
-    pretrained: str | None = option(None, a(str, os.PathLike, _NONE), "an OpenCLIP tag, a local file, or random for random weights (default: the model's own weights)")
-    quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the weights' tag")
+    model_name: str | None = option(None, _text,
+        "overrides both: a name that open_clip.create_model takes, or miniature")
+    pretrained: str | None = option(None, a(str, os.PathLike, _NONE),
+        "an OpenCLIP tag, a local file, or random (default: the model's own weights)")
+    quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
     model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
-    ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN (True), or keep both (False)")
-    method: Any = option(None, a(str, Mapping, Method, _NONE), "overrides both: a row's name (SCLIP + ClearCLIP), or a dict with type and options")
-    attention: str | None = option(None, _text, "overrides the method's attention: qk, qq, kk, vv, qq+kk or identity (ablations)")
-    residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept (ablations)")
-    ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept (ablations)")
+    ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
+    method: Any = option(None, a(str, Mapping, Method, _NONE), "overrides both: SCLIP + ClearCLIP, or a dict with type")
+    attention: str | None = option(None, _text, "overrides the attention: qk, qq, kk, vv, qq+kk, identity")
+    residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
+    ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept")
     alpha: float | None = option(None, a(int, float, _NONE), "overrides the factor of X_attn (paper, section 3.3)")
     slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
-    prob_thd: float = option(0.0, a(int, float, low=0, high=1), "pixels whose largest probability is below it get label 0 (background)")
-    normalization: str = option("openai", one_of("openai", "pretrained"), "mean and std of the images: OpenAI's, as in the published tables, or the weights' own")
-    precision: str = option("auto", one_of(*PRECISIONS), "fp32, fp16 or bf16; auto is fp16 on CUDA, as published, and fp32 elsewhere")
-    short_side: int | None = option(448, a(int, _NONE, low=1), "images given to segment() are resized to this short side; None keeps their size", result=False)
+    prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
+    normalization: str = option("openai", one_of("openai", "pretrained"),
+        "mean and std: OpenAI's, as published, or the weights' own")
+    precision: str = option("auto", one_of(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
+    short_side: int | None = option(448, a(int, _NONE, low=1),
+        "segment() resizes images to it; None keeps their size", result=False)
     long_side: int = option(2048, a(int, low=1), "and to a long side of at most this", result=False)
     device: Any = option(None, a(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
-    window_batch: int | None = option(None, a(int, _NONE, low=1), "windows per batch (default: what fits the device)", result=False)
+    window_batch: int | None = option(None, a(int, _NONE, low=1),
+        "windows per batch (default: what fits)", result=False)
     cached: bool = option(True, _flag, "keep text features on disk", result=False)
     # fmt: on
 
@@ -108,9 +118,20 @@ class ModelSettings:
                 f"slide_stride {self.slide_stride} is larger than slide_crop {self.slide_crop} and would leave gaps "
                 "between windows"
             )
+        sizes = _SIZES.get(self.clip_type, ("ViT-B/16", "ViT-L/14"))
+        if self.model_name is None and self.vit_type is not None and self.vit_type not in sizes:
+            whose = self.clip_type or "CLIP"
+            raise UserError(f"{whose} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
         if self.model_type not in METHODS:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
         self.chosen_method  # noqa: B018 (an impossible combination is told here)
+        named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
+        if named and self.ignore_residual and self.model_type in ("CLIP", "vanilla"):
+            warnings.warn(
+                f"model_type={self.model_type!r} with ignore_residual=True is no row of the paper's table (q-k "
+                "attention without residual and FFN); use model_type='ClearCLIP', or ignore_residual=False for CLIP",
+                stacklevel=3,
+            )
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> ModelSettings:

@@ -13,16 +13,17 @@ model = dict(
     slide_stride=32,
 )
 
+test_pipeline = [
+    dict(type="LoadImageFromFile"),
+    dict(type="LoadAnnotations"),
+    dict(type="PackSegInputs"),
+]
 test_dataloader = dict(
     batch_size=8,
     dataset=dict(
         type="MiniatureDataset",
         data_root="{{fileDirname}}/../clearclip/miniature/benchmark",
         data_prefix=dict(img_path="images/val", seg_map_path="annotations/val"),
-        pipeline=[
-            dict(type="LoadImageFromFile"),
-            dict(type="LoadAnnotations"),
-            dict(type="PackSegInputs"),
-        ],
+        pipeline=test_pipeline,
     ),
 )

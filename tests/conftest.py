@@ -9,6 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
+import clearclip.mmseg  # noqa: F401  (mmcv-lite lets mmseg be imported through it only)
+
 TINY = {
     "embed_dim": 32,
     "quick_gelu": True,

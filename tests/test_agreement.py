@@ -12,8 +12,9 @@ import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
+import clearclip.mmseg  # noqa: F401  (registers the segmentor)
 from clearclip import ClearCLIP
-from clearclip.last_block import ATTENTIONS
+from clearclip.methods import ATTENTIONS
 
 CLASSES = ["sky, heaven", "tree", "a horse,pony , foal", "grass"]
 WORDS = ["sky", "heaven", "tree", "a horse", "pony", "foal", "grass"]
@@ -64,7 +65,7 @@ def test_last_block(tiny_name, tower, attention, residual, ffn, alpha):
     )
     image = image_of(48, 72)
     with torch.inference_mode():
-        got = model.image_encoder(image[None])[0].numpy()
+        got = model.image_encoder(image[None], [model.method])[0][0].numpy()
     wanted = tower.features(image.double().numpy(), attention, residual, ffn, alpha)
     np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -75,7 +76,7 @@ def test_gem(tiny_name, tower, residual, size):
     model = ClearCLIP.from_pretrained(tiny_name, model_type="GEM", ignore_residual=not residual, device="cpu")
     image = image_of(*size)
     with torch.inference_mode():
-        got = model.image_encoder(image[None])[0].numpy()
+        got = model.image_encoder(image[None], [model.method])[0][0].numpy()
     wanted = tower.gem_features(image.double().numpy(), residual)
     np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
 
@@ -87,7 +88,7 @@ def test_vanilla_is_the_tower_itself(tiny_name):
     image = image_of(64, 64)[None]
     with torch.inference_mode():
         own = visual.ln_post(visual.transformer(visual._embeds(image)))[:, 1:] @ visual.proj
-        got = model.image_encoder(image).flatten(1, 2)
+        got = model.image_encoder(image, [model.method])[0].flatten(1, 2)
     torch.testing.assert_close(got, own, atol=1e-5, rtol=1e-5)
 
 

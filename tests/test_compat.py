@@ -11,8 +11,7 @@ import mmcv
 import pytest
 from mmengine.utils.dl_utils import mmcv_full_available
 
-import clearclip  # noqa: F401  (imports mmseg)
-from clearclip.compat import stand_in_for_mmcv_ext
+from clearclip.mmseg.compat import stand_in_for_mmcv_ext
 
 
 def test_afterwards_nothing_is_left():

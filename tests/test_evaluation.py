@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import signal
 import subprocess
@@ -19,13 +18,17 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
 from clearclip.errors import UserError
-from clearclip.evaluation.command import main
-from clearclip.evaluation.configs import load_config
-from clearclip.evaluation.metric import ConfusionMetric, Scores, confusion_counts
+from clearclip.mmseg import ClearCLIPSegmentation, ConfusionMetric
+from clearclip.mmseg.command import main as evaluate
+from clearclip.mmseg.config import load_config
 from clearclip.reports.results import read_rows
-from clearclip.segmentor import ClearCLIPSegmentation
+from clearclip.scores import Scores, confusion_counts
 
 ROOT = Path(__file__).resolve().parents[1]
+
+
+def main(arguments: list[str]) -> int:
+    return evaluate(ROOT, arguments)
 
 
 def config(name: str) -> str:
@@ -151,7 +154,7 @@ def test_scores_are_mmsegmentations():
             for t, p in samples
         ],
     )
-    total = sum(confusion_counts(truth, prediction, 5) for truth, prediction in samples)
+    total = sum(confusion_counts(torch.tensor(t), torch.tensor(p), 5) for t, p in samples).numpy().reshape(5, 5)
     wanted = theirs.compute_metrics(theirs.results)
     for name, value in Scores(total).summary.items():
         assert value == pytest.approx(wanted[name], abs=0.006)
@@ -181,18 +184,19 @@ def run(arguments: list[str], gpus: int | None = None, **environment: str) -> su
 
 
 def test_processes_give_the_identical_confusion_matrix(tmp_path, quick_name):
-    """1, 2 and 3 processes, 7 images, which none but 1 divides."""
+    """1, 2 and 3 processes, three methods in one pass, 7 images, which none but 1 divides."""
     rows = []
     for gpus in (None, 2, 3):
         results = tmp_path / f"{gpus}.xlsx"
         arguments = [config("miniature"), "--limit", "7", "--work-dir", str(tmp_path / f"work{gpus}")]
+        arguments += ["--methods", "CLIP", "SCLIP + ClearCLIP", "ClearCLIP"]
         done = run([*arguments, "--results", str(results), "--workers", "0", *quick(quick_name)], gpus)
         assert done.returncode == 0, done.stderr
-        (row,) = read_rows(results)
-        rows.append(row)
-        assert row["images"] == 7
-    assert rows[0]["per_class"] == rows[1]["per_class"] == rows[2]["per_class"]
-    assert rows[0]["mIoU"] == rows[1]["mIoU"] == rows[2]["mIoU"]
+        found = read_rows(results)
+        rows.append([(row["method"], row["images"], row["mIoU"], row["per_class"]) for row in found])
+        assert {row["images"] for row in found} == {7}
+    assert len(rows[0]) == 3
+    assert rows[0] == rows[1] == rows[2]
 
 
 def journal_lines(work: Path) -> int:
@@ -222,7 +226,7 @@ def test_killed_and_resumed(tmp_path, quick_name):
     kills = int(os.environ.get("CLEARCLIP_KILLS", "2"))
     rng = np.random.default_rng(0)
     work, images = tmp_path / "work", 24
-    common = ["--limit", str(images), "--batch-size", "1", "--workers", "0"]
+    common = ["--limit", str(images), "--batch-size", "1", "--workers", "0", "--methods", "CLIP", "ClearCLIP"]
     whole = run(
         [
             config("miniature"),
@@ -248,13 +252,13 @@ def test_killed_and_resumed(tmp_path, quick_name):
     assert not (tmp_path / "killed.xlsx").exists()
     resumed = run([*arguments, "--resume", *quick(quick_name)], gpus=2)
     assert resumed.returncode == 0, resumed.stderr
-    (row,), (wanted,) = read_rows(tmp_path / "killed.xlsx"), read_rows(tmp_path / "whole.xlsx")
-    assert row["per_class"] == wanted["per_class"]
-    assert row["images"] == images
+    rows, wanted = read_rows(tmp_path / "killed.xlsx"), read_rows(tmp_path / "whole.xlsx")
+    assert [row["per_class"] for row in rows] == [row["per_class"] for row in wanted]
+    assert [row["images"] for row in rows] == [images, images]
 
-    other = run([*arguments, "--resume", *quick(quick_name), "model.alpha=0.5"])
+    other = run([*arguments, "--resume", *quick(quick_name), "model.logit_scale=40"])
     assert other.returncode == 2
-    assert "alpha" in other.stderr
+    assert "logit_scale was 50.0, is 40.0" in other.stderr
 
 
 def test_a_dead_process_ends_the_run(tmp_path, quick_name):
@@ -336,8 +340,7 @@ def test_settings_tell_results_apart(tmp_path, quick_name):
     assert main([*arguments, "--results", str(tmp_path / "r.xlsx"), *quick(quick_name), *options]) == 0
     (row,) = read_rows(tmp_path / "r.xlsx")
     settings = row["settings"]
-    assert (settings["attention"], settings["alpha"], settings["residual"], settings["ffn"]) == ("kk", 0.5, True, False)
+    assert settings["method"] == dict(type="LastBlock", attention="kk", residual=True, ffn=False, alpha=0.5)
     assert (settings["prob_thd"], settings["slide_crop"], settings["precision"]) == (0.1, 64, "fp32")
     assert settings["limit"] == 2
-    assert row["ClearCLIP"] == "no"
-    assert json.loads((tmp_path / "w" / "journal" / "settings.json").read_text()) == settings
+    assert row["method"] == "kk, residual, no FFN, alpha 0.5"

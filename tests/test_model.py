@@ -5,15 +5,19 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from mmengine.config import Config
-from mmseg.registry import MODELS
 from PIL import Image
 
-from clearclip import ClearCLIP, ClearCLIPSegmentation, UserError, image_encoder
+from clearclip import ClearCLIP, UserError
 from clearclip.devices import choose_precision, possible_precisions
-from clearclip.last_block import ATTENTIONS
+from clearclip.encoders import open_clip as encoder_module
+from clearclip.methods import ATTENTIONS
 
 WORDS = ["sky", "tree", "horse"]
+
+
+def features(model: ClearCLIP, images: torch.Tensor) -> torch.Tensor:
+    """Dense features by the model's own method."""
+    return model.image_encoder(images, [model.method])[0]
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
@@ -30,7 +34,7 @@ def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
         tiny_name, attention=attention, residual=True, ffn=ffn, device="cpu", slide_crop=64, slide_stride=32
     )
     image = torch.randn(1, 3, 64, 64)
-    wanted = model.image_encoder(image)
+    wanted = features(model, image)
     block = model.image_encoder.blocks[-1]
     width = block.attn.in_proj_weight.shape[1]
     needed = set("v") | (set(attention) & set("qkv") if attention != "identity" else set())
@@ -42,21 +46,21 @@ def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
         if not ffn:
             for parameter in (*block.mlp.parameters(), *block.ln_2.parameters()):
                 parameter.fill_(float("nan"))
-    torch.testing.assert_close(model.image_encoder(image), wanted, rtol=0, atol=0)
+    torch.testing.assert_close(features(model, image), wanted, rtol=0, atol=0)
 
 
 def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
     calls = []
-    original = image_encoder.resize_positions
-    monkeypatch.setattr(image_encoder, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
+    original = encoder_module.resize_positions
+    monkeypatch.setattr(encoder_module, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
     for size in ((48, 72), (48, 72), (64, 64), (48, 72)):
-        model.image_encoder(torch.zeros(1, 3, *size))
+        features(model, torch.zeros(1, 3, *size))
     assert calls == [(6, 9), (8, 8)]
-    before = model.image_encoder(torch.zeros(1, 3, 48, 72))
+    before = features(model, torch.zeros(1, 3, 48, 72))
     with torch.no_grad():
         model.image_encoder.visual.positional_embedding.mul_(2)
-    assert not torch.allclose(model.image_encoder(torch.zeros(1, 3, 48, 72)), before)
+    assert not torch.allclose(features(model, torch.zeros(1, 3, 48, 72)), before)
 
 
 def test_a_list_equals_its_images(tiny_name):
@@ -76,7 +80,7 @@ def test_images_are_resized_as_in_the_protocol(tiny_name):
     from clearclip.images import resize_to_protocol
 
     def size(height, width):
-        return resize_to_protocol(photo(height, width), model.short_side, model.long_side).shape[:2]
+        return resize_to_protocol(photo(height, width), model.settings.short_side, model.settings.long_side).shape[:2]
 
     assert size(128, 200) == (64, 100)
     assert size(200, 128) == (100, 64)
@@ -90,11 +94,11 @@ def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
     ((wanted, _),) = model.similarities([image], text)
     forward, sizes = model.image_encoder.forward, []
 
-    def scarce(windows):
+    def scarce(windows, methods):
         sizes.append(len(windows))
         if len(windows) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(windows)
+        return forward(windows, methods)
 
     monkeypatch.setattr(model.image_encoder, "forward", scarce)
     with pytest.warns(UserWarning, match="window_batch is now"):
@@ -102,15 +106,9 @@ def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
     torch.testing.assert_close(got, wanted)
     assert sizes[0] == 8
     assert max(sizes[2:]) <= 4
-    monkeypatch.setattr(model.image_encoder, "forward", lambda windows: (_ for _ in ()).throw(torch.OutOfMemoryError()))
+    monkeypatch.setattr(model.image_encoder, "forward", lambda *_: (_ for _ in ()).throw(torch.OutOfMemoryError()))
     with pytest.raises(UserError, match="single window"), pytest.warns(UserWarning):
         model.similarities([image], text)
-
-
-@pytest.mark.parametrize("value", [0, -1, 2.5, "many"])
-def test_window_batch_below_one(tiny_name, value):
-    with pytest.raises(UserError, match="window_batch"):
-        ClearCLIP.from_pretrained(tiny_name, device="cpu", window_batch=value)
 
 
 def test_precision():
@@ -151,60 +149,3 @@ def test_thresholds(tiny_name):
     wanted = np.where(result.probabilities.max(axis=0) < middle, 0, result.labels)
     assert (thresholded.labels == wanted).mean() > 0.999
     assert 0.3 < (result.probabilities.max(axis=0) < middle).mean() < 0.7
-
-
-def test_segmentor_with_mmsegmentations_own_tools(tiny_name, tmp_path):
-    """inference_model and test_step, on images of different sizes, BGR bytes in."""
-    from mmseg.apis import inference_model
-
-    config = dict(
-        type="ClearCLIPSegmentation",
-        model_name=tiny_name,
-        class_names=WORDS,
-        device="cpu",
-        slide_crop=64,
-        slide_stride=32,
-        keep_logits=True,
-    )
-    segmentor = MODELS.build(config)
-    pipeline = [dict(type="LoadImageFromFile"), dict(type="PackSegInputs", _scope_="mmseg")]
-    segmentor.cfg = Config(
-        dict(model=config, test_pipeline=pipeline, test_dataloader=dict(dataset=dict(pipeline=pipeline)))
-    )
-    image = photo(70, 90)
-    Image.fromarray(image).save(tmp_path / "photo.png")
-    result = inference_model(segmentor.eval(), str(tmp_path / "photo.png"))
-    wanted = ClearCLIP.from_pretrained(
-        tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=None
-    ).segment(image, WORDS)
-    np.testing.assert_allclose(result.seg_logits.data.numpy(), wanted.probabilities, atol=1e-5)
-    assert result.pred_sem_seg.data.shape == (1, 70, 90)
-
-
-def test_segmentor_needs_classes(tiny_name):
-    with pytest.raises(UserError, match="name_path"):
-        ClearCLIPSegmentation(model_name=tiny_name, device="cpu")
-    with pytest.raises(UserError, match="not both"):
-        ClearCLIPSegmentation(model_name=tiny_name, device="cpu", name_path="x", class_names=["a"])
-
-
-def test_mmsegmentations_runner_metric_and_visualiser(quick_name, tmp_path):
-    """MMSegmentation's own loop, IoUMetric and visualisation hook on a config of this project."""
-    from pathlib import Path
-
-    from mmengine.runner import Runner
-
-    cfg = Config.fromfile(Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py")
-    cfg.merge_from_dict({"model.model_name": quick_name, "model.clip_type": None, "model.vit_type": None})
-    cfg.model.update(device="cpu", keep_logits=True)
-    cfg.test_dataloader.update(num_workers=0)
-    cfg.test_dataloader.dataset.indices = 3
-    cfg.test_evaluator = dict(type="IoUMetric", iou_metrics=["mIoU"])
-    cfg.test_cfg = dict(type="TestLoop")
-    cfg.default_hooks.visualization = dict(type="SegVisualizationHook", draw=True, interval=1)
-    backend = dict(type="LocalVisBackend", save_dir=str(tmp_path / "shown"))
-    cfg.visualizer = dict(type="SegLocalVisualizer", name="test_model", vis_backends=[backend])
-    cfg.work_dir = str(tmp_path)
-    metrics = Runner.from_cfg(cfg).test()
-    assert set(metrics) == {"aAcc", "mIoU", "mAcc"}
-    assert len(list((tmp_path / "shown").rglob("*.png"))) == 3

@@ -10,18 +10,15 @@ import numpy as np
 import openpyxl
 import pytest
 
-from clearclip.evaluation.metric import Scores
-from clearclip.evaluation.run import Evaluation
-from clearclip.reports.results import read_rows, rebuild, record, rows_path
-from clearclip.reports.tables import (
-    WITHOUT_BACKGROUND,
-    fill_row,
-    published,
-    published_value,
-    table_rows,
-    to_markdown,
-)
+from clearclip.methods import LastBlock
+from clearclip.reports.results import read_rows, rebuild, rows_path
+from clearclip.reports.results import record as record_all
+from clearclip.scores import Evaluation, Scores
+from clearclip.tables.cells import fill_row, published_identity, to_markdown
+from clearclip.tables.rows import WITHOUT_BACKGROUND, Row, published, published_value, table_rows
 
+ROOT = Path(__file__).resolve().parents[1]
+CLEARCLIP = Row("CLIP", "yes", "CLIP", "ViT-B/16", LastBlock())
 PAPER = {
     ("ViT-B/16", "CLIP", "no"): (41.8, 9.2, 4.4, 5.5, 2.1, 12.6),
     ("ViT-B/16", "CLIP", "yes"): (80.9, 35.9, 23.9, 30.0, 16.7, 37.5),
@@ -30,21 +27,18 @@ PAPER = {
 }
 
 
-def evaluation(dataset: str = "voc20", hits: int = 809, **settings) -> Evaluation:
-    """An evaluation of two classes with mIoU hits / 10."""
+def evaluation(dataset: str = "voc20", hits: int = 809, row: Row = CLEARCLIP, failures=(), **settings) -> Evaluation:
+    """An evaluation of two classes with mIoU hits / 20, by the published protocol but for ``settings``."""
     confusion = np.array([[hits, 1000 - hits], [0, 0]]) if hits < 1000 else np.array([[1000, 0], [0, 0]])
-    defaults = {
-        "clip_type": "CLIP",
-        "vit_type": "ViT-B/16",
-        "model_type": "ClearCLIP",
-        "attention": "qq",
-        "residual": False,
-        "ffn": False,
-        "alpha": 1.0,
-        "limit": None,
-        "dataset": dataset,
-    }
-    return Evaluation(dataset, ["a", "b"], Scores(confusion), 10, {}, 2.0, {**defaults, **settings})
+    identity = {**published_identity(ROOT, row, dataset), "precision": "fp32", "weights": "0123", **settings}
+    found = dict(
+        dataset=dataset, classes=["a", "b"], palette=[[0, 0, 0]] * 2, method=row.method, scores=Scores(confusion)
+    )
+    return Evaluation(**found, images=10, failures=dict(failures), seconds=2, images_per_second=5, settings=identity)
+
+
+def record(found: Evaluation, path: Path) -> None:
+    record_all([found], path, ROOT)
 
 
 def test_published_numbers_are_the_papers():
@@ -71,25 +65,39 @@ def test_averages_of_the_paper():
 
 
 def test_rows_find_their_runs(tmp_path):
+    """A cell shows runs of the published protocol only."""
     path = tmp_path / "results.xlsx"
+    rows = {(row.vit, row.name, row.clearclip): row for row in table_rows("2")}
     for number, name in enumerate(WITHOUT_BACKGROUND):
         record(evaluation(name, 800 + 10 * number), path)
-    record(evaluation("voc20", 100, attention="qk", residual=True, ffn=True), path)
-    record(evaluation("voc20", 200, alpha=0.5), path)
-    record(evaluation("voc20", 300, limit=5), path)
-    record(evaluation("voc20", 400, clip_type="OpenCLIP"), path)
-    rows = {(row.vit, row.name, row.clearclip): row for row in table_rows("2")}
+    record(evaluation("voc20", 100, rows["ViT-B/16", "CLIP", "no"]), path)
+    record(evaluation("voc20", 400, rows["ViT-B/16", "OpenCLIP", "yes"]), path)
+    for settings in (
+        dict(method=LastBlock(alpha=0.5).settings),
+        dict(checkpoint="random"),
+        dict(slide_crop=64, slide_stride=32),
+        dict(prob_thd=0.5),
+        dict(logit_scale=40.0),
+        dict(words="other words"),
+        dict(resize="(2048, 336)"),
+        dict(normalization="pretrained"),
+        dict(quick_gelu=False),
+        dict(precision="bf16"),
+        dict(limit=5),
+    ):
+        record(evaluation("voc20", 300, **settings), path)
+    record(evaluation("voc20", 300, failures={"broken.jpg": "cut short"}), path)
     runs = read_rows(path)
 
     def measured(*key):
-        return [cell.measured for cell in fill_row("2", rows[key], WITHOUT_BACKGROUND, runs)]
+        return [cell.measured for cell in fill_row("2", rows[key], WITHOUT_BACKGROUND, runs, ROOT)]
 
     # Two classes, one of which is never true: mIoU is half of the first one's.
     assert measured("ViT-B/16", "CLIP", "yes") == pytest.approx([40, 40.5, 41, 41.5, 42, 41])
     assert measured("ViT-B/16", "CLIP", "no") == [pytest.approx(5)] + [None] * 5
     assert measured("ViT-B/16", "OpenCLIP", "yes")[0] == pytest.approx(20)
     assert measured("ViT-L/14", "CLIP", "yes") == [None] * 6
-    text = to_markdown("2", [rows["ViT-B/16", "CLIP", "yes"]], WITHOUT_BACKGROUND, runs)
+    text = to_markdown("2", [rows["ViT-B/16", "CLIP", "yes"]], WITHOUT_BACKGROUND, runs, ROOT)
     assert "| ViT-B/16 | CLIP | yes | 40.0 (80.9) | 40.5 (35.9) |" in text
 
 
@@ -97,13 +105,15 @@ def test_workbook(tmp_path):
     path = tmp_path / "results.xlsx"
     record(evaluation("voc20", 900), path)
     record(evaluation("ade20k", 335), path)
+    record(evaluation("ade20k", 999, checkpoint="random"), path)
     book = openpyxl.load_workbook(path)
     assert book.sheetnames[:2] == ["runs", "per-class IoU"]
     assert "table 2" in book.sheetnames
     runs = list(book["runs"].values)
-    assert runs[0][:6] == ("time", "CLIP", "VIT", "MODEL", "ClearCLIP", "dataset")
-    assert runs[1][1:6] == ("CLIP", "ViT-B/16", "ClearCLIP", "yes", "voc20")
+    assert runs[0][:6] == ("time", "CLIP", "VIT", "method", "dataset", "images")
+    assert runs[1][1:5] == ("CLIP", "ViT-B/16", "ClearCLIP", "voc20")
     assert runs[1][runs[0].index("mIoU")] == pytest.approx(45)
+    assert [line[runs[0].index("protocol")] for line in runs[1:]] == ["published", "published", "other"]
     sheet = book["table 2"]
     line = next(row for row in sheet.iter_rows(min_row=3) if [c.value for c in row[:3]] == ["ViT-B/16", "CLIP", "yes"])
     assert [cell.value for cell in line[3:6]] == [45, 80.9, pytest.approx(-35.9)]
@@ -150,11 +160,11 @@ def test_a_workbook_in_trouble_costs_no_result(tmp_path, fault):
         path.unlink()
         path.mkdir()
         with pytest.warns(UserWarning, match="rows are safe"):
-            assert not rebuild(path)
+            assert not rebuild(path, ROOT)
         path.rmdir()
         record(evaluation(hits=200), path)
     assert [row["mIoU"] for row in read_rows(path)] == pytest.approx([5, 10])
-    assert rebuild(path)
+    assert rebuild(path, ROOT)
     assert openpyxl.load_workbook(path)["runs"].max_row == 3
 
 

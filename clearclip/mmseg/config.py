@@ -12,8 +12,8 @@ from typing import Any
 
 from mmengine.config import Config, DictAction
 
-from clearclip.identity import checkpoint_identity
 from clearclip.errors import UserError
+from clearclip.identity import checkpoint_identity
 from clearclip.mmseg.segmentor import read_classes
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords

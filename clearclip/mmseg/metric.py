@@ -55,12 +55,12 @@ class ConfusionMetric(BaseMetric):
                 continue
             predictions = sample.get("pred_methods", sample["pred_sem_seg"])["data"]
             truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions.device)
-            counts = [confusion_counts(truth, prediction, classes, ignore_index) for prediction in predictions]
-            if any(len(one) > classes * classes for one in counts):
+            if predictions.max() >= classes or truth.masked_fill(truth == ignore_index, 0).max() >= classes:
                 raise UserError(
                     f"{image}: truth or prediction has labels beyond the dataset's {classes} classes; "
                     "give as many class names as the dataset has, and its ignore_index"
                 )
+            counts = [confusion_counts(truth, prediction, classes, ignore_index) for prediction in predictions]
             found = []
             for one in torch.stack(counts).cpu().numpy():
                 places = one.nonzero()[0]

@@ -11,7 +11,7 @@ from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
 from clearclip.files import write_atomically
-from clearclip.tables.cells import columns, fill_row
+from clearclip.tables.cells import columns, fill_row, protocol_of
 from clearclip.tables.rows import TABLES, table_datasets, table_rows
 
 #: Differences to the published figure beyond this many points are coloured.
@@ -33,7 +33,7 @@ def write_workbook(rows: list[dict[str, Any]], path: str | Path, root: Path) -> 
 
     def write(temporary: Path) -> None:
         with pd.ExcelWriter(temporary, engine="openpyxl") as writer:
-            runs_frame(rows).to_excel(writer, sheet_name="runs", index=False)
+            runs_frame(rows, root).to_excel(writer, sheet_name="runs", index=False)
             per_class_frame(rows).to_excel(writer, sheet_name="per-class IoU", index=False)
             for sheet in writer.sheets.values():
                 _finish(sheet)
@@ -51,16 +51,17 @@ def _title(table: str) -> str:
     return f"table {table}" if table.isdigit() else table
 
 
-def runs_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
+def runs_frame(rows: list[dict[str, Any]], root: Path) -> pd.DataFrame:
     """One line per run: what it was, its scores, and every setting that changes the result."""
     lines = []
     for row in rows:
         line = {name: value for name, value in row.items() if name not in ("settings", "per_class")}
+        line["protocol"] = protocol_of(row, root)
         # The columns CLIP, VIT and dataset say these already.
-        extra = {
-            k: v for k, v in row["settings"].items() if k not in ("clip_type", "vit_type", "model_name", "dataset")
-        }
-        lines.append({**line, **{name: _plain(value) for name, value in extra.items()}})
+        known = ("clip_type", "vit_type", "model_name", "dataset", "method")
+        settings = {name: value for name, value in row["settings"].items() if name not in known}
+        settings["method options"] = row["settings"]["method"]
+        lines.append({**line, **{name: _plain(value) for name, value in settings.items()}})
     return pd.DataFrame(lines)
 
 

@@ -12,9 +12,10 @@ from typing import Any
 from mmengine.config import Config
 
 from clearclip.identity import published_checkpoint
+from clearclip.methods import build_method
 from clearclip.mmseg.config import load_config, model_settings, run_identity
 from clearclip.settings import ModelSettings
-from clearclip.tables.rows import Row, published_value
+from clearclip.tables.rows import BENCHMARKS, Row, published_value
 
 #: Published runs use fp16 on a GPU; fp32 gives the same numbers on any device.
 PRECISIONS = ("fp16", "fp32")
@@ -55,6 +56,18 @@ def same_run(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
     return all(settings.get(name) == identity[name] for name in names) and (
         settings.get("precision") in (PRECISIONS if wanted == "auto" else (wanted,))
     )
+
+
+def protocol_of(run: Mapping[str, Any], root: Path) -> str:
+    """ "published" for a run by the published protocol, whatever its method; "other" for any other one; and whether
+    images were skipped.
+    """
+    settings = run["settings"]
+    known = run["dataset"] in (*BENCHMARKS, "miniature") and settings["model_name"] is None
+    if known:
+        row = Row("", "", settings["clip_type"], settings["vit_type"], build_method(settings["method"]))
+        known = same_run(settings, published_identity(root, row, run["dataset"]))
+    return ("published" if known else "other") + (", images skipped" if run["skipped"] else "")
 
 
 def measured_value(runs: Iterable[dict[str, Any]], row: Row, dataset: str, root: Path) -> float | None:

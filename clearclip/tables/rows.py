@@ -80,11 +80,12 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
             Row(ablation_name(attention, residual, ffn), "", own, vit, LastBlock(attention, residual, ffn))
             for vit, residual, ffn, attention in switches
         ]
-    return [
-        Row(name, added, own if weights == "CLIP" else weights, vit, build_method(f"{method} + ClearCLIP" * (added == "yes") or method))
-        for vit, (name, (weights, method)), added in product(vits, SYSTEMS.items(), ("no", "yes"))
-        if weights == "CLIP" or not miniature
-    ]  # fmt: skip
+    rows = []
+    for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
+        if weights == "CLIP" or not miniature:
+            method = build_method(f"{base} + ClearCLIP" if added == "yes" else base)
+            rows.append(Row(name, added, own if weights == "CLIP" else weights, vit, method))
+    return rows
 
 
 def ablation_name(attention: str, residual: bool, ffn: bool) -> str:

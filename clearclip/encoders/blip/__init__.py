@@ -8,10 +8,10 @@ from __future__ import annotations
 import torch
 from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 
+from clearclip.checkpoints import Weights
 from clearclip.encoders.blip.towers import BLIPImageEncoder, BLIPText, BLIPTokenizer
 from clearclip.encoders.blip.weights import load_retrieval_model
 from clearclip.encoders.casting import cast
-from clearclip.checkpoints import Weights
 from clearclip.text import TextEncoder
 
 __all__ = ["BLIPImageEncoder", "BLIPText", "BLIPTokenizer", "load_blip"]

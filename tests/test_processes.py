@@ -1,0 +1,94 @@
+"""Devices, threads and processes: what can be checked without a GPU, by patching what would ask for one."""
+
+from __future__ import annotations
+
+import socket
+from pathlib import Path
+
+import pytest
+import torch
+import torch.distributed as torch_dist
+
+from clearclip import ClearCLIP, UserError
+from clearclip.identity import weights_identity
+from clearclip.miniature import BENCHMARK, CLASSES
+from clearclip.mmseg.evaluate import evaluate
+from clearclip.mmseg.processes import choose_gpu, process_group
+
+CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
+
+
+def test_the_runner_leaves_the_model_where_it_is(tmp_path, quick_name, monkeypatch):
+    """MMEngine's runner would move it to the device that it likes best."""
+    monkeypatch.setattr("mmengine.runner.runner.get_device", lambda: "meta")
+    overrides = {"model.model_name": quick_name, "model.clip_type": None, "model.vit_type": None}
+    (found,) = evaluate(CONFIG, tmp_path, overrides=overrides, device="cpu", limit=1)
+    assert found.images == 1
+
+
+@pytest.mark.parametrize(
+    ("local_rank", "gpus", "launcher", "wanted"),
+    [(0, 2, "pytorch", 0), (1, 2, "pytorch", 1), (3, 1, "slurm", 0), (1, 2, "slurm", 1)],
+)
+def test_every_process_has_a_gpu(local_rank, gpus, launcher, wanted):
+    """SLURM can show each task its own GPU only."""
+    assert choose_gpu(local_rank, gpus, launcher) == wanted
+
+
+def test_more_processes_than_gpus():
+    with pytest.raises(UserError, match="process 1 of this host has no GPU.*GPUS=1"):
+        choose_gpu(1, 1, "pytorch")
+
+
+def test_processes_without_a_gpu_share_the_cpus(monkeypatch):
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    for name, value in {**names, "LOCAL_WORLD_SIZE": "2"}.items():
+        monkeypatch.setenv(name, value)
+    monkeypatch.setattr("clearclip.mmseg.processes.available_cpus", lambda: 6)
+    before = torch.get_num_threads()
+    try:
+        with process_group("pytorch", "cpu"):
+            assert torch_dist.get_backend() == "gloo"
+            assert torch.get_num_threads() == 3
+        assert not torch_dist.is_initialized()
+    finally:
+        torch.set_num_threads(before)
+
+
+def test_weights_are_known_by_their_bytes():
+    """Whatever the number of threads; a single bit makes another model."""
+    torch.manual_seed(0)
+    tower, before = torch.nn.Linear(700, 700), torch.get_num_threads()
+    try:
+        names = set()
+        for threads in (1, 2, 3):
+            torch.set_num_threads(threads)
+            names.add(weights_identity(tower))
+    finally:
+        torch.set_num_threads(before)
+    assert len(names) == 1
+    with torch.no_grad():
+        tower.bias[3] = torch.nextafter(tower.bias[3], torch.tensor(9.0))
+    assert weights_identity(tower) not in names
+
+
+def test_fp32_is_not_computed_in_tf32(quick_name):
+    """cuDNN convolves in TF32 unless it is told not to."""
+    model = ClearCLIP.from_pretrained(quick_name, device="cpu")
+    seen = []
+    model.image_encoder.visual.conv1.register_forward_hook(lambda *_: seen.append(torch.backends.cudnn.allow_tf32))
+    model.segment(next((BENCHMARK / "images" / "val").iterdir()), ["a", "b"])
+    assert seen == [False]
+
+
+def test_any_number_of_images_in_bounded_memory(quick_name):
+    """An iterator is read as its results are, and a result keeps nothing on the device."""
+    model = ClearCLIP.from_pretrained(quick_name, device="cpu", slide_crop=64, slide_stride=32, short_side=64)
+    path, read = sorted((BENCHMARK / "images" / "val").iterdir())[0], []
+    results = model.segment((read.append(index) or path for index in range(10_000)), list(CLASSES))
+    for _ in range(3):
+        assert next(results)._similarity.device.type == "cpu"
+    assert len(read) < 20

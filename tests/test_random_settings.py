@@ -1,0 +1,61 @@
+"""Any value of any option runs, or is told in one line: settings that nobody thought of."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from clearclip import METHODS, UserError
+from clearclip.mmseg.command import main
+from clearclip.mmseg.config import SEGMENTOR_OPTIONS, TYPES
+from clearclip.settings import ModelSettings
+
+ROOT = Path(__file__).resolve().parents[1]
+#: 2,000 once before a release: CLEARCLIP_SETTINGS=2000 pytest tests/test_random_settings.py
+EXAMPLES = int(os.environ.get("CLEARCLIP_SETTINGS", "300"))
+
+OPTIONS = sorted(
+    {f"model.{name}" for name in (*ModelSettings.__dataclass_fields__, *SEGMENTOR_OPTIONS)}
+    | {name.rstrip("!") for name in TYPES}
+    | {"test_dataloader.sampler", "test_dataloader.sampler.type", "test_dataloader.pin_memory", "custom_imports"}
+    | {"test_dataloader.dataset.pipeline.0.type", "test_dataloader.dataset.data_prefix.img_path", "visualizer"}
+    | {"test_evaluator.type", "test_cfg.type", "default_hooks.timer", "model.nothing", "nothing", "work_dir"}
+)
+VALUES = st.one_of(
+    st.integers(-3, 300),
+    st.sampled_from([-(10**9), 10**9, 0.5, 1e300, True, False, None, "nan", "inf", "", ".", "cpu", "cuda", "[]", "{}"]),
+    st.sampled_from(["[1,2]", "['a','b']", "(1, 2)", "dict()", "{'type': 'GEM'}", "{'type': 5}", "type=x", "a b", "ä"]),
+    st.sampled_from([*METHODS, "CLIP", "BLIP", "Miniature", "ViT-B/16", "fp16", "bf16", "random", "openai", "IoUMetric"]),
+    st.floats(-2, 2),
+    st.text("abc-/.:", max_size=4),
+).map(str)  # fmt: skip
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("settings")
+
+
+@settings(
+    max_examples=EXAMPLES,
+    deadline=None,
+    derandomize=True,
+    database=None,
+    suppress_health_check=list(HealthCheck),
+)
+@given(options=st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=3))
+def test_any_setting(options, folder, quick_name):
+    # Without a network: weights that would be downloaded are told to be missing.
+    os.environ["HF_HUB_OFFLINE"] = "1"
+    common = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--limit", "1", "--workdir", str(folder / "work")]
+    common += ["--results", str(folder / "results.xlsx"), "--device", "cpu"]
+    model = [f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]
+    given_options = [f"{name}={value}" for name, value in options.items()]
+    try:
+        assert main(ROOT, [*common, "--cfg-options", *model, "test_dataloader.num_workers=0", *given_options]) == 0
+    except UserError as error:
+        assert str(error)

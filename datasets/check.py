@@ -1,6 +1,6 @@
-"""Say whether the benchmarks are complete, and what to do where they are not.
+"""Check whether datasets are complete, and say what to do where they are not.
 
-python datasets/check.py                                   all eight
+python datasets/check.py                                   the eight benchmarks
 python datasets/check.py config/cfg_voc21.py --full        one, every file
 
 Exit code: 0 where all are complete, 1 where something is missing or wrong.
@@ -8,6 +8,7 @@ Exit code: 0 where all are complete, 1 where something is missing or wrong.
 
 from __future__ import annotations
 
+import os
 import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
@@ -18,9 +19,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from clearclip.data.check import Report, check_dataset
-from clearclip.data.parallel import available_cpus
 from clearclip.errors import CommandParser, run_command
-from clearclip.evaluation.configs import load_config
+from clearclip.mmseg.config import load_config
 
 BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
 CONFIGS = [Path(__file__).resolve().parents[1] / "config" / f"cfg_{name}.py" for name in BENCHMARKS]
@@ -32,8 +32,8 @@ def main() -> int:
     parser.add_argument("config", nargs="*", type=Path, default=CONFIGS, help="default: the eight benchmarks")
     parser.add_argument("--data-root", help="a dataset's folder, or the folder that holds it under its usual name")
     parser.add_argument("--full", action="store_true", help="open every image and mask")
-    parser.add_argument("--sample", type=int, default=32, help="else so many of each (default: %(default)s)")
-    parser.add_argument("--nproc", type=int, default=available_cpus(), help="number of processes (default: all CPUs)")
+    parser.add_argument("--sample", type=int, default=32, help="else this many of each (default: %(default)s)")
+    parser.add_argument("--nproc", type=int, default=os.cpu_count(), help="files at a time (default: %(default)s)")
     arguments = parser.parse_args()
     for name in ("sample", "nproc"):
         if getattr(arguments, name) < 1:
@@ -44,29 +44,23 @@ def main() -> int:
     console = Console()
     console.print(make_table(reports))
     for report in reports:
-        for problem in report.problems:
-            console.print(f"[red]{escape(report.benchmark.name)}[/]: {escape(problem.fault)}", soft_wrap=True)
-            console.print(f"    {escape(problem.remedy)}", soft_wrap=True)
+        for line in (*report.problems, *report.remarks):
+            console.print(f"[red]{escape(report.name)}[/]: {escape(line)}", soft_wrap=True)
     complete = sum(report.complete for report in reports)
     console.print(f"{complete} of {len(reports)} complete")
     return int(complete < len(reports))
 
 
 def make_table(reports: list[Report]) -> Table:
-    """A row per benchmark, its root below its name. Sizes and ids are of the pairs that were opened."""
+    """A row per dataset, its root below its name. Sizes and ids are of the pairs that were opened."""
     table = Table(box=SIMPLE_HEAD)
-    table.add_column("benchmark\nroot", overflow="fold", min_width=14)
-    table.add_column("list")
-    for column in ("images", "masks", "sizes\nmatch", "ids\nvalid"):
+    table.add_column("dataset\nroot", overflow="fold", min_width=14)
+    for column in ("images", "masks", "sizes\nmatch", "ids\nvalid", "complete"):
         table.add_column(column, justify="right")
-    table.add_column("complete")
     for report in reports:
-        benchmark = report.benchmark
-        expected = report.listed if benchmark.expected is None else benchmark.expected
-        root = escape(str(benchmark.root))
+        expected = report.listed if report.expected is None else report.expected
         table.add_row(
-            f"{benchmark.name}\n" + (f"[dim]{root}[/]" if benchmark.root.is_dir() else f"[red]{root}[/]"),
-            "folder" if benchmark.list_file is None else "yes" if benchmark.list_file.is_file() else "[red]no[/]",
+            f"{report.name}\n[dim]{escape(str(report.root))}[/]",
             _of(report.images, expected),
             _of(report.masks, expected),
             _of(report.sizes, report.opened),

@@ -14,7 +14,7 @@ from PIL import Image
 
 @dataclass(frozen=True)
 class Layout:
-    """How a benchmark lies on the disk.
+    """A benchmark's files.
 
     Attributes:
         root: the dataset's own folder under ``data/``.
@@ -100,7 +100,7 @@ LAYOUTS = {
         stems=("ADE_val_{:08d}",),
     ),
 }
-# Lies beside the masks in the real dataset and must not be read: its suffix in place of the mask's.
+# Files beside the masks in the real dataset that must not be read: its suffix in place of the mask's.
 NEIGHBOURS = {"coco_stuff164k": ".png", "city_scapes": "_gtFine_labelIds.png"}
 
 

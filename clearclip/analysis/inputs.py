@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 
-from clearclip.data.check import check_cheap
+from clearclip.data.check import quick_check
 from clearclip.errors import UserError
 from clearclip.evaluation.checked import CheckedDataset
 from clearclip.images import read_image
@@ -44,7 +44,7 @@ class Inputs:
         Raises:
             UserError: the dataset is not there or does not fit its config.
         """
-        check_cheap(cfg)
+        quick_check(cfg)
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with DefaultScope.overwrite_default_scope("mmseg"):
             dataset = CheckedDataset({**cfg.test_dataloader.dataset, "test_mode": True}, limit)

@@ -1,46 +1,39 @@
-"""Is a benchmark complete? Folders, list file, every image and mask, and what the files hold.
+"""Is a dataset complete? Folders, list file, every image and mask, and what the files hold.
 
-Works from the config alone and before the dataset is built: MMSegmentation's dataset classes skip what is missing or
+Folders and list file are checked before the dataset is built: MMSegmentation's dataset classes skip what is missing or
 stop with an assertion that does not name it.
 """
 
 from __future__ import annotations
 
+import inspect
 import os
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from PIL import Image
+from tqdm.contrib.concurrent import thread_map
 
-from clearclip.data.benchmark import PREPARE, Benchmark
-from clearclip.data.parallel import parallel_map
+from clearclip.data.labels import valid_ids
 from clearclip.errors import UserError
 from clearclip.text.words import ClassWords
 
+PREPARE = "prepare it as datasets/README.md says"
+#: What makes a dataset's masks; all others come with the dataset.
+_MAKERS = {
+    "COCOObjectDataset": "datasets/cvt_coco_object.py",
+    "COCOStuffDataset": "MMSegmentation's coco_stuff164k.py",
+    "CityscapesDataset": "MMSegmentation's cityscapes.py",
+    "PascalContext60Dataset": "MMSegmentation's pascal_context.py",
+    "PascalContext59Dataset": "MMSegmentation's pascal_context.py",
+}
 #: EXIF orientations that turn an image by 90°; OpenCV applies them when it reads the image.
 _TURNED = {5, 6, 7, 8}
-
-
-class Problem(NamedTuple):
-    """What is wrong, with the culprit, and what to do about it."""
-
-    fault: str
-    remedy: str
-
-    def __str__(self) -> str:
-        return f"{self.fault}; {self.remedy}"
-
-
-class Pair(NamedTuple):
-    """An image and its mask."""
-
-    image: Path
-    mask: Path
+#: What Pillow raises on files that are damaged, or no images at all.
+_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass
@@ -48,33 +41,56 @@ class Report:
     """What a check found.
 
     Attributes:
-        benchmark: where the files should be.
+        name: the config's ``dataset_name``, else the dataset's class.
+        root: the dataset's root.
+        list_file: names of the images, or None where the folder is the list.
+        expected: number of images of the published benchmark, or None.
         listed: images that belong to it: by its list file, else those in the folder.
-        images, masks: of these, how many are there.
+        images, masks: of these, how many exist.
         opened: pairs of image and mask that were opened.
         sizes: of these, pairs of the same size.
         ids: of these, masks whose ids are all valid.
-        problems: what stands in the way of an evaluation, or of one that can be compared.
-        notes: remarks.
+        problems: what prevents an evaluation, each with its remedy.
+        remarks: what makes its result differ from the published one, or is unusual.
     """
 
-    benchmark: Benchmark
+    name: str
+    root: Path
+    list_file: Path | None
+    expected: int | None
     listed: int = 0
     images: int = 0
     masks: int = 0
     opened: int = 0
     sizes: int = 0
     ids: int = 0
-    problems: list[Problem] = field(default_factory=list)
-    notes: list[str] = field(default_factory=list)
+    problems: list[str] = field(default_factory=list)
+    remarks: list[str] = field(default_factory=list)
 
     @property
     def complete(self) -> bool:
         """Nothing is missing and nothing is wrong."""
-        return not self.problems
+        return not self.problems and self.expected in (None, self.listed)
 
 
-def check_dataset(cfg: Any, full: bool = False, sample: int = 32, nproc: int = 1) -> Report:
+def quick_check(cfg: Any) -> list[str]:
+    """What is checked before a model is loaded: that all files exist, and what a few of them hold.
+
+    Returns:
+        Remarks, such as that the number of images is not the published benchmark's.
+
+    Raises:
+        UserError: the dataset cannot be evaluated.
+    """
+    report = check_dataset(cfg, sample=4, decode_images=False)
+    if report.problems:
+        raise UserError(report.problems[0])
+    return report.remarks
+
+
+def check_dataset(
+    cfg: Any, full: bool = False, sample: int = 32, threads: int = 1, decode_images: bool = True
+) -> Report:
     """Check a config's dataset.
 
     Args:
@@ -82,79 +98,71 @@ def check_dataset(cfg: Any, full: bool = False, sample: int = 32, nproc: int = 1
             ``expected_images`` are compared where they are given.
         full: open every image and mask.
         sample: else open this many pairs, evenly spaced.
-        nproc: number of processes that open files.
+        threads: how many files are opened at a time.
+        decode_images: decode the images that are opened; else read their headers only.
 
     Raises:
-        UserError: the config itself cannot be checked.
+        UserError: the config itself is wrong.
     """
-    report, pairs = _list_pairs(cfg)
-    expected = report.benchmark.expected
-    if report.listed and expected is not None and report.listed != expected:
-        report.problems.append(Problem(_number(report), PREPARE))
-    _open_pairs(report, pairs if full else _spread(pairs, sample), decode_images=True, nproc=nproc)
+    settings = cfg["test_dataloader"]["dataset"]
+    kind = settings.get("type")
+    kind = kind.__name__ if inspect.isclass(kind) else str(kind)
+    remedy = f"make the masks with {_MAKERS[kind]} (see datasets/README.md)" if kind in _MAKERS else PREPARE
+    root = Path(settings.get("data_root") or "")
+    list_file = Path(root, settings["ann_file"]) if settings.get("ann_file") else None
+    report = Report(cfg.get("dataset_name") or kind, root, list_file, cfg.get("expected_images"))
+    _check_folders(report, settings)
+    if not report.problems:
+        dataset = _build(settings)
+        _check_classes(report, cfg, dataset)
+        pairs = _check_files(report, dataset, remedy)
+        if not full:
+            spread = np.linspace(0, len(pairs) - 1, min(sample, len(pairs))).round().astype(int)
+            pairs = [pairs[position] for position in spread]
+        _check_contents(report, pairs, valid_ids(dataset), decode_images, threads, remedy)
     return report
 
 
-def check_cheap(cfg: Any, sample: int = 4) -> list[str]:
-    """What ``eval.py`` checks before it loads a model: lists folders and opens a few files.
-
-    Args:
-        cfg: as for :func:`check_dataset`.
-        sample: number of pairs of image (header only) and mask to open.
-
-    Returns:
-        Remarks, such as that the number of images is not the published benchmark's.
-
-    Raises:
-        UserError: root or list file missing, list or folder empty, a listed image or its mask missing, another number
-            of class names than classes, masks of another size or with ids beyond the classes.
-    """
-    report, pairs = _list_pairs(cfg)
-    if not report.problems:
-        _open_pairs(report, _spread(pairs, sample), decode_images=False, nproc=1)
-    if report.problems:
-        raise UserError(str(report.problems[0]))
-    expected = report.benchmark.expected
-    if expected is not None and report.listed != expected:
-        return [_number(report)]
-    return []
+def _check_folders(report: Report, settings: Any) -> None:
+    root, prefix = report.root, settings.get("data_prefix", {"seg_map_path": ""})
+    if "seg_map_path" not in prefix:
+        raise UserError(f"data_prefix {dict(prefix)} of {report.name} has no folder of masks; give it seg_map_path")
+    if not root.is_dir():
+        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        fault = f"root {root} of {report.name} does not exist{where}"
+        report.problems.append(f"{fault}; {PREPARE}, or give --data-root or CLEARCLIP_DATA")
+        return
+    if report.list_file is not None and not report.list_file.exists():
+        report.problems.append(f"list file {report.list_file} does not exist; {PREPARE}")
+    for folder in (Path(root, name or "") for name in prefix.values()):
+        if not folder.is_dir():
+            report.problems.append(f"folder {folder} does not exist; {PREPARE}")
 
 
-def _number(report: Report) -> str:
-    benchmark = report.benchmark
-    source = benchmark.list_file or benchmark.images
-    return f"{source} has {report.listed:,} images, the published benchmark has {benchmark.expected:,}"
+def _build(settings: Any) -> Any:
+    """The dataset itself, its files not listed yet."""
+    # Imported late: nothing else here needs MMSegmentation.
+    from mmseg.datasets import BaseSegDataset
+    from mmseg.registry import DATASETS
 
-
-def _list_pairs(cfg: Any) -> tuple[Report, list[Pair]]:
-    """Everything that opens no file but the list and the names file. Returns the pairs of which both files exist."""
-    benchmark = Benchmark.from_config(cfg)
-    report = Report(benchmark)
-    _check_class_names(cfg, report)
-    if not benchmark.root.is_dir():
-        where = "" if benchmark.root.is_absolute() else f" in {Path.cwd()}"
-        report.problems.append(
-            Problem(
-                f"root {benchmark.root} of {benchmark.name} does not exist{where}",
-                f"{PREPARE}, or give --data-root or CLEARCLIP_DATA",
-            )
+    name = settings.get("type")
+    kind = name if inspect.isclass(name) else DATASETS.get(str(name))
+    if kind is None or not issubclass(kind, BaseSegDataset):
+        raise UserError(
+            f"dataset type {name!r} is no BaseSegDataset that is known; correct test_dataloader.dataset.type"
         )
-        return report, []
-    images = _list_files(benchmark.images)
-    names = _names(report, images)
-    masks = _list_files(benchmark.masks) if names else {}
-    report.listed = len(names)
-    report.images = _count(report, "image", names, benchmark.images, benchmark.image_suffix, images, PREPARE)
-    report.masks = _count(report, "mask", names, benchmark.masks, benchmark.mask_suffix, masks, benchmark.mask_remedy)
-    pairs = [
-        Pair(benchmark.images / (name + benchmark.image_suffix), benchmark.masks / (name + benchmark.mask_suffix))
-        for name in names
-        if images.get(name + benchmark.image_suffix) and masks.get(name + benchmark.mask_suffix)
-    ]
-    return report, pairs
+    options = {**settings, "pipeline": [], "lazy_init": True, "serialize_data": False, "test_mode": True}
+    options.pop("type")
+    try:
+        return kind(**options)
+    except Exception as error:  # whatever a dataset's class makes of wrong settings
+        raise UserError(f"{kind.__name__} cannot be built: {error}; correct test_dataloader.dataset") from error
 
 
-def _check_class_names(cfg: Any, report: Report) -> None:
+def _check_classes(report: Report, cfg: Any, dataset: Any) -> None:
+    classes, ignore = dataset.metainfo["classes"], dataset.ignore_index
+    if 0 <= ignore < len(classes):
+        report.remarks.append(f"class {ignore} ({classes[ignore]}) is not counted: it is the dataset's ignore_index")
     model = cfg.get("model") or {}
     if model.get("class_names") is not None:
         words, source = ClassWords.parse(model["class_names"], "class_names"), "class_names"
@@ -162,132 +170,107 @@ def _check_class_names(cfg: Any, report: Report) -> None:
         words, source = ClassWords.read(model["name_path"]), f"names file {model['name_path']}"
     else:
         return
-    if len(words) != report.benchmark.classes:
-        report.problems.append(
-            Problem(
-                f"{source} has {len(words)} classes, {report.benchmark.name} has {report.benchmark.classes}",
-                "give one line for each class, in label order",
-            )
-        )
+    if len(words) != len(classes):
+        fault = f"{source} has {len(words)} classes, {report.name} has {len(classes)}"
+        report.problems.append(f"{fault}; give one line for each class, in label order")
 
 
-def _names(report: Report, images: dict[str, bool]) -> list[str]:
-    """The images' names without suffix, from the list file or the folder."""
-    benchmark = report.benchmark
-    path, suffix = benchmark.list_file, benchmark.image_suffix
-    if path is None or path.is_dir():
-        names = sorted(name.removesuffix(suffix) for name in images if name.endswith(suffix))
-        if not benchmark.images.is_dir():
-            report.problems.append(Problem(f"folder {benchmark.images} does not exist", PREPARE))
-        elif not names:
-            report.problems.append(Problem(f"folder {benchmark.images} has no image (*{suffix})", PREPARE))
-        return names
+def _check_files(report: Report, dataset: Any, mask_remedy: str) -> list[tuple[Path, Path]]:
+    """Look for every image and mask by name. Returns the pairs of which both exist."""
+    source = f"list file {report.list_file}" if report.list_file else f"folder {dataset.data_prefix['img_path']}"
+    suffix = dataset.img_suffix
     try:
-        lines = [line.strip() for line in path.read_text(encoding="utf-8-sig").rstrip().splitlines()]
-    except FileNotFoundError:
-        report.problems.append(Problem(f"list file {path} does not exist", PREPARE))
+        dataset.full_init()
+    except Exception as error:  # whatever a dataset's class makes of a damaged list
+        report.problems.append(f"{source} cannot be read ({error}); {PREPARE}")
         return []
-    except (OSError, UnicodeDecodeError) as error:
-        report.problems.append(Problem(f"list file {path} cannot be read ({error})", PREPARE))
+    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
+    images = [Path(info["img_path"]) for info in infos]
+    masks = [Path(info.get("seg_map_path") or "") for info in infos]
+    report.listed = len(images)
+    if report.list_file is None and report.expected != len(images):
+        # MMSegmentation leaves such links out.
+        dangling = [path for path in Path(dataset.data_prefix["img_path"]).rglob(f"*{suffix}") if not path.exists()]
+        if dangling:
+            report.problems.append(f"image {min(dangling)} is a link to a file that does not exist; {PREPARE}")
+    blank = [number for number, image in enumerate(images, 1) if image.name == suffix]
+    if len(blank) == len(images):
+        fault = "is empty" if report.list_file else f"has no image (*{suffix})"
+        report.problems.append(f"{source} {fault}; {PREPARE}")
         return []
-    names = list(dict.fromkeys(line for line in lines if line))
-    if not names:
-        report.problems.append(Problem(f"list file {path} is empty", PREPARE))
-    elif "" in lines:
-        report.problems.append(Problem(f"line {lines.index('') + 1} of list file {path} is blank", "remove it"))
-    elif len(names) < len(lines):
-        (twice, _), *_ = Counter(lines).most_common(1)
-        report.problems.append(
-            Problem(f"list file {path} has {twice} more than once", "an image counts once: remove repeated lines")
-        )
-    return names
+    if blank:
+        report.problems.append(f"line {blank[0]} of {source} is blank; remove it")
+    (twice, times), *_ = Counter(images).most_common(1)
+    if times > 1:
+        report.problems.append(f"{source} has {twice.name.removesuffix(suffix)} more than once; remove repeated lines")
+    if report.expected not in (None, len(images)):
+        published = f"the published benchmark has {report.expected:,}"
+        report.remarks.append(f"{source} has {len(images):,} images, {published}; {PREPARE}")
+    # Listing a folder is far quicker than asking for each of its files, above all over a network.
+    folders = [folder for folder in {path.parent for path in (*images, *masks)} if folder.is_dir()]
+    files = {Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()}
+    for what, paths, remedy in (("image", images, PREPARE), ("mask", masks, mask_remedy)):
+        lost = [path for path in paths if path not in files]
+        if lost:
+            more = f" ({len(lost):,} of {len(paths):,} are missing)" if len(lost) > 1 else ""
+            report.problems.append(f"{what} {lost[0]} is missing{more}; {remedy}")
+    report.images, report.masks = len(files.intersection(images)), len(files.intersection(masks))
+    return [(image, mask) for image, mask in zip(images, masks, strict=True) if files >= {image, mask}]
 
 
-def _count(
-    report: Report, what: str, names: list[str], folder: Path, suffix: str, present: dict[str, bool], remedy: str
-) -> int:
-    """How many of the files are there; a problem where some are not."""
-    lost = [name + suffix for name in names if not present.get(name + suffix)]
-    if lost:
-        dangling = lost[0] in present
-        fault = f"{what} {folder / lost[0]} {'is a link to a file that does not exist' if dangling else 'is missing'}"
-        more = f" ({len(lost):,} of {len(names):,} are missing)" if len(lost) > 1 else ""
-        report.problems.append(Problem(fault + more, remedy))
-    return len(names) - len(lost)
+def _check_contents(
+    report: Report,
+    pairs: list[tuple[Path, Path]],
+    valid: np.ndarray,
+    decode_images: bool,
+    threads: int,
+    mask_remedy: str,
+) -> None:
+    again = "unpack or convert it again"
+    remedies = {"image": again, "mask": again, "size": again, "channels": mask_remedy, "ids": mask_remedy}
+
+    def open_pair(pair: tuple[Path, Path]) -> dict[str, str]:
+        return _find_faults(*pair, valid, decode_images)
+
+    found = thread_map(open_pair, pairs, max_workers=threads, desc=report.name, unit="file", disable=None, leave=False)
+    report.opened = len(pairs)
+    report.sizes = sum(not faults.keys() & {"image", "mask", "size"} for faults in found)
+    report.ids = sum(not faults.keys() & {"mask", "channels", "ids"} for faults in found)
+    for kind, remedy in remedies.items():
+        faults = [of_pair[kind] for of_pair in found if kind in of_pair]
+        if faults:
+            more = f" (and {len(faults) - 1:,} more of the {len(pairs):,} opened)" if len(faults) > 1 else ""
+            report.problems.append(f"{faults[0]}{more}; {remedy}")
 
 
-def _list_files(folder: Path) -> dict[str, bool]:
-    """Files below a folder as relative POSIX paths, without hidden ones; False for links that lead nowhere."""
-    files: dict[str, bool] = {}
-    pending = [(folder, "")] if folder.is_dir() else []
-    while pending:
-        directory, prefix = pending.pop()
-        # Listing a folder is far quicker than asking for each of its files, above all over a network.
-        for entry in os.scandir(directory):
-            if entry.name.startswith("."):
-                continue
-            if entry.is_dir():
-                pending.append((Path(entry.path), f"{prefix}{entry.name}/"))
-            else:
-                files[prefix + entry.name] = not entry.is_symlink() or Path(entry.path).exists()
-    return files
-
-
-def _spread(pairs: list[Pair], count: int) -> list[Pair]:
-    """So many of the pairs, evenly spaced."""
-    positions = np.linspace(0, len(pairs) - 1, min(count, len(pairs))).round().astype(int)
-    return [pairs[position] for position in positions]
-
-
-def _open_pairs(report: Report, pairs: Sequence[Pair], decode_images: bool, nproc: int) -> None:
-    benchmark = report.benchmark
-    open_pair = partial(_open_pair, valid=benchmark.valid_ids, decode_image=decode_images)
-    faults: dict[str, list[str]] = {}
-    for same_size, valid_ids, found in parallel_map(open_pair, pairs, nproc, benchmark.name):
-        report.opened += 1
-        report.sizes += same_size
-        report.ids += valid_ids
-        for kind, fault in found:
-            faults.setdefault(kind, []).append(fault)
-    for kind, found in faults.items():
-        more = f" (and {len(found) - 1:,} more of the {report.opened:,} opened)" if len(found) > 1 else ""
-        remedy = benchmark.mask_remedy if kind in ("channels", "ids") else "unpack or convert it again"
-        report.problems.append(Problem(found[0] + more, remedy))
-
-
-def _open_pair(pair: Pair, valid: np.ndarray, decode_image: bool) -> tuple[bool, bool, list[tuple[str, str]]]:
-    """Open an image and its mask.
-
-    Returns:
-        Whether they have the same size, whether all ids are valid, and faults by kind.
-    """
-    faults = []
+def _find_faults(image_path: Path, mask_path: Path, valid: np.ndarray, decode_image: bool) -> dict[str, str]:
+    """Open an image and its mask. Returns faults by kind: image, mask, size, channels, ids."""
+    faults = {}
     size = ids = None
     try:
-        with Image.open(pair.image) as image:
+        with Image.open(image_path) as image:
             size = image.size[::-1] if image.getexif().get(0x0112) not in _TURNED else image.size
             if decode_image:
                 image.load()
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        faults.append(("image", f"image {pair.image} cannot be read ({error})"))
+    except _UNREADABLE as error:
+        faults["image"] = f"image {image_path} cannot be read ({error})"
     try:
-        with Image.open(pair.mask) as image:
+        with Image.open(mask_path) as image:
             ids = np.asarray(image)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        faults.append(("mask", f"mask {pair.mask} cannot be read ({error})"))
-    same_size = size is not None and ids is not None and ids.shape[:2] == size
-    if size is not None and ids is not None and not same_size:
-        height, width = ids.shape[:2]
-        faults.append(("size", f"mask {pair.mask} is {width}x{height}, its image {size[1]}x{size[0]}"))
+    except _UNREADABLE as error:
+        faults["mask"] = f"mask {mask_path} cannot be read ({error})"
     if ids is None:
-        return same_size, False, faults
+        return faults
+    height, width = ids.shape[:2]
+    if size is not None and size != (height, width):
+        faults["size"] = f"mask {mask_path} is {width}x{height}, its image {size[1]}x{size[0]}"
     if ids.ndim != 2:
-        faults.append(("channels", f"mask {pair.mask} has {ids.shape[2]} channels, a mask has one with the ids"))
-        return same_size, False, faults
-    # Of 16-bit masks MMSegmentation would keep the low byte only.
-    wrong = [int(value) for value in np.unique(ids) if not (0 <= value < 256 and valid[int(value)])]
-    if wrong:
-        some = ", ".join(map(str, wrong[:5])) + (", …" if len(wrong) > 5 else "")
-        largest = int(np.flatnonzero(valid[:255]).max())
-        faults.append(("ids", f"mask {pair.mask} has id(s) {some}, valid are 0..{largest} and 255"))
-    return same_size, not wrong, faults
+        faults["channels"] = f"mask {mask_path} has {ids.shape[2]} channels, a mask has one with the ids"
+        return faults
+    wrong = np.setdiff1d(ids, valid)
+    if len(wrong):
+        some = ", ".join(map(str, wrong[:5].tolist())) + (", …" if len(wrong) > 5 else "")
+        last = int(np.flatnonzero(valid == np.arange(len(valid)))[-1])
+        more = "".join(f" and {value}" for value in valid[last + 1 :])
+        faults["ids"] = f"mask {mask_path} has id(s) {some}, valid are 0..{last}{more}"
+    return faults

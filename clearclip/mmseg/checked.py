@@ -2,25 +2,53 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Any
 
+import mmcv
 import numpy as np
 import torch
+from mmengine import fileio
+from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
 from PIL import Image
 from torch.utils.data import Dataset
 
+from clearclip.data.labels import label_table
 from clearclip.errors import UserError
 
 # How a whole file ends. Decoders fill what is missing with grey and go on.
 _ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
 
 
+class LoadLabels(LoadAnnotations):
+    """MMSegmentation's ``LoadAnnotations`` for masks of up to 16 bits; that class keeps the low byte of each id.
+
+    Args:
+        loader: the pipeline's own, from which the decoder is taken.
+        table: (65536,) the label of each id.
+    """
+
+    def __init__(self, loader: LoadAnnotations, table: np.ndarray):
+        super().__init__(backend_args=loader.backend_args, imdecode_backend=loader.imdecode_backend)
+        self.table = table
+
+    def _load_seg_map(self, results: dict) -> None:
+        data = fileio.get(results["seg_map_path"], backend_args=self.backend_args)
+        ids = mmcv.imfrombytes(data, flag="unchanged", backend=self.imdecode_backend)
+        if ids.ndim != 2:
+            raise ValueError(f"its mask has {ids.shape[-1]} channels, not one")
+        results["gt_seg_map"] = self.table[ids.astype(np.uint32)]
+        results["seg_fields"].append("gt_seg_map")
+
+
 @DATASETS.register_module()
 class CheckedDataset(Dataset):
     """Wraps a test dataset; checks every sample.
+
+    Masks are read as the dataset's ``ignore_index``, ``reduce_zero_label`` and classes say (:class:`LoadLabels`).
 
     Args:
         dataset: an MMSegmentation dataset, or its config.
@@ -43,9 +71,16 @@ class CheckedDataset(Dataset):
         self.total = len(paths)
         self.ignore_index = self.dataset.ignore_index
         self.metainfo = {**self.dataset.metainfo, "ignore_index": self.ignore_index}
+        # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
+        steps, table = self.dataset.pipeline.transforms, label_table(self.dataset)
+        steps[:] = [LoadLabels(step, table) if type(step) is LoadAnnotations else step for step in steps]
 
     def __len__(self) -> int:
         return len(self.todo)
+
+    def image_name(self, path: str) -> str:
+        """An image's name in one word: its folders below the dataset's and its own, without suffix."""
+        return "-".join(Path(os.path.relpath(path, self.dataset.data_prefix["img_path"])).with_suffix("").parts)
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         info = self.dataset.get_data_info(self.todo[position])
@@ -67,12 +102,10 @@ class CheckedDataset(Dataset):
         if truth.shape != tuple(sample.ori_shape):
             return f"its mask is {truth.shape[0]}x{truth.shape[1]}, the image {'x'.join(map(str, sample.ori_shape))}"
         classes = len(self.metainfo["classes"])
-        if self.dataset.reduce_zero_label and self.ignore_index != 255:  # MMSegmentation turns label 0 into 255
-            truth[truth == 255] = self.ignore_index
-        foreign = [int(label) for label in np.unique(truth) if label >= classes and label != self.ignore_index]
-        if foreign:
-            return f"its mask has label ids beyond the {classes} classes: {foreign[:5]}"
-        small = torch.uint8 if max(classes - 1, self.ignore_index) < 256 else torch.int16
+        foreign = np.unique(truth[(truth >= classes) & (truth != self.ignore_index)])
+        if len(foreign):
+            return f"its mask has label ids beyond the {classes} classes: {foreign[:5].tolist()}"
+        small = torch.uint8 if 0 <= self.ignore_index < 256 and classes <= 256 else torch.int32
         sample.gt_sem_seg.data = sample.gt_sem_seg.data.to(small)
         return None
 

@@ -18,7 +18,7 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from clearclip.data.check import check_cheap
+from clearclip.data.check import quick_check
 from clearclip.devices import choose_device
 from clearclip.errors import UserError
 from clearclip.identity import weights_identity
@@ -91,7 +91,7 @@ def evaluate(
             raise UserError(f"{name} must be at least {least}, not {value}")
     device = device or cfg.model.get("device")
     with building(f"config {cfg.filename}", overrides):
-        remarks = check_cheap(cfg)
+        remarks = quick_check(cfg)
     for remark in remarks:
         warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)

@@ -73,7 +73,8 @@ class PictureHook(Hook):
         self.written = 0
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        meta = runner.test_loop.dataloader.dataset.metainfo
+        dataset = runner.test_loop.dataloader.dataset
+        meta = dataset.metainfo
         methods = runner.model.module.methods
         for sample in outputs:
             if sample.get("failure") is not None:
@@ -93,5 +94,5 @@ class PictureHook(Hook):
                     meta["ignore_index"],
                 )
                 folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
-                save_image(picture, folder / f"{Path(sample.img_path).stem}{rank}.png")
+                save_image(picture, folder / f"{dataset.image_name(sample.img_path)}{rank}.png")
             self.written += 1

@@ -24,6 +24,7 @@ class ConfusionMetric(BaseMetric):
 
     Args:
         on_error: "stop" raises a UserError at the first image that cannot be used, "skip" counts and lists them.
+        ignore_index: the label of pixels that do not count; default: the dataset's in ``eval.py``, else 255.
 
     Attributes:
         journal: where counts are kept, from which an evaluation can be resumed; None keeps them in memory.
@@ -34,8 +35,9 @@ class ConfusionMetric(BaseMetric):
 
     default_prefix = ""  # its scores are not prefixed, as those of MMSegmentation's own metric
 
-    def __init__(self, on_error: str = "stop", **kwargs: Any):
+    def __init__(self, on_error: str = "stop", ignore_index: int | None = None, **kwargs: Any):
         super().__init__(**kwargs)
+        self.ignore_index = ignore_index
         self.on_error = on_error
         self.journal: Journal | None = None
         self.scores: list[Scores] = []
@@ -45,7 +47,7 @@ class ConfusionMetric(BaseMetric):
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``."""
         classes = len(self.dataset_meta["classes"])
-        ignore_index = self.dataset_meta.get("ignore_index", 255)
+        ignore_index = self.dataset_meta.get("ignore_index", 255) if self.ignore_index is None else self.ignore_index
         for sample in data_samples:
             image = sample["img_path"]
             if sample.get("failure") is not None:
@@ -55,8 +57,8 @@ class ConfusionMetric(BaseMetric):
             truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions.device)
             if predictions.max() >= classes or truth.masked_fill(truth == ignore_index, 0).max() >= classes:
                 raise UserError(
-                    f"truth or prediction has labels beyond the dataset's {classes} classes; "
-                    "give as many class names as the dataset has"
+                    f"{image}: truth or prediction has labels beyond the dataset's {classes} classes; "
+                    "give as many class names as the dataset has, and its ignore_index"
                 )
             counts = [confusion_counts(truth, prediction, classes, ignore_index) for prediction in predictions]
             found = []
@@ -103,6 +105,6 @@ class ConfusionMetric(BaseMetric):
         totals = np.zeros((len(results[0]), classes * classes), dtype=np.int64)
         for image in results:
             for total, (places, counts) in zip(totals, image, strict=True):
-                total[places] += counts
+                total[places] += np.array(counts, np.int64)  # of whole numbers even where none is counted
         self.scores = [Scores(total.reshape(classes, classes)) for total in totals]
         return self.scores[0].summary

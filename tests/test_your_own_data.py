@@ -1,0 +1,223 @@
+"""Datasets that nobody here has seen: other labels to ignore, many classes, other files, nested folders."""
+
+import re
+import runpy
+import shutil
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from layouts import random_image
+from mmengine.config import Config
+from mmengine.registry import DefaultScope
+from mmseg.evaluation import IoUMetric
+from openpyxl import load_workbook
+from PIL import Image
+
+from clearclip import ClearCLIP
+from clearclip.data.check import check_dataset, quick_check
+from clearclip.errors import UserError
+from clearclip.mmseg.checked import CheckedDataset
+from clearclip.mmseg.metric import ConfusionMetric
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGE = (ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8")
+CONFIG = re.search(r"```python\n(.*?)```", PAGE, re.DOTALL).group(1)
+
+
+def blocks(rng, shape, ids, dtype=np.uint8):
+    """A mask of blocks of 5 pixels: any of ``ids``."""
+    height, width = shape
+    small = rng.choice(np.asarray(ids, dtype), (-(-height // 5), -(-width // 5)))
+    return small.repeat(5, 0).repeat(5, 1)[:height, :width]
+
+
+def mean_iou(pairs, classes, ignore):
+    """Class after class, in percent."""
+    values = []
+    for label in range(classes):
+        hit = sum(np.sum((truth == label) & (found == label) & (truth != ignore)) for truth, found in pairs)
+        union = sum(np.sum(((truth == label) | (found == label)) & (truth != ignore)) for truth, found in pairs)
+        values += [hit / union] if union else []
+    return 100 * np.mean(values)
+
+
+def test_the_page_from_folders_to_a_row(tmp_path, monkeypatch, capsys, quick_name):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "config").mkdir()
+    shutil.copy(ROOT / "config" / "base_config.py", "config")
+    Path("config/cfg_camvid.py").write_text(CONFIG)
+    assert len(CONFIG.strip().splitlines()) <= 20
+    rng = np.random.default_rng(0)
+    truths = {name: blocks(rng, (72, 96), range(12)) for name in ("f0.png", "f1.png", "night/f0.png")}
+    for name, truth in truths.items():
+        for folder, array in (("testannot", truth), ("test", random_image(rng, 72, 96))):
+            path = Path("data/CamVid", folder, name)
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+
+    def run(line):
+        script, *arguments = line.split()[1:]
+        monkeypatch.setattr(sys, "argv", [script, *arguments])
+        with pytest.raises(SystemExit) as stop:
+            runpy.run_path(str(ROOT / script), run_name="__main__")
+        assert stop.value.code == 0, capsys.readouterr()
+        return capsys.readouterr().out
+
+    check, evaluate = re.search(r"```shell\n(.*?)```", PAGE, re.DOTALL).group(1).strip().splitlines()
+    assert "1 of 1 complete" in run(check)
+    options = f"model.model_name={quick_name} model.slide_crop=64 model.slide_stride=32"
+    run(f"{evaluate} --show-dir shown --device cpu --cfg-options {options}")
+
+    assert sorted(path.name for path in Path("shown").iterdir()) == ["f0.png", "f1.png", "night-f0.png"]
+    cfg = Config.fromfile("config/cfg_camvid.py")
+    model = ClearCLIP.from_pretrained(quick_name, device="cpu", slide_crop=64, slide_stride=32)
+    found = {name: model.segment(f"data/CamVid/test/{name}", cfg.words).labels for name in truths}
+    expected = mean_iou([(truths[name], found[name]) for name in truths], 11, 11)
+    header, row = list(load_workbook("results.xlsx")["runs"].values)[:2]
+    values = dict(zip(header, row, strict=True))
+    assert (values["dataset"], values["images"]) == ("camvid", 3)
+    assert values["mIoU"] == pytest.approx(expected, abs=0.006)
+
+
+def make_dataset(root, masks, suffix=".png", image_suffix=".png", classes=None, **settings):
+    """A ``BaseSegDataset`` of random images with these masks, by name. Returns a config."""
+    rng = np.random.default_rng(1)
+    for name, mask in masks.items():
+        for folder, array, ending in (
+            ("images", random_image(rng, *mask.shape), image_suffix),
+            ("masks", mask, suffix),
+        ):
+            path = root / folder / f"{name}{ending}"
+            path.parent.mkdir(parents=True, exist_ok=True)
+            Image.fromarray(array).save(path)
+    pipeline = [dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")]
+    dataset = dict(
+        type="BaseSegDataset",
+        data_root=str(root),
+        data_prefix=dict(img_path="images", seg_map_path="masks"),
+        img_suffix=image_suffix,
+        seg_map_suffix=suffix,
+        metainfo=dict(classes=classes),
+        pipeline=pipeline,
+        **settings,
+    )
+    return Config(dict(test_dataloader=dict(dataset=dataset)))
+
+
+def evaluated(cfg, predictions):
+    """Scores of these predictions, the images by name; what the files hold is read as an evaluation reads it."""
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        dataset = CheckedDataset({**cfg.test_dataloader.dataset, "test_mode": True})
+    metric, judge = ConfusionMetric(), IoUMetric(ignore_index=dataset.dataset.ignore_index)
+    metric.dataset_meta = judge.dataset_meta = dataset.metainfo
+    truths = {}
+    for item in dataset:
+        sample = item["data_samples"]
+        assert sample.failure is None, sample.failure
+        name = str(Path(sample.img_path).relative_to(dataset.dataset.data_prefix["img_path"]).with_suffix(""))
+        truths[name] = sample.gt_sem_seg.data[0].numpy()
+        found = torch.from_numpy(predictions[name].astype(np.int64))[None]
+        labels = dict(pred_sem_seg=dict(data=found), gt_sem_seg=dict(data=sample.gt_sem_seg.data))
+        output = dict(**labels, img_path=sample.img_path)
+        metric.process(None, [output])
+        judge.process(None, [output])
+    assert truths.keys() == predictions.keys()
+    return metric.evaluate(len(dataset)), judge.evaluate(len(dataset)), truths
+
+
+@pytest.mark.parametrize(
+    "ids, dtype, suffix, settings, meaning",
+    [
+        # What the masks hold, how, and the label of an id.
+        pytest.param(12, np.uint8, ".png", dict(ignore_index=11), lambda raw: raw, id="void_beyond_the_classes"),
+        pytest.param(11, np.uint8, ".png", dict(ignore_index=3), lambda raw: raw, id="void_among_the_classes"),
+        pytest.param(
+            12, np.uint8, ".bmp", dict(reduce_zero_label=True), lambda raw: np.where(raw, raw - 1, 255), id="bmp"
+        ),
+        pytest.param(
+            13,
+            np.uint8,
+            ".tif",
+            dict(reduce_zero_label=True, ignore_index=11),
+            lambda raw: np.where((raw > 0) & (raw < 12), raw - 1, 11),
+            id="reduced_and_void",
+        ),
+        pytest.param(300, np.uint16, ".png", dict(ignore_index=65535), lambda raw: raw, id="300_classes"),
+        pytest.param(
+            301,
+            np.uint16,
+            ".tif",
+            dict(reduce_zero_label=True, ignore_index=65535),
+            lambda raw: np.where(raw, raw.astype(int) - 1, 65535),
+            id="300_classes_reduced",
+        ),
+    ],
+)
+def test_labels_mean_what_the_dataset_says(ids, dtype, suffix, settings, meaning, tmp_path):
+    classes = 300 if ids > 255 else 11
+    rng = np.random.default_rng(2)
+    # The same name in different folders, at different depths.
+    names = ("a/0001", "b/0001", "b/c/0001", "0001")
+    masks = {name: blocks(rng, rng.integers(60, 90, 2), range(ids), dtype) for name in names}
+    truths = {name: np.asarray(meaning(mask), np.int64) for name, mask in masks.items()}
+    predictions = {
+        name: np.where(
+            rng.random(truth.shape) < 0.3, rng.integers(0, classes, truth.shape), np.minimum(truth, classes - 1)
+        )
+        for name, truth in truths.items()
+    }
+    cfg = make_dataset(tmp_path, masks, suffix, ".tif", [f"class {n}" for n in range(classes)], **settings)
+    report = check_dataset(cfg, full=True)
+    assert not report.problems
+    assert report.ids == report.masks == len(masks)
+    ours, judged, read = evaluated(cfg, predictions)
+    for name in names:
+        np.testing.assert_array_equal(read[name], truths[name])
+    ignore = settings.get("ignore_index", 255)
+    assert ours["mIoU"] == pytest.approx(mean_iou([(truths[n], predictions[n]) for n in names], classes, ignore))
+    # An independent judge, which rounds to two digits.
+    for score in ("aAcc", "mIoU", "mAcc"):
+        assert ours[score] == pytest.approx(judged[score], abs=0.006)
+
+
+def test_some_of_a_dataset_s_classes(tmp_path):
+    """The others are ignored, under the dataset's own index."""
+    masks = {"one": np.array([[0, 8, 12, 0], [15, 15, 1, 20]], np.uint8)}
+    cfg = make_dataset(tmp_path, masks, image_suffix=".jpg", classes=["person", "cat"], ignore_index=2)
+    (tmp_path / "list.txt").write_text("one\n")
+    dataset = cfg.test_dataloader.dataset
+    del dataset["img_suffix"], dataset["seg_map_suffix"]
+    dataset.update(type="PascalVOCDataset", ann_file="list.txt")
+    assert quick_check(cfg) == []
+    _, _, truths = evaluated(cfg, {"one": np.zeros((2, 4), int)})
+    assert truths["one"].tolist() == [[2, 1, 2, 2], [0, 0, 2, 2]]
+
+
+def test_labels_that_the_dataset_does_not_know_are_an_error(tmp_path):
+    cfg = make_dataset(tmp_path, {"one": np.full((20, 30), 11, np.uint8)}, classes=[f"class {n}" for n in range(11)])
+    with pytest.raises(UserError, match=r"one\.png has id\(s\) 11, valid are 0\.\.10 and 255"):
+        quick_check(cfg)
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        item = CheckedDataset(dict(cfg.test_dataloader.dataset))[0]
+    assert item["data_samples"].failure == "its mask has label ids beyond the 11 classes: [11]"
+    # In MMSegmentation's own loop nothing checks the data before.
+    metric = ConfusionMetric()
+    metric.dataset_meta = dict(classes=["sky", "road"])
+    truth, prediction = dict(data=torch.full((1, 4, 5), 2)), dict(data=torch.zeros(1, 4, 5, dtype=torch.int64))
+    with pytest.raises(UserError, match=r"one\.png: .* beyond the dataset's 2 classes;.*ignore_index"):
+        metric.process(None, [dict(pred_sem_seg=prediction, gt_sem_seg=truth, img_path="one.png")])
+    metric.ignore_index = 2
+    metric.process(None, [dict(pred_sem_seg=prediction, gt_sem_seg=truth, img_path="one.png")])
+    metric.evaluate(1)
+    assert metric.scores[0].confusion.sum() == 0
+
+
+def test_a_class_that_is_the_ignored_label_is_remarked(tmp_path):
+    """255 is ignored by default, also where a dataset has more classes."""
+    masks = {"one": np.arange(300, dtype=np.uint16).reshape(15, 20)}
+    cfg = make_dataset(tmp_path, masks, classes=[f"class {n}" for n in range(300)])
+    (remark,) = quick_check(cfg)
+    assert remark.startswith("class 255 (class 255) is not counted: it is the dataset's ignore_index")

@@ -1,4 +1,4 @@
-"""What the demo leaves in its folder."""
+"""The files that the demo writes."""
 
 from __future__ import annotations
 
@@ -15,19 +15,14 @@ ENDINGS = ("_segmentation.png", "_compare.png", "_heatmaps.png", "_labels.png", 
 
 
 class Outputs:
-    """Names and writes the files of each image.
-
-    Args:
-        folder: where to.
-        inputs: images that no output may replace.
-    """
+    """Names and writes the files of each image to ``folder``; none of them replaces one of ``inputs``."""
 
     def __init__(self, folder: Path, inputs: Collection[Path]):
         self.folder = folder
         self._taken = {path.resolve() for path in inputs}
 
     def stem(self, image: Path) -> str:
-        """What the names of this image's files begin with; unlike for any other image of this run."""
+        """What the names of this image's files begin with; different for every image of this run."""
         stem, number = image.stem, 1
         while self._taken & (files := {(self.folder / f"{stem}{ending}").resolve() for ending in ENDINGS}):
             number += 1
@@ -39,31 +34,20 @@ class Outputs:
         """Write a picture: ``kind`` is "segmentation", "compare" or "heatmaps"."""
         return save_image(picture, self.folder / f"{stem}_{kind}.png")
 
-    def labels(self, stem: str, result: Segmentation, facts: dict) -> tuple[Path, Path]:
-        """Write the label map, grey values are class ids, and beside it what the ids mean.
-
-        Args:
-            stem: of :meth:`stem`.
-            result: whose labels.
-            facts: to be noted: image, model, method, threshold.
-        """
+    def labels(self, stem: str, result: Segmentation, **facts: str | float) -> list[Path]:
+        """Write the label map (grey values are class ids), and a JSON file with ``facts`` and what the ids mean."""
         png = result.save_labels(self.folder / f"{stem}_labels.png")
-        return png, write_bytes(self.folder / f"{stem}_labels.json", describe(result, png.name, facts))
+        height, width = result.labels.shape
+        classes = [
+            {"id": label, "name": words[0], "words": list(words), "colour": hex_colour(result, label),
+             "pixels": int(result.class_pixels[label]), "share": result.class_pixels[label] / result.labels.size}
+            for label, words in enumerate(result.words)
+        ]  # fmt: skip
+        content = {**facts, "labels": png.name, "width": width, "height": height, "classes": classes}
+        text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+        return [png, write_bytes(self.folder / f"{stem}_labels.json", text.encode())]
 
 
-def describe(result: Segmentation, labels: str, facts: dict) -> bytes:
-    """JSON that says what each id of a label map means."""
-    height, width = result.labels.shape
-    classes = [
-        {
-            "id": label,
-            "name": result.classes[label],
-            "words": list(words),
-            "colour": "#{:02x}{:02x}{:02x}".format(*result.colours[label]),
-            "pixels": int(result.class_pixels[label]),
-            "share": result.class_pixels[label] / result.labels.size,
-        }
-        for label, words in enumerate(result.words)
-    ]
-    content = {**facts, "labels": labels, "width": width, "height": height, "classes": classes}
-    return (json.dumps(content, indent=2, ensure_ascii=False) + "\n").encode()
+def hex_colour(result: Segmentation, label: int) -> str:
+    """The colour of a class as #rrggbb."""
+    return "#{:02x}{:02x}{:02x}".format(*result.colours[label])

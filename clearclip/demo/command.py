@@ -9,13 +9,13 @@ from pathlib import Path
 
 from clearclip.demo import models
 from clearclip.demo.inputs import choose_classes, choose_images
-from clearclip.demo.outputs import Outputs
+from clearclip.demo.outputs import free_stem, write_result
 from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder
 from clearclip.images import read_image
 from clearclip.methods import METHODS, build_method
 from clearclip.model import ClearCLIP
-from clearclip.pictures import compare_picture, share_text
+from clearclip.pictures import compare_picture, save_image, share_text
 from clearclip.settings import ModelSettings
 
 
@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     compared = models.without_deeper(compared, model)
     model.encode_text(classes, progress=True)
 
-    outputs, failed = Outputs(args.out, images), 0
+    taken, failed = {path.resolve() for path in images}, 0
     for path in images:
         try:
             image = read_image(path)
@@ -97,17 +97,16 @@ def main(argv: Sequence[str] | None = None) -> int:
             failed += 1
             continue
         results = models.segment(model, image, classes, [method, *compared])
-        result, stem = results[method.label], outputs.stem(path)
+        result, stem = results[method.label], free_stem(args.out, path, taken)
+        facts = {"model": model.weights.label, "method": method.label, "prob_thd": settings.prob_thd}
+        picture, *_ = write_result(stem, result, image=str(path), **facts)
         found = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-        shares = ", ".join(f"{name} {share_text(share)}" for name, share in found if share)
-        print(f"{outputs.picture(stem, 'segmentation', result.picture())}  ({shares})", flush=True)
+        print(f"{picture}  ({', '.join(f'{name} {share_text(share)}' for name, share in found if share)})", flush=True)
         if args.heatmaps:
-            print(outputs.picture(stem, "heatmaps", result.heat_maps()), flush=True)
+            print(save_image(result.heat_maps(), f"{stem}_heatmaps.png"), flush=True)
         if compared:
             shown = compare_picture({other.label: results[other.label] for other in compared})
-            print(outputs.picture(stem, "compare", shown), flush=True)
-        facts = {"model": model.weights.label, "method": method.label, "prob_thd": settings.prob_thd}
-        outputs.labels(stem, result, image=str(path), **facts)
+            print(save_image(shown, f"{stem}_compare.png"), flush=True)
     if failed < len(images):
         print(f"label maps (grey values are class ids) and what they mean: {args.out / '*_labels.png'}, *_labels.json")
     return 2 if failed else 0

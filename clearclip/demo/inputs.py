@@ -58,17 +58,11 @@ def choose_classes(args: Namespace, bundled: bool, background: bool) -> ClassWor
 
 
 def read_words(text: str, background: bool = False) -> ClassWords:
-    """Comma-separated words, each a class; white space around them is dropped, and so are repetitions.
-
-    Raises:
-        UserError: no word, an empty one, or a single one without ``background``.
-    """
-    if not text.strip():
+    """Comma-separated words, each a class, without repetitions; a UserError as of :func:`choose_classes`."""
+    words = dict.fromkeys(" ".join(word.split()) for word in text.split(",") if word.strip())
+    if not words:
         raise UserError('no words given; name what to look for, such as "sky, tree, grass"')
-    words = [" ".join(word.split()) for word in text.split(",")]
-    if not all(words):
-        raise UserError(f"there is an empty word in {text[:80]!r}; check the commas")
-    return with_background(ClassWords.parse(list(dict.fromkeys(words))), background)
+    return with_background(ClassWords.parse(list(words)), background)
 
 
 def with_background(classes: ClassWords, background: bool) -> ClassWords:

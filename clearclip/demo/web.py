@@ -11,24 +11,23 @@ from argparse import Namespace
 from itertools import islice
 from pathlib import Path
 
-import cv2
 import gradio as gr
+import numpy as np
 from PIL import Image
 
 from clearclip.demo import models
-from clearclip.demo.inputs import SCENES, choose_classes, choose_images, read_words, with_background
-from clearclip.demo.outputs import Outputs, hex_colour
+from clearclip.demo.inputs import choose_classes, choose_images, read_words, with_background
+from clearclip.demo.outputs import hex_colour, write_result
 from clearclip.errors import UserError
 from clearclip.images import read_image
 from clearclip.methods import build_method
-from clearclip.miniature import CLASSES
 from clearclip.model import ClearCLIP
 from clearclip.pictures import heat_maps, overlay_picture, share_text
 from clearclip.segmentation import Segmentation
 from clearclip.settings import ModelSettings
 
 MAX_FILE, MAX_PIXELS = "25mb", 50_000_000
-#: Classes in the legend, and heat maps, at most.
+#: Example images, classes in the legend, and heat maps, at most.
 MAX_SHOWN = 48
 #: Longer side of the pictures on the page, in pixels.
 SIDE = 900
@@ -36,34 +35,27 @@ CLIP = "CLIP ViT-B/16"
 
 
 class Page:
-    """What the page computes; its files for download go to ``folder``.
-
-    Raises:
-        UserError: options that cannot be meant, or a model that cannot be loaded.
-    """
+    """What the page computes; its files for download go to ``folder``. Raises a UserError as the command does."""
 
     def __init__(self, args: Namespace, folder: Path):
         self.folder = folder
         method, options = models.choose_method(args), models.model_options(args)
         self.methods = {one.label: one for one in (method, *models.all_methods())}
         self.prob_thd, bundled = ModelSettings.from_options(options).prob_thd, models.is_miniature(options)
-        self.images = choose_images(args, bundled=True)
-        background = args.background or self.prob_thd > 0
-        self.classes = choose_classes(args, bundled or not args.images, background)
+        self.images = choose_images(args, bundled=True)[:MAX_SHOWN]
+        self.classes = choose_classes(args, bundled or not args.images, args.background or self.prob_thd > 0)
         self.words = ", ".join(self.classes.names)
         others = {name: value for name, value in options.items() if name not in models.NAMING}
-        named = [options[name] for name in models.NAMING if name in options]
-        self.models = {"miniature" if bundled else " ".join(named) or CLIP: options}
-        self.models.setdefault("miniature", {**others, "model_name": "miniature"})
-        self.models.setdefault(CLIP, others)
+        name = " ".join(str(options[name]) for name in models.NAMING if name in options) or CLIP
+        both = {"miniature": {**others, "model_name": "miniature"}, CLIP: others}
+        self.models = both if bundled else {name: options}
         self.load = functools.cache(lambda name: ClearCLIP.from_pretrained(**self.models[name]))
         self.load(next(iter(self.models)))
 
     def run(self, path: str | None, words: str, method: str, prob_thd: float, model: str) -> tuple:
-        """All outputs of the page; a UserError becomes an error that the page shows."""
+        """All outputs of the page; a UserError becomes an error that the page shows, and a warning a warning."""
         try:
             with warnings.catch_warnings(record=True) as caught:
-                warnings.simplefilter("ignore")
                 warnings.simplefilter("always", UserWarning)
                 outputs = self._run(path, words or "", method, prob_thd, model)
         except UserError as error:
@@ -71,39 +63,32 @@ class Page:
             message = html.escape(str(error).replace(f"{Path(path or '').parent}{os.sep}", ""))
             raise gr.Error(message, duration=None, title="This did not work") from error
         for warning in caught:
-            gr.Warning(html.escape(str(warning.message)))
+            if issubclass(warning.category, UserWarning):
+                gr.Warning(html.escape(str(warning.message)))
         return outputs
 
     def _run(self, path: str | None, words: str, method: str, prob_thd: float, model: str) -> tuple:
         if not path:
             raise UserError("no image yet; drop one into the field or choose an example")
-        background = prob_thd > 0
         same = words == self.words  # then words may have synonyms
-        classes = with_background(self.classes, background) if same else read_words(words, background)
+        classes = with_background(self.classes, prob_thd > 0) if same else read_words(words, prob_thd > 0)
         loaded, image = self.load(model), read_image(path)
         results = models.segment(loaded, image, classes, [self.methods[method], build_method("CLIP")], prob_thd)
-        result, outputs = results[method], Outputs(Path(tempfile.mkdtemp(dir=self.folder)), [])
-        stem, facts = Path(path).stem, {"model": loaded.weights.label, "method": method, "prob_thd": prob_thd}
-        files = [outputs.picture(stem, "segmentation", result.picture())]
-        files += outputs.labels(stem, result, image=Path(path).name, **facts)
+        result, stem = results[method], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem
+        facts = {"image": Path(path).name, "model": loaded.weights.label, "method": method, "prob_thd": prob_thd}
+        files = [str(file) for file in write_result(stem, result, **facts)]
         pair = overlay_picture(results["CLIP"], SIDE), overlay_picture(result, SIDE)
         maps = [(picture, title) for title, picture in islice(heat_maps(result, SIDE // 2), MAX_SHOWN)]
-        return (
-            annotated(result, pair[1].size),
-            gr.update(value=pair, label=f"CLIP | {method}"),
-            maps,
-            list(map(str, files)),
-        )
+        return annotated(result, pair[1].size), gr.update(value=pair, label=f"CLIP | {method}"), maps, files
 
 
 def annotated(result: Segmentation, size: tuple[int, int]) -> dict:
     """The update of a ``gr.AnnotatedImage``, (width, height) pixels: a mask for each class, the largest first."""
-    image = cv2.resize(result.image, size, interpolation=cv2.INTER_AREA)
-    labels = cv2.resize(result.labels, size, interpolation=cv2.INTER_NEAREST)
+    labels = np.asarray(Image.fromarray(result.labels).resize(size, Image.Resampling.NEAREST))
     order = sorted(range(len(result.classes)), key=lambda label: -result.class_pixels[label])[:MAX_SHOWN]
     names = {k: f"{result.classes[k]} {share_text(result.class_pixels[k] / result.labels.size)}" for k in order}
-    masks = [(0.6 * (labels == label), name) for label, name in names.items()]
-    return gr.update(value=(image, masks), color_map={name: hex_colour(result, k) for k, name in names.items()})
+    value = Image.fromarray(result.image).resize(size), [(0.6 * (labels == k), name) for k, name in names.items()]
+    return gr.update(value=value, color_map={name: hex_colour(result, k) for k, name in names.items()})
 
 
 def build(page: Page) -> gr.Blocks:
@@ -134,11 +119,10 @@ def build(page: Page) -> gr.Blocks:
                 with gr.Tab("Files"):
                     gr.Markdown("The picture, the label map (grey values are class ids), and what the ids mean.")
                     files = gr.Files(show_label=False, interactive=False, elem_id="files")
-        own = [[str(path), page.words, next(iter(page.models))] for path in page.images if path not in SCENES]
-        scenes = [[str(path), ", ".join(CLASSES), "miniature"] for path in SCENES]
-        examples = gr.Examples(own + scenes, [image, text, model], cache_examples=False)
+        examples = gr.Examples([str(path) for path in page.images], image, examples_per_page=12)
         inputs, outputs = [image, text, method, prob_thd, model], [overlay, slider, heat, files]
-        gr.on([blocks.load, button.click, text.submit, examples.load_input_event.then], page.run, inputs, outputs)
+        gr.on([blocks.load, button.click, text.submit], page.run, inputs, outputs)
+        examples.load_input_event.then(page.run, inputs, outputs)
     return blocks
 
 
@@ -150,8 +134,6 @@ def serve(args: Namespace) -> int:
     """
     if int(gr.__version__.split(".")[0]) < 6:  # whose pages load a script from elsewhere
         raise UserError(f"gradio {gr.__version__} is too old for the page; update it: pip install -U gradio")
-    if args.port is not None and not 1 <= args.port <= 65535:
-        raise UserError(f"--port {args.port} is no port; give a number from 1024 to 65535")
     Image.MAX_IMAGE_PIXELS = MAX_PIXELS // 2  # Pillow warns above this and refuses above twice as much
     with tempfile.TemporaryDirectory(prefix="clearclip-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results are deleted when the page stops
@@ -162,7 +144,7 @@ def serve(args: Namespace) -> int:
         how = {"max_file_size": MAX_FILE, "show_error": True, "quiet": True, "ssr_mode": False, "theme": theme}
         try:
             _, local, public = blocks.launch(prevent_thread_lock=True, **where, **how)
-        except OSError as error:
+        except (OSError, OverflowError) as error:
             raise UserError(f"the page cannot be served on port {args.port or 7860}: {error}; try --port") from error
         print(f"page: {local}  (stop with Ctrl-C)", flush=True)
         if public:

@@ -72,14 +72,15 @@ class Page:
             raise UserError("no image yet; drop one into the field or choose an example")
         same = words == self.words  # then words may have synonyms
         classes = with_background(self.classes, prob_thd > 0) if same else read_words(words, prob_thd > 0)
+        used = self.methods.get(method) or build_method(method)
         loaded, image = self.load(model), read_image(path)
-        results = models.segment(loaded, image, classes, [self.methods[method], build_method("CLIP")], prob_thd)
-        result, stem = results[method], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem
-        facts = {"image": Path(path).name, "model": loaded.weights.label, "method": method, "prob_thd": prob_thd}
+        results = models.segment(loaded, image, classes, [used, build_method("CLIP")], prob_thd)
+        result, stem = results[used.label], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem
+        facts = {"image": Path(path).name, "model": loaded.weights.label, "method": used.label, "prob_thd": prob_thd}
         files = [str(file) for file in write_result(stem, result, **facts)]
         pair = overlay_picture(results["CLIP"], SIDE), overlay_picture(result, SIDE)
         maps = [(picture, title) for title, picture in islice(heat_maps(result, SIDE // 2), MAX_SHOWN)]
-        return annotated(result, pair[1].size), gr.update(value=pair, label=f"CLIP | {method}"), maps, files
+        return annotated(result, pair[1].size), gr.update(value=pair, label=f"CLIP | {used.label}"), maps, files
 
 
 def annotated(result: Segmentation, size: tuple[int, int]) -> dict:
@@ -102,7 +103,8 @@ def build(page: Page) -> gr.Blocks:
                 # This package reads more kinds of images than Gradio, and says what is wrong with the others.
                 image.preprocess = lambda payload: payload.path if payload else None
                 text = gr.Textbox(page.words, label="Words, separated by commas", lines=2, elem_id="words")
-                method = gr.Dropdown(list(page.methods), label="Method", elem_id="method")
+                # Any row's name can be typed, not only those listed.
+                method = gr.Dropdown(list(page.methods), label="Method", allow_custom_value=True, elem_id="method")
                 model = gr.Dropdown(list(page.models), label="Model", elem_id="model")
                 below = "pixels whose largest probability is below it become background"
                 prob_thd = gr.Slider(0, 1, page.prob_thd, step=0.01, label="Threshold", info=below)

@@ -84,12 +84,12 @@ def test_options_are_those_of_model_settings() -> None:
     """Every option reaches ModelSettings with its type; those not given leave its default."""
     given = "--clip-type CLIP --vit-type ViT-L/14 --pretrained x.pt --no-quick-gelu --precision fp32 --no-cached"
     args = command.parser().parse_args([*given.split(), "--prob-thd", ".5", "--slide-crop", "9", "--slide-stride", "3"])
-    settings = ModelSettings(**models.model_options(args))
+    settings = ModelSettings(**models.read_options(args)[0])
     assert (settings.clip_type, settings.vit_type, settings.pretrained) == ("CLIP", "ViT-L/14", "x.pt")
     assert (settings.quick_gelu, settings.cached, settings.prob_thd) == (False, False, 0.5)
     assert (settings.slide_crop, settings.slide_stride, settings.device) == (9, 3, None)
-    assert models.model_options(command.parser().parse_args(["photo.jpg"])) == {}
-    assert models.model_options(command.parser().parse_args([])) == {"model_name": "miniature"}
+    for arguments, names in ((["photo.jpg"], {"method"}), ([], {"method", "model_name"})):
+        assert models.read_options(command.parser().parse_args(arguments))[0].keys() == names
     text = " ".join(command.parser().format_help().split())
     assert all(ModelSettings.help(name) in text for name in models.OPTIONS)
 

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from clearclip.demo import models
-from clearclip.demo.inputs import choose_classes, choose_images
+from clearclip.demo.inputs import SCENES, choose_classes, find_images
 from clearclip.demo.outputs import free_stem, write_result
 from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder
@@ -74,12 +74,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"the web page needs gradio ({error}); install it: pip install -U gradio") from error
         return serve(args)
 
-    method = models.choose_method(args)
+    options, bundled = models.read_options(args)
+    settings, method = ModelSettings.from_options(options), options["method"]
     names = [] if args.compare is None else args.compare or [*models.ROWS, method]
     compared = [build_method(name) for name in names]
-    options = models.model_options(args)
-    settings, bundled = ModelSettings.from_options({**options, "method": method}), models.is_miniature(options)
-    images = choose_images(args, bundled)
+    if not (args.images or bundled):
+        raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
+    images = find_images(args.images) or SCENES
     classes = choose_classes(args, bundled, args.background or settings.prob_thd > 0)
     check_folder("--out", args.out)
     if len(images) == 1:

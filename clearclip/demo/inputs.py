@@ -35,30 +35,23 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
     return list(found)
 
 
-def choose_images(args: Namespace, bundled: bool) -> list[Path]:
-    """The images that were named, or, if ``bundled``, the bundled scenes; a UserError where there are none."""
-    if not (args.images or bundled):
-        raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
-    return find_images(args.images) or list(SCENES)
-
-
 def choose_classes(args: Namespace, bundled: bool, background: bool) -> ClassWords:
-    """The classes that were named, or, if ``bundled``, the miniature's.
-
-    Raises:
-        UserError: no words, words in two places, or a single class without ``background``.
-    """
+    """The classes that were named, or, if ``bundled``, the miniature's; see :func:`read_words`."""
     if args.classes is not None and args.name_path is not None:
         raise UserError("--classes and --name-path both name the classes; give one of them")
-    if args.name_path is not None:
-        return with_background(ClassWords.read(args.name_path), background)
-    if args.classes is None and bundled:
-        return with_background(ClassWords.parse(list(CLASSES)), background)
-    return read_words(args.classes or "", background)
+    if args.name_path is None and (args.classes is not None or not bundled):
+        return read_words(args.classes or "", background)
+    return with_background(
+        ClassWords.read(args.name_path) if args.name_path else ClassWords.parse(list(CLASSES)), background
+    )
 
 
 def read_words(text: str, background: bool = False) -> ClassWords:
-    """Comma-separated words, each a class, without repetitions; a UserError as of :func:`choose_classes`."""
+    """Comma-separated words, each a class, without repetitions.
+
+    Raises:
+        UserError: no words, or a single one without ``background``.
+    """
     words = dict.fromkeys(" ".join(word.split()) for word in text.split(",") if word.strip())
     if not words:
         raise UserError('no words given; name what to look for, such as "sky, tree, grass"')
@@ -66,10 +59,10 @@ def read_words(text: str, background: bool = False) -> ClassWords:
 
 
 def with_background(classes: ClassWords, background: bool) -> ClassWords:
-    """``classes``, with "background" as label 0 if ``background``; a single class is a UserError."""
+    """``classes``, with "background" as label 0 if ``background``; a single class alone is a UserError."""
     if background:
         named = [words for words in classes.classes if words[0].lower() == "background"] or [("background",)]
         classes = ClassWords((named[0], *(words for words in classes.classes if words not in named)))
     if len(classes) < 2:
-        raise UserError(f"{classes.names[0]!r} alone would cover the whole image; give two words, or --background")
+        raise UserError(f"{classes.names[0]!r} alone would cover the whole image; give two words, such as background")
     return classes

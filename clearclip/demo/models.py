@@ -41,17 +41,17 @@ def add_model_options(group: argparse._ArgumentGroup, names: Iterable[str] = OPT
         group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text, **more)
 
 
-def model_options(args: argparse.Namespace) -> dict[str, Any]:
-    """The options of :class:`ModelSettings` that were given; the miniature where neither model nor image is named."""
+def read_options(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
+    """The options of :class:`ModelSettings` that were given, and whether they mean the miniature.
+
+    It is the model where neither model nor image is named. ``--model-type`` and ``--ignore-residual`` are "method".
+    """
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}
     if not args.images and not options.keys() & set(NAMING):
         options["model_name"] = "miniature"
-    return options
-
-
-def is_miniature(options: dict[str, Any]) -> bool:
-    """Whether these options mean the bundled model."""
-    return options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature"
+    method = build_method(args.model_type)
+    options["method"] = method.keeping(False) if args.ignore_residual else method
+    return options, options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature"
 
 
 def import_file(path: Path) -> None:
@@ -66,12 +66,6 @@ def import_file(path: Path) -> None:
     except Exception as error:  # anything, it is the user's code
         line = getattr(error, "lineno", None) or traceback.extract_tb(error.__traceback__)[-1].lineno
         raise UserError(f"--import {path}: {type(error).__name__} in line {line}: {error}") from error
-
-
-def choose_method(args: argparse.Namespace) -> Method:
-    """The method of ``--model-type`` and ``--ignore-residual``; a UserError for an unknown name lists the known."""
-    method = build_method(args.model_type)
-    return method.keeping(False) if args.ignore_residual else method
 
 
 def all_methods() -> list[Method]:

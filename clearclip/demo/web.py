@@ -16,7 +16,7 @@ import numpy as np
 from PIL import Image
 
 from clearclip.demo import models
-from clearclip.demo.inputs import choose_classes, choose_images, read_words, with_background
+from clearclip.demo.inputs import SCENES, choose_classes, find_images, read_words, with_background
 from clearclip.demo.outputs import hex_colour, write_result
 from clearclip.errors import UserError
 from clearclip.images import read_image
@@ -39,10 +39,10 @@ class Page:
 
     def __init__(self, args: Namespace, folder: Path):
         self.folder = folder
-        method, options = models.choose_method(args), models.model_options(args)
-        self.methods = {one.label: one for one in (method, *models.all_methods())}
-        self.prob_thd, bundled = ModelSettings.from_options(options).prob_thd, models.is_miniature(options)
-        self.images = choose_images(args, bundled=True)[:MAX_SHOWN]
+        options, bundled = models.read_options(args)
+        self.prob_thd = ModelSettings.from_options(options).prob_thd
+        self.methods = {method.label: method for method in (options["method"], *models.all_methods())}
+        self.images = (find_images(args.images) or SCENES)[:MAX_SHOWN]
         self.classes = choose_classes(args, bundled or not args.images, args.background or self.prob_thd > 0)
         self.words = ", ".join(self.classes.names)
         others = {name: value for name, value in options.items() if name not in models.NAMING}

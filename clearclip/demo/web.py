@@ -26,7 +26,7 @@ from clearclip.pictures import heat_maps, overlay_picture, share_text
 from clearclip.segmentation import Segmentation
 from clearclip.settings import ModelSettings
 
-MAX_FILE, MAX_PIXELS = "25mb", 50_000_000
+MAX_PIXELS = 50_000_000
 #: Example images, classes in the legend, and heat maps, at most.
 MAX_SHOWN = 48
 #: Longer side of the pictures on the page, in pixels.
@@ -123,8 +123,8 @@ def build(page: Page) -> gr.Blocks:
                     files = gr.Files(show_label=False, interactive=False, elem_id="files")
         examples = gr.Examples([str(path) for path in page.images], image, examples_per_page=12)
         inputs, outputs = [image, text, method, prob_thd, model], [overlay, slider, heat, files]
-        gr.on([blocks.load, button.click, text.submit], page.run, inputs, outputs)
-        examples.load_input_event.then(page.run, inputs, outputs)
+        gr.on([blocks.load, button.click, text.submit], page.run, inputs, outputs, concurrency_id="run")
+        examples.load_input_event.then(page.run, inputs, outputs, concurrency_id="run")  # one at a time, both
     return blocks
 
 
@@ -143,7 +143,7 @@ def serve(args: Namespace) -> int:
         # Fonts of the system: others would be fetched from elsewhere.
         theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         where = {"server_name": "127.0.0.1", "server_port": args.port, "share": args.share}
-        how = {"max_file_size": MAX_FILE, "show_error": True, "quiet": True, "ssr_mode": False, "theme": theme}
+        how = {"max_file_size": "25mb", "show_error": True, "quiet": True, "ssr_mode": False, "theme": theme}
         try:
             _, local, public = blocks.launch(prevent_thread_lock=True, **where, **how)
         except (OSError, OverflowError) as error:

@@ -1,82 +1,68 @@
-"""Which images and which words a person means."""
+"""Which images and which words the user means."""
 
 from __future__ import annotations
 
 import glob
+from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
 from clearclip.errors import UserError
+from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.text import ClassWords
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif", ".avif"}
+#: The miniature's scenes that are shown when no image is given.
+SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0028", "0001", "0032")]
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:
-    """Files, folders and glob patterns to image files, in order, each once.
-
-    Raises:
-        UserError: a file that is missing, a folder without images, a pattern that fits nothing.
-    """
+    """The image files of files, folders and glob patterns, in order, each once; a UserError where one has none."""
     found: dict[Path, None] = {}
     for argument in arguments:
+        path = Path(argument)
         try:
-            found.update(dict.fromkeys(_find(argument)))
+            if path.is_dir():
+                images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+            else:
+                matches = [argument] if path.exists() else sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
+                images = [Path(name) for name in matches if Path(name).is_file()]
         except OSError as error:
-            shown = argument if len(argument) <= 80 else argument[:77] + "..."
-            raise UserError(f"{shown} cannot be read ({error.strerror}); check its name and permissions") from error
+            raise UserError(f"{argument[:80]} cannot be read ({error.strerror}); check its name") from error
+        if not images:
+            raise UserError(f"no image at {argument}; give image files, folders with images or glob patterns")
+        found.update(dict.fromkeys(images))
     return list(found)
 
 
-def _find(argument: str) -> list[Path]:
-    path = Path(argument)
-    if path.is_dir():
-        images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
-        if not images:
-            raise UserError(f"folder {path} has no image (such as .jpg or .png) in it")
-    elif path.exists():
-        images = [path]
-    elif glob.has_magic(argument):
-        # Path.glob takes no absolute patterns.
-        images = [Path(name) for name in sorted(glob.glob(argument, recursive=True)) if Path(name).is_file()]  # noqa: PTH207
-        if not images:
-            raise UserError(f"no file fits {argument}; check the pattern")
-    else:
-        raise UserError(f"image {path} does not exist; check its name")
-    return images
+def choose_classes(args: Namespace, bundled: bool, background: bool) -> ClassWords:
+    """The classes that were named, or, if ``bundled``, the miniature's; see :func:`read_words`."""
+    if args.classes is not None and args.name_path is not None:
+        raise UserError("--classes and --name-path both name the classes; give one of them")
+    if args.name_path is None and (args.classes is not None or not bundled):
+        return read_words(args.classes or "", background)
+    return with_background(
+        ClassWords.read(args.name_path) if args.name_path else ClassWords.parse(list(CLASSES)), background
+    )
 
 
 def read_words(text: str, background: bool = False) -> ClassWords:
-    """Comma-separated words, each a class; white space around them is dropped, and so are repetitions.
-
-    Args:
-        text: such as "sky, tree, grass".
-        background: put a class "background" first, as label 0.
+    """Comma-separated words, each a class, without repetitions.
 
     Raises:
-        UserError: no word, an empty one, or a single one, which would cover the whole image.
+        UserError: no words, or a single one without ``background``.
     """
-    if not text.strip():
+    words = dict.fromkeys(" ".join(word.split()) for word in text.split(",") if word.strip())
+    if not words:
         raise UserError('no words given; name what to look for, such as "sky, tree, grass"')
-    words = [" ".join(word.split()) for word in text.split(",")]
-    if not all(words):
-        shown = text if len(text) <= 80 else text[:77] + "..."
-        raise UserError(f"there is an empty word in {shown!r}; check the commas")
-    return with_background(ClassWords.parse(list(dict.fromkeys(words)), source="words"), background)
+    return with_background(ClassWords.parse(list(words)), background)
 
 
 def with_background(classes: ClassWords, background: bool) -> ClassWords:
-    """``classes``, with "background" as label 0 where it is asked for.
-
-    Raises:
-        UserError: there is but one class, which would cover the whole image.
-    """
+    """``classes``, with "background" as label 0 if ``background``; a single class alone is a UserError."""
     if background:
-        others = tuple(words for words in classes.classes if words[0].lower() != "background")
-        named = [words for words in classes.classes if words[0].lower() == "background"]
-        classes = ClassWords((named[0] if named else ("background",), *others))
+        named = [words for words in classes.classes if words[0].lower() == "background"] or [("background",)]
+        classes = ClassWords((named[0], *(words for words in classes.classes if words not in named)))
     if len(classes) < 2:
-        raise UserError(
-            f"{classes.names[0]!r} alone would cover the whole image; give at least two words, or add the background"
-        )
+        raise UserError(f"{classes.names[0]!r} alone would cover the whole image; give two words, such as background")
     return classes

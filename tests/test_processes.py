@@ -36,7 +36,7 @@ def test_every_process_has_a_gpu(local_rank, gpus, launcher, wanted):
 
 
 def test_more_processes_than_gpus():
-    with pytest.raises(UserError, match="process 1 of this host has no GPU.*GPUS=1"):
+    with pytest.raises(UserError, match=r"process 1 of this host has no GPU.*GPUS=1"):
         choose_gpu(1, 1, "pytorch")
 
 

@@ -5,67 +5,51 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import numpy as np
-from PIL import Image
 
-from clearclip.analysis.variants import X_ATTN, X_RES, X_SUM
-from clearclip.last_block import LastBlock
+from clearclip.analysis.inputs import Images
+from clearclip.analysis.tables import CLEARCLIP, CLIP, FEATURES
+from clearclip.methods import Method
 from clearclip.model import ClearCLIP
-from clearclip.pictures import class_palette, grid_picture
-from clearclip.text import ClassWords
+from clearclip.pictures import class_palette, grid_picture, save_image
 
 #: From what CLIP is to what ClearCLIP is, one switch at a time, and X_res alone.
 STEPS = {
-    "CLIP": LastBlock("qk", residual=True, ffn=True),
-    "X_sum: no FFN": X_SUM,
-    "X_res alone": X_RES,
-    "X_attn alone": X_ATTN,
-    "ClearCLIP: q-q": LastBlock(),
+    "CLIP": CLIP,
+    "X_sum: no FFN": FEATURES["X_sum"],
+    "X_res alone": FEATURES["X_res"],
+    "X_attn alone": FEATURES["X_attn"],
+    "ClearCLIP: q-q": CLEARCLIP,
 }
+ROWS = 3  # images
 LEGEND = 16  # classes
 
 
-def maps_page(
-    model: ClearCLIP,
-    images: Sequence[np.ndarray],
-    truths: Sequence[np.ndarray | None],
-    classes: ClassWords,
-    palette: Sequence[Sequence[int]] | None = None,
-) -> Image.Image:
-    """Images in rows, variants in columns.
+def draw_maps(model: ClearCLIP, images: Images, methods: Sequence[Method], path: str) -> None:
+    """Write ``path``.png and .pdf: images spread over the input in rows; truth, variants and ``methods`` in columns.
 
-    Args:
-        model: its method is put back afterwards.
-        images: (H, W, 3) uint8 RGB.
-        truths: a mask (H, W) for each image, or None.
-        classes: what to look for.
-        palette: a colour for each class; default: this package's own.
+    Raises:
+        UserError: the place cannot be written.
     """
-    own = model.image_encoder.method
-    rows: list[list[np.ndarray]] = [[image] for image in images]
-    has_truth = all(truth is not None for truth in truths)
-    try:
-        for row, truth in zip(rows, truths, strict=True):
-            image = row[0]
-            if has_truth:
-                row.append(truth)
-            for method in STEPS.values():
-                model.image_encoder.method = method
-                row.append(model.segment(image, classes).labels.astype(np.int64))
-    finally:
-        model.image_encoder.method = own
-    colours = class_palette(classes.names, palette)
-    shown = _most_frequent([labels for row in rows for labels in row[1:]], len(classes))
-    legend = [(classes.names[label], tuple(int(value) for value in colours[label])) for label in shown]
-    place = np.full(256 if len(classes) < 256 else len(classes) + 1, len(shown))
+    usable, classes = images.usable, images.classes
+    places = np.linspace(0, len(usable) - 1, min(ROWS, len(usable))).round().astype(int)
+    photos = images.read([usable[place] for place in places])
+    columns = {method.label: name for name, method in STEPS.items()}
+    columns.update({method.label: method.label for method in methods if method.label not in columns})
+    found = model.segment(list(photos.values()), classes, methods=[*STEPS.values(), *methods])
+    maps = [[by_method[label].labels for label in columns] for by_method in found]
+    truths = [images.truth(photo) for photo in photos]
+    titles = ["image", *columns.values()]
+    if all(truth is not None for truth in truths):
+        maps = [[truth, *row] for truth, row in zip(truths, maps, strict=True)]
+        titles.insert(1, "ground truth")
+    pixels = np.bincount(np.concatenate([labels.ravel() for row in maps for labels in row]).astype(np.int64))
+    # The legend has the most frequent classes, in label order; the others and what is ignored are hatched.
+    frequent = np.argsort(-pixels[: len(classes)], kind="stable")[:LEGEND]
+    shown = np.sort(frequent[pixels[frequent] > 0])
+    place = np.full(len(pixels), len(shown))
     place[shown] = np.arange(len(shown))
-    for row in rows:
-        row[1:] = [place[np.minimum(labels, len(place) - 1)] for labels in row[1:]]
-    titles = ["image", *(["ground truth"] if has_truth else []), *STEPS]
-    return grid_picture(rows, titles, legend)
-
-
-def _most_frequent(maps: Sequence[np.ndarray], classes: int) -> list[int]:
-    """The labels with the most pixels, in label order; what is left is hatched on the page."""
-    counts = sum(np.bincount(labels[labels < classes].ravel(), minlength=classes) for labels in maps)
-    largest = [int(label) for label in np.argsort(-counts, kind="stable")[:LEGEND] if counts[label]]
-    return sorted(largest)
+    rows = [[photo, *(place[labels] for labels in row)] for photo, row in zip(photos.values(), maps, strict=True)]
+    colours = class_palette(classes.names, images.palette)
+    page = grid_picture(rows, titles, [(classes.names[label], colours[label].tolist()) for label in shown])
+    for suffix in (".png", ".pdf"):
+        save_image(page, path + suffix)

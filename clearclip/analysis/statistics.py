@@ -1,27 +1,21 @@
-"""Statistics of X_res, X_attn and X_sum in every block, gathered by hooks in one forward pass (paper: section 3).
-
-Only sums are kept, so memory does not grow with the number of images.
-"""
+"""Statistics of X_res, X_attn and X_sum in every block, gathered in one forward pass (paper: section 3)."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
-from dataclasses import dataclass
+from collections.abc import Iterable
+from typing import NamedTuple
 
 import numpy as np
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clearclip.image_encoder import ImageEncoder
-from clearclip.last_block import BlockParts, LastBlock
+from clearclip.encoders.base import DenseEncoder
+from clearclip.methods import LastBlock
 
 #: What is measured in a block: its input, what attention adds, and their sum.
 PARTS = ("X_res", "X_attn", "X_sum")
-
-#: The last block as it was trained.
-UNCHANGED = LastBlock("qk", residual=True, ffn=True)
+_ATTENTION = LastBlock("qk")  # X_attn alone, as it was trained
 
 
 def frobenius_norm(x: Tensor) -> Tensor:
@@ -44,139 +38,57 @@ def channel_mean(x: Tensor) -> Tensor:
     return _double(x).mean(dim=1)
 
 
-def channel_share(mean: np.ndarray, largest: int) -> float:
-    """How much of the sum of all |channel means| the ``largest`` ones hold, 0 to 1.
-
-    Args:
-        mean: (D,) channel means.
-        largest: how many channels.
-    """
-    magnitude = np.sort(np.abs(mean))[::-1]
-    return float(magnitude[:largest].sum() / magnitude.sum())
-
-
 def _double(x: Tensor) -> Tensor:
-    # MPS knows no float64.
+    # MPS has no float64.
     return (x.cpu() if x.device.type == "mps" else x).double()
 
 
-class Moments:
-    """Mean and standard deviation of arrays that come one after another (Chan's parallel update of Welford's)."""
-
-    def __init__(self, shape: tuple[int, ...]):
-        self.count = 0
-        self.mean = np.zeros(shape)
-        self._squares = np.zeros(shape)
-
-    def add(self, index: tuple[int, ...], values: np.ndarray, first: int) -> None:
-        """Take up ``values`` (n, …) at ``index``, which has seen ``first`` values before."""
-        n = len(values)
-        mean, squares = values.mean(axis=0), ((values - values.mean(axis=0)) ** 2).sum(axis=0)
-        delta = mean - self.mean[index]
-        self.mean[index] += delta * n / (first + n)
-        self._squares[index] += squares + delta**2 * first * n / (first + n)
-        self.count = max(self.count, first + n)
-
-    @property
-    def std(self) -> np.ndarray:
-        """Standard deviation over the values seen."""
-        return np.sqrt(self._squares / max(1, self.count))
-
-
-@dataclass(frozen=True)
-class BlockStatistics:
-    """Statistics of a model over images; L blocks, D channels; the first axis is that of :data:`PARTS`.
+class BlockStatistics(NamedTuple):
+    """Statistics of a model with L blocks and D channels; the first axis of the arrays is that of :data:`PARTS`.
 
     Attributes:
-        model: its name, for people.
         images: how many were seen.
-        size: side of the images in pixels.
-        norm, norm_std: (3, L), Frobenius norm: mean and standard deviation over images.
-        entropy, entropy_std: (3, L), normalised entropy.
-        channels: (3, L, D), mean over tokens and images.
+        norm, norm_std: (3, L) float64, Frobenius norm: mean and standard deviation over images.
+        entropy, entropy_std: (3, L) float64, normalised entropy.
+        channels: (3, L, D) float64, mean over tokens and images.
     """
 
-    model: str
     images: int
-    size: int
     norm: np.ndarray
     norm_std: np.ndarray
     entropy: np.ndarray
     entropy_std: np.ndarray
     channels: np.ndarray
 
-    @property
-    def blocks(self) -> int:
-        """Number of blocks."""
-        return self.norm.shape[1]
-
-
-def image_side(encoder: nn.Module) -> int:
-    """The side in pixels of the images that a tower was trained on (or is fixed to)."""
-    if encoder.fixed_size is not None:
-        return encoder.fixed_size
-    if isinstance(encoder, ImageEncoder):
-        return encoder.visual.image_size[0]
-    return encoder.vit.patch_embed.img_size[0]
-
 
 @torch.inference_mode()
-def collect(encoder: nn.Module, batches: Iterable[Tensor], model: str = "model") -> BlockStatistics:
-    """Statistics of all blocks over images, in one forward pass each.
+def collect(encoder: DenseEncoder, batches: Iterable[Tensor]) -> BlockStatistics:
+    """Statistics of all blocks, the last one as it was trained.
 
     Args:
-        encoder: an image encoder; its last block runs unchanged meanwhile.
+        encoder: an image encoder.
         batches: (B, 3, S, S) normalised images on the encoder's device; B may change, S may not.
-        model: its name, for people.
 
     Raises:
         ValueError: there is no image.
     """
-    blocks, width = len(encoder.blocks), encoder.parts[0].in_proj_weight.shape[1]
-    norm, entropy = Moments((len(PARTS), blocks)), Moments((len(PARTS), blocks))
-    channels = Moments((len(PARTS), blocks, width))
-    seen, side = 0, 0
-
-    def take(block: int, x_res: Tensor, x_attn: Tensor) -> None:
-        for part, x in enumerate((x_res, x_attn, x_res + x_attn)):
-            place = (part, block)
-            for moments, measure in ((norm, frobenius_norm), (entropy, normalized_entropy), (channels, channel_mean)):
-                moments.add(place, measure(x).cpu().numpy(), seen)
-
-    with _unchanged(encoder), _hooks(encoder, take):
-        for images in batches:
-            encoder(images)
-            seen += len(images)
-            side = images.shape[-1]
-    if not seen:
+    norms, entropies, channels = [], [], 0  # (3, L, B) of each batch, and the sum of (3, L, D) over images
+    blocks = encoder.parts
+    for images in batches:
+        x_res = encoder.tokens(images, "scale_factor")
+        found = []
+        for block in blocks:
+            x_attn = _ATTENTION([block], x_res)
+            x_sum = x_res + x_attn
+            measures = (frobenius_norm, normalized_entropy, channel_mean)
+            found.append([torch.stack([f(x) for x in (x_res, x_attn, x_sum)]).cpu().numpy() for f in measures])
+            x_res = block.feed_forward(x_sum)
+        norm, entropy, means = (np.stack(values, axis=1) for values in zip(*found, strict=True))
+        norms.append(norm)
+        entropies.append(entropy)
+        channels = channels + means.sum(axis=2)
+    if not norms:
         raise ValueError("no image to gather statistics of")
-    return BlockStatistics(model, seen, side, norm.mean, norm.std, entropy.mean, entropy.std, channels.mean)
-
-
-@contextmanager
-def _unchanged(encoder: nn.Module) -> Iterator[None]:
-    own = encoder.method
-    encoder.method = UNCHANGED
-    try:
-        yield
-    finally:
-        encoder.method = own
-
-
-@contextmanager
-def _hooks(encoder: nn.Module, take: Callable[[int, Tensor, Tensor], None]) -> Iterator[None]:
-    """Call ``take(block, X_res, X_attn)`` in every block: ln_1 reads X_res, LayerScale or an identity gives X_attn."""
-    handles = []
-
-    def watch(block: int, parts: BlockParts) -> None:
-        held: list[Tensor] = []
-        handles.append(parts.ln_1.register_forward_pre_hook(lambda _module, inputs: held.append(inputs[0])))
-        handles.append(parts.scale_1.register_forward_hook(lambda _module, _inputs, out: take(block, held.pop(), out)))
-
-    try:
-        for block, parts in enumerate(encoder.parts):
-            watch(block, parts)
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
+    norm, entropy = np.concatenate(norms, axis=2), np.concatenate(entropies, axis=2)
+    seen = norm.shape[2]
+    return BlockStatistics(seen, norm.mean(2), norm.std(2), entropy.mean(2), entropy.std(2), channels / seen)

@@ -1,101 +1,100 @@
-"""Tables of every plotted number."""
+"""The variants that the paper compares, and tables of every plotted number: one for each figure."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from pathlib import Path
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 
 from clearclip.analysis.statistics import PARTS, BlockStatistics
-from clearclip.analysis.variants import ALPHA_ATTENTIONS, ALPHAS, X_ATTN, X_RES, X_SUM, ablation, alpha_sweep
-from clearclip.evaluation.metric import Scores
-from clearclip.last_block import ATTENTIONS, LastBlock
-from clearclip.pictures import write_bytes
+from clearclip.methods import ATTENTIONS, LastBlock, Method
+
+CLIP, CLEARCLIP = LastBlock("qk", residual=True, ffn=True), LastBlock()
+#: Features from one part of the last block alone (section 3.1 of the paper); no FFN.
+FEATURES = {
+    "X_res": LastBlock("qk", residual=True, alpha=0),
+    "X_attn": LastBlock("qk"),
+    "X_sum": LastBlock("qk", residual=True),
+}
+#: (attention, α) → X_res + α·X_attn (section 3.3). At 0 there is X_res alone, whatever the attention.
+SWEEP = {
+    (attention, alpha): LastBlock(attention if alpha else "qk", residual=True, alpha=alpha)
+    for attention in ("qk", "qq")
+    for alpha in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
+}
+SWEEP |= {(attention, np.inf): LastBlock(attention) for attention in ("qk", "qq")}  # X_attn alone
+#: (attention, what is kept beside it) → the last block.
+ABLATION = {
+    (attention, kept): LastBlock(attention, residual="residual" in kept, ffn="FFN" in kept)
+    for attention in ATTENTIONS
+    for kept in ("residual + FFN", "residual only", "FFN only", "neither")
+}
+#: Every variant that a figure needs, once.
+VARIANTS = tuple(dict.fromkeys((*FEATURES.values(), *SWEEP.values(), *ABLATION.values())))
+LARGEST = 10  # channels whose share is named
 
 
-def block_table(statistics: Sequence[BlockStatistics], quantity: str) -> pd.DataFrame:
-    """A row for every model, block and part.
+def statistics_tables(statistics: BlockStatistics) -> dict[str, pd.DataFrame]:
+    """Norms and entropy by block and part, and the last block's channels, those with the largest |mean| first."""
+    count = statistics.norm.shape[1]
+    places = {
+        "images": statistics.images,
+        "block": np.tile(np.arange(1, count + 1), len(PARTS)),
+        "part": np.repeat(PARTS, count),
+    }
+    channels = []
+    for part, mean in zip(PARTS, statistics.channels[:, -1], strict=True):
+        order = np.argsort(-np.abs(mean), kind="stable")
+        share = np.cumsum(np.abs(mean[order])) / np.abs(mean).sum()
+        columns = {"rank": np.arange(1, len(mean) + 1), "channel": order, "mean": mean[order], "share_held": share}
+        channels.append(pd.DataFrame({"block": count, "part": part, **columns}))
+
+    def by_block(name: str) -> pd.DataFrame:
+        return pd.DataFrame({**places, **{key: getattr(statistics, key).ravel() for key in (name, f"{name}_std")}})
+
+    return {
+        "norms": by_block("norm"),
+        "entropy": by_block("entropy"),
+        "channels": pd.concat(channels, ignore_index=True),
+    }
+
+
+def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> dict[str, pd.DataFrame]:
+    """mIoU of the paper's variants, and of ``methods`` beside CLIP and ClearCLIP if there are any.
 
     Args:
-        statistics: of several models.
-        quantity: "norm" or "entropy".
+        miou: label of a method → mIoU.
+        methods: more methods.
     """
-    rows = []
-    for one in statistics:
-        mean, std = getattr(one, quantity), getattr(one, f"{quantity}_std")
-        for block in range(one.blocks):
-            for part, name in enumerate(PARTS):
-                rows.append((one.model, one.images, block + 1, name, mean[part, block], std[part, block]))
-    return pd.DataFrame(rows, columns=["model", "images", "block", "part", quantity, f"{quantity}_std"])
+
+    def table(variants: Mapping[tuple, Method], *columns: str) -> pd.DataFrame:
+        return pd.DataFrame([(*key, miou[one.label]) for key, one in variants.items()], columns=[*columns, "mIoU"])
+
+    tables = {
+        "features": table({(name,): one for name, one in FEATURES.items()}, "features"),
+        "alpha": table(SWEEP, "attention", "alpha"),
+        "ablation": table(ABLATION, "attention", "kept"),
+        "methods": table({(one.label,): one for one in (CLIP, *methods, CLEARCLIP)}, "method"),
+    }
+    return {name: found for name, found in tables.items() if name != "methods" or methods}
 
 
-def channel_table(statistics: Sequence[BlockStatistics], block_of: dict[str, int]) -> pd.DataFrame:
-    """A row for every model, part and channel of a block, the largest |mean| first, with the share held so far.
-
-    Args:
-        statistics: of several models.
-        block_of: the block (from 1) of each model.
-    """
-    rows = []
-    for one in statistics:
-        block = block_of[one.model]
-        for part, name in enumerate(PARTS):
-            mean = one.channels[part, block - 1]
-            order = np.argsort(-np.abs(mean), kind="stable")
-            held = np.cumsum(np.abs(mean[order])) / np.abs(mean).sum()
-            rows += [
-                (one.model, block, name, rank, channel, mean[channel], share)
-                for rank, (channel, share) in enumerate(zip(order, held, strict=True), start=1)
-            ]
-    return pd.DataFrame(rows, columns=["model", "block", "part", "rank", "channel", "mean", "share_held"])
-
-
-def feature_table(scores: dict[LastBlock, Scores]) -> pd.DataFrame:
-    """mIoU of features from X_res, X_attn and X_sum."""
-    rows = [(name, _miou(scores[variant])) for name, variant in zip(PARTS, (X_RES, X_ATTN, X_SUM), strict=True)]
-    return pd.DataFrame(rows, columns=["features", "mIoU"])
-
-
-def alpha_table(scores: dict[LastBlock, Scores]) -> pd.DataFrame:
-    """mIoU for every α; infinity is X_attn alone."""
-    rows = [
-        (attention, alpha, _miou(scores[variant]))
-        for attention in ALPHA_ATTENTIONS
-        for alpha, variant in zip((*ALPHAS, float("inf")), alpha_sweep(attention), strict=True)
-    ]
-    return pd.DataFrame(rows, columns=["attention", "alpha", "mIoU"])
-
-
-def ablation_table(scores: dict[LastBlock, Scores]) -> pd.DataFrame:
-    """mIoU for every attention × residual × FFN."""
-    rows = [
-        (attention, variant.residual, variant.ffn, kept_parts(variant), _miou(scores[variant]))
-        for attention in ATTENTIONS
-        for variant in ablation(attention)
-    ]
-    return pd.DataFrame(rows, columns=["attention", "residual", "ffn", "kept", "mIoU"])
-
-
-def kept_parts(variant: LastBlock) -> str:
-    """What is kept beside attention, for people."""
-    if variant.residual:
-        return "residual + FFN" if variant.ffn else "residual only"
-    return "FFN only" if variant.ffn else "neither"
-
-
-def of_models(by_model: dict[str, pd.DataFrame]) -> pd.DataFrame:
-    """Tables of several models as one, with the model in the first column."""
-    return pd.concat([table.assign(model=model) for model, table in by_model.items()], ignore_index=True)[
-        ["model", *next(iter(by_model.values())).columns]
-    ]
-
-
-def write(table: pd.DataFrame, path: Path) -> Path:
-    """Write a CSV, whole or not at all."""
-    return write_bytes(path, table.to_csv(index=False, float_format="%.6g").encode())
-
-
-def _miou(scores: Scores) -> float:
-    return scores.summary["mIoU"]
+def summary(tables: Mapping[str, pd.DataFrame]) -> str:
+    """The numbers that people look for first: those of the last block, and every mIoU."""
+    parts, shown = {}, []
+    if "norms" in tables:
+        largest = tables["channels"].query("rank <= @LARGEST")
+        parts["norm"] = tables["norms"].groupby("part")["norm"].last()
+        parts["entropy"] = tables["entropy"].groupby("part")["entropy"].last()
+        parts[f"share of {largest['rank'].max()} channels"] = largest.groupby("part")["share_held"].last()
+    if "features" in tables:
+        parts["mIoU"] = tables["features"].set_index("features")["mIoU"]
+    if parts:
+        shown.append(pd.DataFrame(parts).reindex(PARTS).rename_axis("last block").map("{:.3g}".format))
+    for name, columns in (("alpha", "alpha"), ("ablation", "kept")):
+        if name in tables:
+            shown.append(tables[name].pivot_table("mIoU", "attention", columns, sort=False).rename(columns=str))
+    if "methods" in tables:
+        shown.append(tables["methods"].set_index("method"))
+    return "\n\n".join(table.to_string(float_format="{:.1f}".format) for table in shown)

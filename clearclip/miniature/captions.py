@@ -26,18 +26,9 @@ WORDS: dict[str, tuple[str, tuple[str, ...]]] = {
     "boat": ("a", ("boat", "ship", "boats")),
     "car": ("a", ("car", "automobile", "cars")),
 }
-SENTENCES = (
-    "{}.",
-    "a picture of {}.",
-    "a drawing of {}.",
-    "a landscape with {}.",
-    "there is {} here.",
-    "a view of {}.",
-)
 MINIMUM_SHARE = 0.03
 MOST_NAMES = 5
-TEMPLATE_RATE = 0.3
-ALL_RATE = 0.85
+ALL_RATE = 0.7
 
 
 def visible_names(shares: np.ndarray) -> list[str]:
@@ -48,18 +39,16 @@ def visible_names(shares: np.ndarray) -> list[str]:
 def write_caption(rng: np.random.Generator, visible: Sequence[str], colours: Mapping[str, str]) -> str:
     """One caption for what is ``visible``; ``colours`` holds the colour words that are true of a class here.
 
-    `TEMPLATE_RATE` of the captions name one class in one of OpenAI's 80 ImageNet templates; of the others `ALL_RATE`
-    name everything and the rest a random part, at most `MOST_NAMES` classes.
+    `ALL_RATE` of the captions name everything and the others a random part, at most `MOST_NAMES` classes, in random
+    order, in one of OpenAI's 80 ImageNet templates.
     """
     names = rng.permutation(visible).tolist()
-    if rng.random() < TEMPLATE_RATE:
-        template = OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))]
-        return template(_phrase(rng, names[0], colours)[1])
     count = len(names) if rng.random() < ALL_RATE else int(rng.integers(1, len(names) + 1))
-    phrases = [" ".join(_phrase(rng, name, colours)).strip() for name in names[: min(count, MOST_NAMES)]]
+    (_, first), *others = [_phrase(rng, name, colours) for name in names[: min(count, MOST_NAMES)]]
+    phrases = [first, *(" ".join(phrase).strip() for phrase in others)]  # the template has the first one's article
     joint = (" and ", ", ", " with ", " near ")[rng.integers(4)]
     listed = joint.join(filter(None, [", ".join(phrases[:-1]), phrases[-1]]))
-    return SENTENCES[rng.integers(len(SENTENCES))].format(listed)
+    return OPENAI_IMAGENET_TEMPLATES[rng.integers(len(OPENAI_IMAGENET_TEMPLATES))](listed)
 
 
 def _phrase(rng: np.random.Generator, name: str, colours: Mapping[str, str]) -> tuple[str, str]:

@@ -29,7 +29,7 @@ SKIES = (((62, 128, 218), (150, 195, 240)), ((120, 172, 232), (190, 215, 240)),
          ((120, 110, 175), (240, 170, 140)), ((75, 85, 150), (150, 150, 195)))  # fmt: skip
 COLOURS = {"red": (208, 48, 44), "blue": (48, 80, 205), "purple": (142, 68, 172), "orange": (240, 130, 38),
            "green": (52, 125, 52), "pink": (238, 150, 182)}  # fmt: skip
-PAINTS, LEAVES = ("red", "blue", "purple", "orange"), ("green", "green", "orange", "pink")
+PAINTS, LEAVES = ("red", "blue", "purple", "orange"), ("green", "green", "pink")
 WHITE = (248, 246, 240)
 
 # Parts of each thing, the first one at the back: surface and outline, in units of its size around its foot. Two points
@@ -217,8 +217,8 @@ def draw_things(c: Canvas, horizon: float) -> dict[str, set[str]]:
     rng, unit, used = c.rng, c.unit, {}
     sky = max(horizon, 0.5 * c.height)
     places = [("balloon", rng.uniform(0.2, 1.1) * sky, rng.uniform(0, c.width)) for _ in range(rng.integers(0, 3))]
-    spots = rng.uniform((max(horizon, 0), 0), (c.height + 8 * unit, c.width), (5, 2)) if horizon < c.height else ()
-    for y, x in sorted(map(tuple, spots[: rng.integers(1, 6)])):
+    spots = rng.uniform((max(horizon, 0), 0), (c.height + 8 * unit, c.width), (4, 2)) if horizon < c.height else ()
+    for y, x in sorted(map(tuple, spots[: rng.integers(1, 5)])):
         under = CLASSES[c.labels[min(int(y), c.height - 1), int(x)]]
         usual = {"water": "boat", "road": "car"}.get(under)
         kind = usual if usual and rng.random() < 0.8 else ("house", "tree", "car", "boat")[rng.integers(4)]
@@ -226,7 +226,7 @@ def draw_things(c: Canvas, horizon: float) -> dict[str, set[str]]:
     for kind, y, x in places:
         word = str(rng.choice(LEAVES if kind == "tree" else PAINTS))
         used.setdefault(kind, set()).add(word)
-        c.draw(kind, x, y, rng.uniform(14, 26) * unit, np.asarray(COLOURS[word]) + rng.normal(0, 8, 3))
+        c.draw(kind, x, y, rng.uniform(16, 28) * unit, np.asarray(COLOURS[word]) + rng.normal(0, 8, 3))
     return used
 
 

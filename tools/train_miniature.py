@@ -281,7 +281,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
     add("--weight-decay", type=float, default=0.1, help="of the matrices")
     add("--patch-dropout", type=float, default=0.7, help="share of the patches left out")
-    add("--crops", type=int, nargs=2, default=[24, 96], help="smallest and largest side of a crop in pixels")
+    add("--crops", type=int, nargs=2, default=[20, 72], help="smallest and largest side of a crop in pixels")
     add("--scenes", type=int, default=10_000, help="scenes to draw")
     add("--validation", type=int, default=40, help="scenes to validate on")
     add("--every", type=int, default=250, help="steps between checkpoints, lines of the log and validations")

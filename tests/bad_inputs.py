@@ -37,6 +37,8 @@ def build(folder: Path, model: Path) -> None:
     _build_names(folder / "names")
     _build_weights(folder / "weights", torch.load(model / "open_clip_pytorch_model.bin", weights_only=True))
     _build_models(folder / "models", model)
+    (folder / "interrupted").mkdir()
+    shutil.copy(folder / "weights" / "harmful.pt", folder / "interrupted" / "checkpoint.pt")
     _build_coco_stuff(folder)
     for name, settings in (("other", json.dumps({"dataset": "another"})), ("damaged", "{")):
         journal = folder / "work_dirs" / name / "journal"

@@ -19,7 +19,7 @@ VOC = f"--config {bad_inputs.VOC} --cfg-options model.model_name={{model}} model
 SHOW = '--out shown photo.png --classes "sky, tree"'
 # Beyond the model, for tools that would otherwise work long.
 BENCHMARK = "--out figures.json --sizes voc --words 2 --repeats 1 --images 1"
-TRAIN = "--out trained --checkpoint checkpoint.pt --scenes 2 --steps 1 --batch 2 --workers 1 --threads 1"
+TRAIN = "--out trained --work trained --scenes 64 --steps 1 --batch 2"
 
 #: By script: arguments, what the line must name, a word of the remedy.
 CASES = {
@@ -260,12 +260,11 @@ CASES = {
         (f"{TRAIN} --steps many", "'many'", "--help"),
         (f"{TRAIN} --steps 0", "--steps", "at least 1"),
         (f"{TRAIN} --batch 0", "--batch", "at least 1"),
-        (f"{TRAIN} --scenes 0", "--scenes", "at least 1"),
-        (f"{TRAIN} --log-every 0", "--log-every", "at least 1"),
-        (f"{TRAIN} --resume", "checkpoint.pt", "without --resume"),
-        (f"{TRAIN} --resume --checkpoint weights/garbage.pt", "weights/garbage.pt", "without --resume"),
-        (f"{TRAIN} --resume --checkpoint weights/small.pt", "weights/small.pt", "without --resume"),
-        (f"{TRAIN} --resume --checkpoint weights/harmful.pt", "weights/harmful.pt", "without --resume"),
+        (f"{TRAIN} --scenes 9", "--scenes", "at least 64"),
+        (f"{TRAIN} --every 0", "--every", "at least 1"),
+        (f"{TRAIN} --patch-dropout 1", "--patch-dropout", "0.98"),
+        (f"{TRAIN} --crops 80 20", "--crops", "the smaller one first"),
+        (f"{TRAIN} --work interrupted", "interrupted/checkpoint.pt", "delete it"),
         (f"{TRAIN} --out notes.txt", "notes.txt", "folder"),
     ],
     "tools/draw_miniature.py": [

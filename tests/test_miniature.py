@@ -120,7 +120,9 @@ def test_captions_name_nothing_but_what_is_visible():
             assert found, caption
             assert found <= visible, caption
             for colour, word in re.findall(r"\b(red|blue|purple|orange|green|pink) (?:hot air )?(\w+)", caption):
-                assert colour in {scene.colours.get(name) for name in found if re.fullmatch(NAMED_BY[name], word)}, caption
+                assert colour in {scene.colours.get(name) for name in found if re.fullmatch(NAMED_BY[name], word)}, (
+                    caption
+                )
             named |= found
     assert named == set(CLASSES)
 
@@ -133,8 +135,8 @@ def test_captions_use_every_imagenet_template():
 
 def test_shares_belong_to_the_crop_that_the_model_sees(training):
     labels = np.stack([draw_scene(seed).labels for seed in range(8)])
-    images = np.repeat((labels == 0)[..., None] * np.uint8(255), 3, axis=-1)  # white where the label is sky
-    drawn = training.TrainingScenes(images, labels, [{}] * 8)
+    white = (labels == 0) * np.uint8(255)  # where the label is sky
+    drawn = training.TrainingScenes(np.stack([white, white, white, labels], axis=-1), [{}] * 8)
     rng = np.random.default_rng(0)
     seen = []
     for _ in range(60):

@@ -30,7 +30,7 @@ import torch.nn.functional as F
 from safetensors.torch import save_file
 
 from clearclip.encoders.open_clip import ImageEncoder
-from clearclip.errors import CommandParser, UserError, run_command
+from clearclip.errors import CommandParser, UserError, check_number, run_command
 from clearclip.files import check_folder, write_atomically, write_text_atomically
 from clearclip.methods import LastBlock
 from clearclip.miniature import CLASSES, DIRECTORY, captions, scenes
@@ -125,10 +125,10 @@ def make_batch(
     return ((images - mean) / std).contiguous(), tokenizer(texts)
 
 
-def create_model(directory: Path, seed: int, patch_dropout: float) -> torch.nn.Module:
-    """OpenCLIP's model of the folder's config, freshly initialised."""
+def create_model(seed: int, patch_dropout: float) -> torch.nn.Module:
+    """OpenCLIP's model of the bundled config, freshly initialised."""
     torch.manual_seed(seed)
-    model = open_clip.create_model(f"local-dir:{directory}", load_weights=False, force_patch_dropout=patch_dropout)
+    model = open_clip.create_model(f"local-dir:{DIRECTORY}", load_weights=False, force_patch_dropout=patch_dropout)
     for block in (*model.visual.transformer.resblocks, *model.transformer.resblocks):
         # Asked for its weights, attention runs as plain matrix products: the fused CPU kernel is slower at this width.
         block.attn.register_forward_pre_hook(_ask_for_weights, with_kwargs=True)
@@ -190,10 +190,10 @@ def validate(model: torch.nn.Module, tokenizer: Callable, config: dict, count: i
 def train(arguments: Namespace) -> None:
     """Train; every ``--every`` steps validate, add a line to the log and write a checkpoint; export at the end."""
     torch.set_num_threads(arguments.threads)
-    config = json.loads((arguments.model / CONFIG).read_text())
-    tokenizer = open_clip.get_tokenizer(f"local-dir:{arguments.model}")
+    config = json.loads((DIRECTORY / CONFIG).read_text())
+    tokenizer = open_clip.get_tokenizer(f"local-dir:{DIRECTORY}")
     tokenizer.clean_fn = str.lower  # captions need no repair, which would take longer than the rest
-    model = create_model(arguments.model, arguments.seed, arguments.patch_dropout)
+    model = create_model(arguments.seed, arguments.patch_dropout)
     optimizer = create_optimizer(model, arguments.weight_decay)
     checkpoint = arguments.work / "checkpoint.pt"
     first, log, spent = load_checkpoint(checkpoint, model, optimizer, arguments)
@@ -228,7 +228,7 @@ def train(arguments: Namespace) -> None:
 
 def _identity(arguments: Namespace) -> dict:
     """The arguments that decide the weights and the log: a run goes on only with the same ones."""
-    return {name: value for name, value in vars(arguments).items() if name not in ("threads", "work", "out", "model")}
+    return {name: value for name, value in vars(arguments).items() if name not in ("threads", "work", "out")}
 
 
 def save_checkpoint(path: Path, model, optimizer, step: int, log: list, seconds: float, arguments: Namespace) -> None:
@@ -261,7 +261,7 @@ def export(model: torch.nn.Module, log: list, arguments: Namespace) -> None:
     """Write weights (fp16 safetensors), config and log in the layout that OpenCLIP's ``local-dir:`` reads."""
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     path = write_atomically(arguments.out / WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
-    write_text_atomically(arguments.out / CONFIG, (arguments.model / CONFIG).read_text())
+    write_text_atomically(arguments.out / CONFIG, (DIRECTORY / CONFIG).read_text())
 
     def write_log(part: Path) -> None:
         with part.open("w", newline="") as file:
@@ -289,11 +289,14 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--threads", type=int, default=1, help="threads of the training")
     add("--work", type=Path, default=Path("work_dirs/miniature"), help="folder for checkpoint and drawn scenes")
     add("--out", type=Path, default=DIRECTORY, help="folder for weights, config and log")
-    add("--model", type=Path, default=DIRECTORY, help="folder with the config of the model")
     parsed = parser.parse_args(arguments)
     for name in ("steps", "batch", "scenes", "validation", "every", "threads"):
-        if getattr(parsed, name) < 1:
-            raise UserError(f"--{name} must be at least 1, not {getattr(parsed, name)}")
+        least = 64 if name == "scenes" else 1  # so many show every class
+        if getattr(parsed, name) < least:
+            raise UserError(f"--{name} must be at least {least}, not {getattr(parsed, name)}")
+    check_number("--patch-dropout", parsed.patch_dropout, 0, 0.98)  # one of the 64 patches stays
+    if not 1 <= parsed.crops[0] <= parsed.crops[1] <= SIDE:
+        raise UserError(f"--crops must be two sides from 1 to {SIDE}, the smaller one first, not {parsed.crops}")
     for name in ("work", "out"):
         check_folder(f"--{name}", getattr(parsed, name))
     return parsed

@@ -40,7 +40,7 @@ from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
-CAPTIONS_PER_IMAGE = 2
+CAPTIONS_PER_IMAGE = 1
 SIDE = 128  # pixels of a training scene
 ROWS = {
     "CLIP": "CLIP",
@@ -275,16 +275,16 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     """The command line; its defaults are the bundled weights' training."""
     parser = CommandParser(prog="train_miniature.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--steps", type=int, default=2000, help="optimizer steps")
+    add("--steps", type=int, default=1600, help="optimizer steps")
     add("--batch", type=int, default=192, help="images a step")
     add("--lr", type=float, default=1.5e-3, help="highest learning rate")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
     add("--weight-decay", type=float, default=0.1, help="of the matrices")
-    add("--patch-dropout", type=float, default=0.7, help="share of the patches left out")
+    add("--patch-dropout", type=float, default=0.75, help="share of the patches left out")
     add("--crops", type=int, nargs=2, default=[20, 72], help="smallest and largest side of a crop in pixels")
-    add("--scenes", type=int, default=10_000, help="scenes to draw")
+    add("--scenes", type=int, default=8_000, help="scenes to draw")
     add("--validation", type=int, default=40, help="scenes to validate on")
-    add("--every", type=int, default=250, help="steps between checkpoints, lines of the log and validations")
+    add("--every", type=int, default=200, help="steps between checkpoints, lines of the log and validations")
     add("--seed", type=int, default=0, help="of initialisation, crops and captions")
     add("--threads", type=int, default=1, help="threads of the training")
     add("--work", type=Path, default=Path("work_dirs/miniature"), help="folder for checkpoint and drawn scenes")

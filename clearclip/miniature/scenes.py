@@ -22,15 +22,16 @@ VALIDATION_SEEDS = range(10_000_000, 10_000_200)
 BENCHMARK_SEEDS = range(20_000_000, 20_000_200)
 
 GROUND = ("grass", "sand", "snow", "water")
-SURFACES = {"grass": (88, 160, 62), "sand": (226, 194, 130), "snow": (224, 234, 250), "water": (40, 105, 175),
-            "road": (88, 88, 94), "mountain": (122, 102, 92), "cloud": (244, 240, 242), "sun": (255, 214, 40),
+SURFACES = {"grass": (88, 160, 62), "sand": (226, 194, 130), "snow": (206, 226, 250), "water": (40, 105, 175),
+            "road": (76, 76, 82), "mountain": (136, 98, 80), "cloud": (246, 241, 238), "sun": (255, 214, 40),
             "tiles": (98, 54, 46), "wood": (110, 74, 46), "glass": (185, 222, 240), "rubber": (42, 40, 44)}  # fmt: skip
 SKIES = (((62, 128, 218), (150, 195, 240)), ((120, 172, 232), (190, 215, 240)),
          ((120, 110, 175), (240, 170, 140)), ((75, 85, 150), (150, 150, 195)))  # fmt: skip
 COLOURS = {"red": (208, 48, 44), "blue": (48, 80, 205), "purple": (142, 68, 172), "orange": (240, 130, 38),
-           "green": (52, 125, 52), "pink": (238, 150, 182)}  # fmt: skip
-PAINTS, LEAVES = ("red", "blue", "purple", "orange"), ("green", "green", "pink")
-WHITE = (248, 246, 240)
+           "green": (34, 104, 48), "pink": (238, 150, 182)}  # fmt: skip
+PAINTS = {"house": ("red", "orange"), "tree": ("green", "pink"), "car": ("blue", "purple"), "boat": ("red", "blue"),
+          "balloon": ("red", "purple")}  # fmt: skip
+WHITE, YELLOW = (248, 246, 240), (250, 206, 62)
 
 # Parts of each thing, the first one at the back: surface and outline, in units of its size around its foot. Two points
 # are the corners of a box, more are a polygon; (x, y, radius) is a disc.
@@ -103,7 +104,7 @@ class Canvas:
             case "sand":
                 tone = 9 * noise(1, 1) + 7 * np.sin(y / 2 + 3 * noise(24, 24))
             case "snow":
-                tone = 9 * noise(14, 9) - 26 * (noise(2, 2) > 1.5)
+                tone = 9 * noise(14, 9) - 40 * (noise(2, 2) > 1.3)
             case "water":
                 tone = 17 * np.sin(y * self.rng.uniform(0.8, 1.3) + 2 * noise(12, 40)) + 3 * noise(6, 1)
             case "road":
@@ -120,8 +121,10 @@ class Canvas:
                 tone = 30 * np.sign(noise(2.5, 2.5))
             case "planks":
                 tone = -50 * (y % 4 < 1.2)
-            case "stripes" | "gores":
-                return np.where(((y if name == "stripes" else x) % 8 < 4)[..., None], WHITE, base).astype(np.float32)
+            case "stripes":
+                return np.where((y % 8 < 4)[..., None], WHITE, base).astype(np.float32)
+            case "gores":
+                return np.where((x % 8 < 4)[..., None], YELLOW, base).astype(np.float32)
             case _:
                 return 0.6 * base if name == "shade" else base
         return (base + tone[..., None]).astype(np.float32)
@@ -224,7 +227,7 @@ def draw_things(c: Canvas, horizon: float) -> dict[str, set[str]]:
         kind = usual if usual and rng.random() < 0.8 else ("house", "tree", "car", "boat")[rng.integers(4)]
         places.append((kind, y, x))
     for kind, y, x in places:
-        word = str(rng.choice(LEAVES if kind == "tree" else PAINTS))
+        word = str(rng.choice(PAINTS[kind]))
         used.setdefault(kind, set()).add(word)
         c.draw(kind, x, y, rng.uniform(16, 28) * unit, np.asarray(COLOURS[word]) + rng.normal(0, 8, 3))
     return used

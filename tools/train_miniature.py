@@ -40,7 +40,7 @@ from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
-CAPTIONS_PER_IMAGE = 1
+CAPTIONS_PER_IMAGE = 2
 SIDE = 128  # pixels of a training scene
 ROWS = {
     "CLIP": "CLIP",
@@ -275,12 +275,12 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     """The command line; its defaults are the bundled weights' training."""
     parser = CommandParser(prog="train_miniature.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
     add = parser.add_argument
-    add("--steps", type=int, default=1600, help="optimizer steps")
+    add("--steps", type=int, default=2400, help="optimizer steps")
     add("--batch", type=int, default=192, help="images a step")
     add("--lr", type=float, default=1.5e-3, help="highest learning rate")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
     add("--weight-decay", type=float, default=0.1, help="of the matrices")
-    add("--patch-dropout", type=float, default=0.75, help="share of the patches left out")
+    add("--patch-dropout", type=float, default=0.7, help="share of the patches left out")
     add("--crops", type=int, nargs=2, default=[20, 72], help="smallest and largest side of a crop in pixels")
     add("--scenes", type=int, default=8_000, help="scenes to draw")
     add("--validation", type=int, default=40, help="scenes to validate on")

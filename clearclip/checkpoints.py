@@ -90,7 +90,7 @@ def choose_weights(
     """Resolve the options of the same names (:class:`clearclip.ModelSettings`) to weights and activation.
 
     Raises:
-        UserError: a model without weights of its own, and none named.
+        UserError: an unknown model, or one without weights of its own, and none named.
     """
     pretrained = None if pretrained is None else os.fspath(pretrained)
     if model_name == "miniature":
@@ -102,7 +102,12 @@ def choose_weights(
     model_name = model_name.replace("/", "-") if model_name and ":" not in model_name else model_name or known_name
     if ":" in model_name:
         return Weights(model_name, pretrained, quick_gelu)
-    # A file of whom nothing is said but its place may be anyone's.
+    if model_name != known_name and open_clip.get_model_config(model_name) is None:
+        raise UserError(
+            f"unknown model {model_name!r}; open_clip.list_models() has the names, and open_clip.add_model_config adds "
+            "yours"
+        )
+    # A file may be anyone's if only its place is given.
     tag = known_tag if clip_type is not None and model_name == known_name else None
     if pretrained not in (None, RANDOM):
         tag = known_tag_of(model_name, pretrained) or tag
@@ -193,10 +198,6 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
 def _build(weights: Weights, precision: str) -> nn.Module:
     name, pretrained = weights.model_name, weights.pretrained
     schema, identifier = parse_model_name(name)
-    if schema is None and open_clip.get_model_config(name) is None:
-        raise UserError(
-            f"unknown model {name!r}; open_clip.list_models() has the names, and open_clip.add_model_config adds yours"
-        )
     if schema == "hf-hub":
         remedy = f"download the repository elsewhere and name its folder: local-dir:{Path(identifier).name}"
         folder = fetch(identifier, "open_clip_config.json", remedy=remedy).parent

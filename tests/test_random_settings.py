@@ -54,6 +54,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(options={"log_level": "cuda"})
 @example(options={"default_hooks": "3"})
 @example(options={"default_hooks": "[]"})
+@example(options={"test_cfg.type": "nan"})
 @given(options=st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=3))
 def test_any_setting(options, folder, quick_name):
     # Without a network: weights that would be downloaded are told to be missing.

@@ -120,7 +120,7 @@ class ModelSettings:
             raise UserError(f"{whose} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
         if self.model_type not in METHODS:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
-        self.chosen_method  # noqa: B018 (an impossible combination is told here)
+        self.chosen_method  # noqa: B018 (raises for an impossible combination)
         named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
         if named and self.ignore_residual and self.model_type in ("CLIP", "vanilla"):
             warnings.warn(

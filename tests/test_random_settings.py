@@ -1,4 +1,4 @@
-"""Any value of any option runs, or is told in one line: settings that nobody thought of."""
+"""Any value of any option runs, or is a clear error: settings that nobody thought of."""
 
 from __future__ import annotations
 
@@ -57,7 +57,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(options={"test_cfg.type": "nan"})
 @given(options=st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=3))
 def test_any_setting(options, folder, quick_name):
-    # Without a network: weights that would be downloaded are told to be missing.
+    # Without a network: weights that would be downloaded are missing.
     os.environ["HF_HUB_OFFLINE"] = "1"
     common = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--limit", "1", "--workdir", str(folder / "work")]
     common += ["--results", str(folder / "results.xlsx"), "--device", "cpu"]

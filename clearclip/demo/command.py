@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = choose_classes(args, bundled, args.background or settings.prob_thd > 0)
     check_folder("--out", args.out)
     if len(images) == 1:
-        read_image(images[0])  # before a model is loaded in vain
+        read_image(images[0])  # before a model is loaded for nothing
     model = ClearCLIP.from_settings(settings)
     compared = models.without_deeper(compared, model)
     model.encode_text(classes, progress=True)

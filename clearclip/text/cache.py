@@ -25,7 +25,7 @@ class TextCache:
 
     Args:
         key: everything that changes a feature beside the word itself (weights, templates, precision, …), hashed.
-        folder: where the files lie; default :func:`default_cache_dir`.
+        folder: where the files are; default :func:`default_cache_dir`.
 
     Several processes may read and write at once: files are written beside their place and moved there.
     A file that cannot be read counts as missing. A folder that cannot be written costs the speed, not the result.

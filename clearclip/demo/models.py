@@ -51,6 +51,8 @@ def read_options(args: argparse.Namespace) -> tuple[ModelSettings, bool]:
 
 def import_file(path: Path) -> None:
     """Run a user's Python file, whose methods register themselves; a UserError where it fails names the line."""
+    if not path.is_file():
+        raise UserError(f"--import {path}: there is no such file; check its name")
     try:
         runpy.run_path(str(path), run_name=path.stem)
     except Exception as error:  # anything, it is the user's code

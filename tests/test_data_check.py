@@ -54,7 +54,7 @@ FAULTS = {
     "no_root": ("voc21", "root {data_root} does not exist;", lambda m: shutil.rmtree(m["data_root"])),
     "no_list": ("voc21", "{list_file} does not exist;", lambda m: m["list_file"].unlink()),
     "blank_line": ("voc20", "/.jpg is missing (1 of 2", lambda m: m["list_file"].write_text("2007_000001\n\n")),
-    "twice": ("voc21", "{list_file} names an image more than", lambda m: m["list_file"].write_text("2007_000001\n" * 2)),
+    "twice": ("voc21", "{list_file} names an image more", lambda m: m["list_file"].write_text("2007_000001\n" * 2)),
     "no_folder": ("ade20k", "images/validation does not exist;", lambda m: shutil.rmtree(m["images"][0].parent)),
     "no_images": ("city_scapes", "has no image (*_leftImg8bit.png);", lambda m: [p.unlink() for p in m["images"]]),
     "image": ("voc21", "image {images[1]} is missing (1 of 3", lambda m: m["images"][1].unlink()),

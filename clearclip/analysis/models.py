@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from clearclip.checkpoints import CLIP_TYPES, DEFAULT
+from clearclip.checkpoints import CLIP_TYPES
 from clearclip.errors import UserError
 from clearclip.settings import ModelSettings
 
@@ -35,4 +35,4 @@ def label_of(settings: ModelSettings) -> str:
     known = settings.identity()
     name, weights = (str(known[key] or "").rstrip("/").rsplit("/", 1)[-1] for key in ("model_name", "pretrained"))
     name = name or f"{known['clip_type']} {known['vit_type']}"
-    return name if weights == DEFAULT else f"{name} ({weights})"
+    return f"{name} ({weights})" if weights else name

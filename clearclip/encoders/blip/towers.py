@@ -12,6 +12,7 @@ from torch import Tensor, nn
 
 from clearclip.encoders.base import DenseEncoder
 from clearclip.errors import UserError
+from clearclip.hub import fetch
 from clearclip.methods import BlockParts, LastBlock
 
 _UNCHANGED = LastBlock("qk", residual=True, ffn=True)
@@ -152,20 +153,17 @@ class BLIPTokenizer:
         Raises:
             UserError: its files cannot be fetched or read.
         """
-        from huggingface_hub import snapshot_download
         from transformers import BertTokenizer
 
+        remedy = "put bert-base-uncased's vocab.txt into the folder of the weights: words cannot be encoded without it"
+        folder = self.source if Path(self.source).is_dir() else fetch(self.source, "vocab.txt", remedy=remedy).parent
         try:
-            folder = self.source
-            if not Path(folder).is_dir():
-                folder = snapshot_download(folder, allow_patterns=["vocab.txt", "tokenizer*.json", "special_tokens*"])
             tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
             # Without files transformers 5 makes a tokenizer that knows no words, and says nothing.
             if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
                 raise FileNotFoundError("vocab.txt")
-        except Exception as error:  # whatever the network, the hub client or a damaged file raises
+        except Exception as error:  # whatever a damaged file raises
             raise UserError(
-                f"BLIP's tokenizer ({self.source}) cannot be loaded from here ({type(error).__name__}), and words "
-                "cannot be encoded without it; put bert-base-uncased's vocab.txt into the folder of the weights"
+                f"BLIP's tokenizer ({folder}) cannot be loaded ({type(error).__name__}); {remedy}"
             ) from error
         return tokenizer

@@ -1,4 +1,4 @@
-"""BLIP's weights: from the Hugging Face hub, a folder in its layout, or an original ``.pth`` checkpoint."""
+"""BLIP's weights: an original ``.pth`` checkpoint, such as the published rows', or Hugging Face's layout."""
 
 from __future__ import annotations
 
@@ -11,15 +11,16 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clearclip.checkpoints import DEFAULT, Weights
+from clearclip.checkpoints import RANDOM, Weights
 from clearclip.errors import UserError
+from clearclip.hub import fetch, fetch_url
 
-#: The retrieval models (fine-tuned on COCO) on the Hugging Face hub.
-REPOSITORIES = {"ViT-B/16": "Salesforce/blip-itm-base-coco", "ViT-L/16": "Salesforce/blip-itm-large-coco"}
+#: Where the authors publish their checkpoints.
+PUBLISHED = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/"
 TOKENIZER = "google-bert/bert-base-uncased"
 
 #: Width and number of blocks of the image towers.
-TOWERS = {"ViT-B/16": (768, 12), "ViT-L/16": (1024, 24)}
+TOWERS = {"BLIP ViT-B/16": (768, 12), "BLIP ViT-L/16": (1024, 24)}
 
 # Original names of weights → transformers' names.
 RENAMES = [
@@ -44,8 +45,8 @@ TRAINING_ONLY = re.compile(
 )
 
 
-def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Module, Weights, str]:
-    """A ``transformers`` ``BlipForImageTextRetrieval`` in fp32, what was loaded, and where its tokenizer lies.
+def load_retrieval_model(weights: Weights) -> tuple[nn.Module, str]:
+    """A ``transformers`` ``BlipForImageTextRetrieval`` in fp32, and where its tokenizer is.
 
     Arguments and errors as for :func:`clearclip.encoders.blip.load_blip`.
     """
@@ -53,12 +54,12 @@ def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Modu
         import transformers
     except ImportError as error:
         raise UserError("BLIP needs the package transformers: pip install transformers") from error
-    vit_type = "ViT-L/16" if vit_type == "ViT-L/14" else vit_type
-    if vit_type not in TOWERS:
-        raise UserError(f"unknown vit_type {vit_type!r} for BLIP; choose from {', '.join(TOWERS)}")
-    source = REPOSITORIES[vit_type] if pretrained == DEFAULT else pretrained
-    if source is None:
-        model, tokenizer = transformers.BlipForImageTextRetrieval(configuration(*TOWERS[vit_type])), TOKENIZER
+    source = weights.pretrained
+    if source == RANDOM:
+        return transformers.BlipForImageTextRetrieval(configuration(*TOWERS[weights.model_name])).float(), TOKENIZER
+    if source == weights.tag:
+        remedy = "download it elsewhere and give the file as pretrained"
+        model, tokenizer = _load_original(str(fetch_url(f"{PUBLISHED}{source}.pth", remedy))), TOKENIZER
     elif os.path.isfile(source):
         folder = str(Path(source).parent)
         has_tokenizer = any((Path(folder) / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
@@ -67,18 +68,21 @@ def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Modu
         raise UserError(f"the BLIP checkpoint {source} does not exist; check its path")
     else:
         model, tokenizer = _load_folder(source), source
-    _check(model, vit_type, source)
-    return model.float(), Weights(f"BLIP {vit_type}", source), tokenizer
+    _check(model, weights)
+    return model.float(), tokenizer
 
 
-def _check(model: nn.Module, vit_type: str, source: str | None) -> None:
+def _check(model: nn.Module, weights: Weights) -> None:
     width = model.config.vision_config.hidden_size
     for name, (known_width, _) in TOWERS.items():
-        if width == known_width and name != vit_type:
-            raise UserError(f"{source} holds a {name}, not a {vit_type}; set vit_type='{name}'")
+        if width == known_width and name != weights.model_name:
+            vit_type = name.removeprefix("BLIP ")
+            raise UserError(f"{weights.pretrained} is a {name}, not a {weights.model_name}; set vit_type='{vit_type}'")
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"the BLIP weights of {source} have NaN or infinite values in {name}; get them anew")
+            raise UserError(
+                f"the BLIP weights of {weights.pretrained} have NaN or infinite values in {name}; download them again"
+            )
 
 
 def configuration(width: int, layers: int, **changes):
@@ -108,20 +112,19 @@ def _load_folder(source: str) -> nn.Module:
     """A model in Hugging Face's layout: a local folder, or a repository on the hub."""
     from transformers import BlipForImageTextRetrieval
 
-    local = Path(source).is_dir()
-    if local and not (Path(source) / "config.json").is_file():
+    folder = Path(source)
+    if not folder.is_dir():
+        remedy = "download that repository elsewhere and give its folder as pretrained, or an original .pth"
+        folder = fetch(source, "config.json", remedy=remedy).parent
+        fetch(source, "model.safetensors", "pytorch_model.bin", remedy=remedy)
+    elif not (folder / "config.json").is_file():
         raise UserError(f"the folder {source} has no config.json, which a BLIP model in Hugging Face's layout needs")
     try:
         model, report = BlipForImageTextRetrieval.from_pretrained(
-            source, output_loading_info=True, local_files_only=local
+            folder, output_loading_info=True, local_files_only=True
         )
-    except Exception as error:  # whatever the network, the hub client or a damaged file raises
-        if local:
-            raise UserError(f"the BLIP model in {source} cannot be loaded: {_brief(error)}") from error
-        raise UserError(
-            f"the BLIP weights {source} cannot be fetched from here ({type(error).__name__}); download that Hugging "
-            "Face repository elsewhere and give its folder as pretrained, or an original .pth"
-        ) from error
+    except Exception as error:  # whatever a damaged file raises
+        raise UserError(f"the BLIP model in {source} cannot be loaded: {_brief(error)}") from error
     _check_complete(source, report["missing_keys"], report["unexpected_keys"])
     return model
 

@@ -18,11 +18,10 @@ from clearclip.analysis.tables import VARIANTS, score_tables, statistics_tables,
 from clearclip.demo.inputs import find_images, read_words
 from clearclip.devices import PRECISIONS
 from clearclip.errors import CommandParser, UserError
-from clearclip.files import check_folder, write_text_atomically
+from clearclip.files import check_folder, write_bytes, write_text_atomically
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.mmseg.config import Options
 from clearclip.model import ClearCLIP
-from clearclip.pictures import write_bytes
 from clearclip.settings import ModelSettings
 
 STEPS = ("statistics", "scores", "maps")

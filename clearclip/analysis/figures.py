@@ -14,7 +14,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from clearclip.analysis.tables import LARGEST
-from clearclip.pictures import write_bytes
+from clearclip.files import write_bytes
 
 # Okabe and Ito's colours; line style and marker tell the lines apart without them.
 STYLES = {

@@ -18,7 +18,7 @@ from clearclip.errors import UserError
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.model import ClearCLIP
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 

@@ -6,7 +6,7 @@ import json
 from pathlib import Path
 
 from clearclip.pictures import save_image, write_bytes
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 
 ENDINGS = ("segmentation.png", "compare.png", "heatmaps.png", "labels.png", "labels.json")
 

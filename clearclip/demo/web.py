@@ -23,7 +23,7 @@ from clearclip.images import read_image
 from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
 from clearclip.pictures import heat_maps, overlay_picture, share_text
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 
 MAX_PIXELS = 50_000_000

@@ -99,8 +99,8 @@ CASES = {
     ],
     "datasets/check.py": [("none.py", "none.py", "config/"), ("--sample 0", "--sample", "1")],
     "datasets/cvt_coco_object.py": [
-        ("data -o made", "data is no COCO-Stuff", "unpack"),
-        ("stuff -o made", "5x5", "same dataset"),
+        ("data -o made", "no raw masks", "stuffthingmaps"),
+        ("stuff -o made", "(5, 5)", "size"),
     ],
     "tools/benchmark.py": [("--out figures.json --model ViT-Z", "'ViT-Z'", "list_models")],
     "tools/train_miniature.py": [("--out notes.txt", "notes.txt", "folder")],

@@ -6,16 +6,16 @@ import sys
 import numpy as np
 import pytest
 import torch
+from hub import Hub
 from torch.nn import functional as F
 
-import clearclip
-from clearclip.analysis import collect
-from clearclip.blip import load_blip
-from clearclip.blip.towers import BLIPTokenizer
-from clearclip.blip.weights import TOWERS, configuration, load_retrieval_model
-from clearclip.casting import cast
-from clearclip.gem import GEM
-from clearclip.last_block import LastBlock
+from clearclip import ClearCLIP, LastBlock, UserError
+from clearclip.analysis.statistics import collect
+from clearclip.checkpoints import choose_weights
+from clearclip.encoders.blip import BLIPTokenizer, load_blip
+from clearclip.encoders.blip.weights import TOWERS, configuration, load_retrieval_model
+from clearclip.encoders.casting import cast
+from clearclip.methods import GEM
 
 transformers = pytest.importorskip("transformers")
 
@@ -67,8 +67,19 @@ def reference(folder):
     return transformers.BlipForImageTextRetrieval.from_pretrained(folder).float().eval()
 
 
-def encoder(source, method=VANILLA, square=None, precision="fp32"):
-    return load_blip("ViT-B/16", str(source), method, CPU, precision, square, cached=False)[0]
+def load(source, square=None, precision="fp32"):
+    """Both towers."""
+    return load_blip(choose_weights("BLIP", pretrained=str(source)), CPU, precision, square, cached=False)
+
+
+def load_model(source):
+    """transformers' module and the tokenizer's place."""
+    return load_retrieval_model(choose_weights("BLIP", pretrained=str(source)))
+
+
+def features(tower, image, method=VANILLA):
+    with torch.no_grad():
+        return tower(image, [method])[0]
 
 
 def original_layout(model):
@@ -137,8 +148,7 @@ def loops(reference, image, attention, residual, ffn):
 @pytest.mark.parametrize("attention, keep", [("qq", False), ("qk", True)])
 def test_dense_features_are_the_equations(folder, reference, attention, keep):
     image = torch.randn(3, SIZE, SIZE, generator=torch.Generator().manual_seed(1))
-    with torch.no_grad():
-        ours = encoder(folder, LastBlock(attention, residual=keep, ffn=keep))(image[None])[0]
+    ours = features(load(folder)[0], image[None], LastBlock(attention, residual=keep, ffn=keep))[0]
     expected = loops(reference, image, attention, keep, keep)
     np.testing.assert_allclose(ours.numpy(), expected, atol=1e-4 * np.abs(expected).max())
 
@@ -150,29 +160,26 @@ def test_vanilla_is_transformers_own_output_also_with_resized_positions(folder, 
     with torch.no_grad():
         tokens = reference.vision_model(image, interpolate_pos_encoding=True).last_hidden_state
         expected = reference.vision_proj(tokens[:, 1:])
-        ours = encoder(folder, square=square)(image)
+    ours = features(load(folder, square)[0], image)
     assert ours.shape == (2, side // PATCH, side // PATCH, EMBED)
     torch.testing.assert_close(ours.flatten(1, 2), expected, rtol=1e-4, atol=1e-4 * float(expected.abs().max()))
 
 
 def test_windows_of_any_size_are_resized_to_the_square_first(folder):
-    tower = encoder(folder, LastBlock())
-    image = torch.randn(1, 3, 50, 97)
-    with torch.no_grad():
-        expected = tower(F.interpolate(image, size=(SIZE, SIZE), mode="bilinear", align_corners=False))
-        torch.testing.assert_close(tower(image), expected)
+    tower, image = load(folder)[0], torch.randn(1, 3, 50, 97)
+    resized = F.interpolate(image, size=(SIZE, SIZE), mode="bilinear", align_corners=False)
+    torch.testing.assert_close(features(tower, image), features(tower, resized))
 
 
 def test_original_layout_gives_the_same_features(folder, reference, tmp_path):
     torch.save({"model": original_layout(reference), "epoch": 3}, tmp_path / "model_tiny.pth")
     (tmp_path / "vocab.txt").write_text((folder / "vocab.txt").read_text())
     image = torch.randn(1, 3, SIZE, SIZE)
-    from_folder = load_blip("ViT-B/16", str(folder), LastBlock(), CPU, "fp32", 80, cached=False)
-    from_file = load_blip("ViT-B/16", str(tmp_path / "model_tiny.pth"), LastBlock(), CPU, "fp32", 80, cached=False)
+    from_folder, from_file = load(folder, 80), load(tmp_path / "model_tiny.pth", 80)
+    torch.testing.assert_close(features(from_file[0], image), features(from_folder[0], image), rtol=0, atol=0)
+    texts = ["a photo of a cat.", "the dog"]
     with torch.no_grad():
-        torch.testing.assert_close(from_file[0](image), from_folder[0](image), rtol=0, atol=0)
-        texts = ["a photo of a cat.", "the dog"]
-        encoded = [loaded[1].model.encode_text(loaded[1].tokenizer(texts)) for loaded in (from_folder, from_file)]
+        encoded = [text.model.encode_text(text.tokenizer(texts)) for _, text in (from_folder, from_file)]
     torch.testing.assert_close(encoded[1], encoded[0], rtol=0, atol=0)
 
 
@@ -182,13 +189,13 @@ def test_missing_and_left_over_weights_are_named(reference, tmp_path):
     del state["visual_encoder.blocks.3.attn.qkv.bias"]
     state["visual_encoder.blocks.2.adapter.weight"] = torch.zeros(1)
     torch.save({"model": state}, path)
-    with pytest.raises(clearclip.UserError) as caught:
-        load_retrieval_model("ViT-B/16", str(path))
+    with pytest.raises(UserError) as caught:
+        load_model(path)
     assert "lacks vision_model.encoder.layers.3.self_attn.qkv.bias" in str(caught.value)
     assert "left over visual_encoder.blocks.2.adapter.weight" in str(caught.value)
     torch.save({"model": {name: value for name, value in state.items() if "text_encoder." not in name}}, path)
-    with pytest.raises(clearclip.UserError, match=r"lacks text_encoder\.embeddings\.position_embeddings\.weight"):
-        load_retrieval_model("ViT-B/16", str(path))
+    with pytest.raises(UserError, match=r"lacks text_encoder\.embeddings\.position_embeddings\.weight"):
+        load_model(path)
 
 
 @pytest.mark.parametrize(
@@ -206,20 +213,20 @@ def test_a_damaged_or_dangerous_file_is_one_line(tmp_path, content, message):
         path.write_bytes(content)
     else:
         torch.save(content, path)
-    with pytest.raises(clearclip.UserError, match=message):
-        load_retrieval_model("ViT-B/16", str(path))
+    with pytest.raises(UserError, match=message):
+        load_model(path)
 
 
 def test_weights_that_are_not_finite_are_named(reference, tmp_path):
     state = original_layout(reference)
     state["text_proj.weight"] = torch.full_like(state["text_proj.weight"], math.nan)
     torch.save({"model": state}, tmp_path / "model.pth")
-    with pytest.raises(clearclip.UserError, match=r"NaN or infinite values in text_proj\.weight"):
-        load_retrieval_model("ViT-B/16", str(tmp_path / "model.pth"))
+    with pytest.raises(UserError, match=r"NaN or infinite values in text_proj\.weight"):
+        load_model(tmp_path / "model.pth")
 
 
 def test_text_is_the_class_token_of_35_padded_tokens(folder, reference):
-    _, text, *_ = load_blip("ViT-B/16", str(folder), LastBlock(), CPU, "fp32", None, cached=False)
+    _, text = load(folder)
     tokens = text.tokenizer(["a photo of a cat.", "dog " * 60])
     assert tokens["input_ids"].shape == (2, 35)
     ids = [WORDS.index(word) for word in ("[CLS]", "a", "photo", "of", "a", "cat", ".", "[SEP]")]
@@ -232,7 +239,7 @@ def test_text_is_the_class_token_of_35_padded_tokens(folder, reference):
 
 
 def test_segments_through_the_public_object(folder):
-    model = clearclip.ClearCLIP.from_pretrained(
+    model = ClearCLIP.from_pretrained(
         clip_type="BLIP", pretrained=str(folder), slide_crop=32, slide_stride=16, short_side=None, device="cpu"
     )
     image = np.random.default_rng(0).integers(0, 255, (45, 70, 3), dtype=np.uint8)
@@ -242,7 +249,7 @@ def test_segments_through_the_public_object(folder):
     normalised, text = model.normalize(image.copy()), model.encode_text(["cat", "dog", "the sky"])
     ((similarity, _),) = model.similarities([normalised], text)
     assert similarity.shape == (2 * 2, 4 * 2, 3)  # windows at 0, 13 and 0, 16, 32, 38; two patches a side
-    model = clearclip.ClearCLIP.from_pretrained(clip_type="BLIP", pretrained=str(folder), slide_crop=0, device="cpu")
+    model = ClearCLIP.from_pretrained(clip_type="BLIP", pretrained=str(folder), slide_crop=0, device="cpu")
     ((similarity, _),) = model.similarities([normalised], text)
     assert similarity.shape == (SIZE // PATCH, SIZE // PATCH, 3)
 
@@ -257,29 +264,24 @@ def test_statistics_see_every_block(folder, reference):
         reference.vision_model(image)
     for handle in handles:
         handle.remove()
-    found = collect(encoder(folder, LastBlock()), [image])
+    found = collect(load(folder)[0], [image])
     expected = np.array([[float(x.norm()), float(attn.norm())] for x, attn in zip(seen[::2], seen[1::2], strict=True)])
     np.testing.assert_allclose(found.norm[:2].T, expected, rtol=1e-4)
 
 
 def test_gem_runs_on_blip(folder):
-    tower = encoder(folder)
-    image = torch.randn(1, 3, SIZE, SIZE)
     with torch.no_grad():
-        vanilla = tower(image)
-        tower.method = GEM()
-        features = tower(image)
-    assert features.shape == vanilla.shape
-    assert not torch.allclose(features, vanilla)
+        vanilla, gem = load(folder)[0](torch.randn(1, 3, SIZE, SIZE), [VANILLA, GEM()])
+    assert gem.shape == vanilla.shape
+    assert not torch.allclose(gem, vanilla)
 
 
 def test_half_precision_keeps_layer_norms_in_fp32(folder):
     image = torch.randn(1, 3, SIZE, SIZE)
-    half = encoder(folder, LastBlock(), precision="bf16")
+    half = load(folder, precision="bf16")[0]
     assert half.vision_model.post_layernorm.weight.dtype == torch.float32
     assert half.vision_proj.weight.dtype == torch.bfloat16
-    with torch.no_grad():
-        full, low = encoder(folder, LastBlock())(image), half(image)
+    full, low = features(load(folder)[0], image, LastBlock()), features(half, image, LastBlock())
     assert low.dtype == torch.bfloat16
     assert F.cosine_similarity(full, low.float(), dim=-1).min() > 0.99
 
@@ -294,10 +296,10 @@ def test_cast_keeps_the_exact_values_of_layer_norms():
     assert tower(torch.ones(1, 4).half()).dtype == torch.float16
 
 
-@pytest.mark.parametrize("vit_type, width, layers", [("ViT-B/16", 768, 12), ("ViT-L/16", 1024, 24)])
-def test_random_weights_have_the_real_architecture(vit_type, width, layers):
+@pytest.mark.parametrize("name, width, layers", [("BLIP ViT-B/16", 768, 12), ("BLIP ViT-L/16", 1024, 24)])
+def test_random_weights_have_the_real_architecture(name, width, layers):
     with torch.device("meta"):  # the real size, without its memory
-        model = transformers.BlipForImageTextRetrieval(configuration(*TOWERS[vit_type]))
+        model = transformers.BlipForImageTextRetrieval(configuration(*TOWERS[name]))
     vision, text = model.vision_model, model.text_encoder
     assert vision.embeddings.position_embedding.shape == (1, 24 * 24 + 1, width)
     assert len(vision.encoder.layers) == layers
@@ -310,31 +312,43 @@ def test_random_weights_have_the_real_architecture(vit_type, width, layers):
 
 def test_a_missing_package_names_the_remedy(monkeypatch):
     monkeypatch.setitem(sys.modules, "transformers", None)
-    with pytest.raises(clearclip.UserError, match="pip install transformers"):
-        load_retrieval_model("ViT-B/16", None)
+    with pytest.raises(UserError, match="pip install transformers"):
+        load_model("random")
 
 
 def test_bad_requests_are_one_line(folder, tmp_path):
-    with pytest.raises(
-        clearclip.UserError, match=r"unknown vit_type 'ViT-S/16' for BLIP; choose from ViT-B/16, ViT-L/16"
-    ):
-        load_retrieval_model("ViT-S/16", None)
-    with pytest.raises(clearclip.UserError, match="does not exist"):
-        load_retrieval_model("ViT-B/16", str(tmp_path / "model_base_14M.pth"))
-    with pytest.raises(clearclip.UserError, match=r"no config\.json"):
-        load_retrieval_model("ViT-B/16", str(tmp_path))
-    with pytest.raises(clearclip.UserError, match="100 pixels are no such multiple of 16; set slide_crop to 96"):
-        encoder(folder, square=100)
-    with pytest.raises(clearclip.UserError, match="takes no model_name"):
-        clearclip.ClearCLIP.from_pretrained("ViT-B-16", clip_type="BLIP", device="cpu")
+    with pytest.raises(UserError, match=r"set vit_type='ViT-L/16'"):
+        wide = dict(vision=dict(patch_size=32, image_size=32), text=dict(num_hidden_layers=1))
+        transformers.BlipForImageTextRetrieval(configuration(1024, 1, **wide)).save_pretrained(tmp_path / "large")
+        load_model(tmp_path / "large")
+    with pytest.raises(UserError, match="does not exist"):
+        load_model(tmp_path / "model_base_14M.pth")
+    with pytest.raises(UserError, match=r"no config\.json"):
+        load_model(tmp_path)
+    with pytest.raises(UserError, match="100 pixels are no such multiple of 16; set slide_crop to 96"):
+        load(folder, square=100)
+    with pytest.raises(UserError, match="takes no model_name"):
+        ClearCLIP.from_pretrained("ViT-B-16", clip_type="BLIP", device="cpu")
 
 
-@pytest.mark.parametrize("source", ["an empty folder", "a repository"])
-def test_a_tokenizer_out_of_reach_is_told_when_words_are_encoded(source, tmp_path, monkeypatch):
-    def offline(*_args, **_options):
-        raise ConnectionError("no network")
+def test_a_tokenizer_that_is_missing_is_told_when_words_are_encoded(tmp_path, monkeypatch):
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+    with pytest.raises(UserError, match=r"tokenizer .* cannot be loaded"):
+        BLIPTokenizer(str(tmp_path))(["a cat"])
+    with pytest.raises(UserError, match=r"vocab\.txt of somebody/bert cannot be fetched"):
+        BLIPTokenizer("somebody/bert")(["a cat"])
 
-    monkeypatch.setattr("huggingface_hub.snapshot_download", offline)
-    tokenizer = BLIPTokenizer(str(tmp_path) if source == "an empty folder" else "somebody/bert")
-    with pytest.raises(clearclip.UserError, match=r"tokenizer .* cannot be loaded"):
-        tokenizer(["a cat"])
+
+def test_the_published_checkpoint_is_fetched_once(reference, folder, tmp_path, monkeypatch):
+    """From its authors' address, which is patched; the row knows which checkpoint it was."""
+    torch.save({"model": original_layout(reference)}, tmp_path / "saved")
+    monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
+    with Hub() as hub:
+        hub.files["BLIP/models/model_base_14M.pth"] = (tmp_path / "saved").read_bytes()
+        monkeypatch.setattr("clearclip.encoders.blip.weights.PUBLISHED", f"{hub.url}/BLIP/models/")
+        model = ClearCLIP.from_pretrained(clip_type="BLIP", slide_crop=0, device="cpu")
+    image = torch.randn(1, 3, SIZE, SIZE)
+    torch.testing.assert_close(features(model.image_encoder, image), features(load(folder)[0], image))
+    assert model.weights.label == "BLIP ViT-B/16 (model_base_14M)"
+    again = ClearCLIP.from_pretrained(clip_type="BLIP", slide_crop=0, device="cpu")  # the server is gone
+    torch.testing.assert_close(features(again.image_encoder, image), features(model.image_encoder, image))

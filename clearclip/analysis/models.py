@@ -21,12 +21,12 @@ def parse_model(name: str) -> dict[str, str]:
     """
     first, _, rest = name.partition(":")
     if name.lower() == "miniature" or first in ("local-dir", "hf-hub"):
-        return {"model_name": name.lower() if not rest else name}
-    family = {known.lower(): known for known in CLIP_TYPES if known != "Miniature"}.get(first.lower())
-    vit_type, _, weights = rest.partition(":") if family and rest.startswith("ViT-") else ("", "", rest)
-    if not first or (not family and not weights):
+        return {"model_name": name if rest else "miniature"}
+    family = next((known for known in CLIP_TYPES if known.lower() == first.lower()), None)
+    vit_type, _, weights = rest.partition(":") if family and rest.startswith("ViT-") else ("ViT-B/16", "", rest)
+    if not family and not (first and weights):
         raise UserError(f"model {name!r} has no weights; write it as one of these: {HELP}")
-    options = {"clip_type": family, "vit_type": vit_type or "ViT-B/16"} if family else {"model_name": first}
+    options = {"clip_type": family, "vit_type": vit_type} if family else {"model_name": first}
     return {**options, "pretrained": weights} if weights else options
 
 

@@ -9,9 +9,9 @@ import pytest
 import torch
 from PIL import Image
 
-from clearclip import ClearCLIP, LastBlock, ModelSettings, UserError
+from clearclip import ClearCLIP, LastBlock, UserError
 from clearclip.analysis import command
-from clearclip.analysis.models import label_of, parse_model
+from clearclip.analysis.inputs import parse_model
 from clearclip.analysis.statistics import PARTS, collect, frobenius_norm, normalized_entropy
 from clearclip.analysis.tables import ABLATION, FEATURES, SWEEP, VARIANTS
 
@@ -48,7 +48,8 @@ def test_statistics_are_those_of_the_blocks_inputs_and_attentions(tiny):
         for number, block in enumerate(encoder.blocks, start=1):
             normed = block.ln_1(x)
             x_attn = block.attn(normed, normed, normed, need_weights=True)[0]
-            parts = dict(zip(PARTS, (x.double().numpy(), x_attn.double().numpy(), (x + x_attn).double().numpy())))
+            parts = {"X_res": x, "X_attn": x_attn, "X_sum": x + x_attn}
+            parts = {part: tensor.double().numpy() for part, tensor in parts.items()}
             for part, array in parts.items():
                 row = by_block.loc[part, number]
                 norm = [math.sqrt((image**2).sum()) for image in array]
@@ -82,19 +83,17 @@ def test_the_variants_are_the_papers():
     assert len({one.label for one in VARIANTS}) == len(VARIANTS) == 24 + 1 + 2 * 6
 
 
-@pytest.mark.parametrize("name, label, options", [
-    ("miniature", "Miniature ViT-Ti/8", dict(model_name="miniature")),
-    ("CLIP:ViT-L/14", "CLIP ViT-L/14", dict(clip_type="CLIP", vit_type="ViT-L/14")),
-    ("metaclip", "MetaCLIP ViT-B/16", dict(clip_type="MetaCLIP", vit_type="ViT-B/16")),
-    ("BLIP:ViT-B/16:weights/model.pth", "BLIP ViT-B/16 (model.pth)",
-     dict(clip_type="BLIP", vit_type="ViT-B/16", pretrained="weights/model.pth")),
-    ("DINO:random", "DINO ViT-B/16 (random)", dict(clip_type="DINO", vit_type="ViT-B/16", pretrained="random")),
-    ("ViT-B-32:openai", "ViT-B-32 (openai)", dict(model_name="ViT-B-32", pretrained="openai")),
-    ("local-dir:some/folder/", "folder", dict(model_name="local-dir:some/folder/")),
+@pytest.mark.parametrize("name, options", [
+    ("miniature", dict(model_name="miniature")),
+    ("CLIP:ViT-L/14", dict(clip_type="CLIP", vit_type="ViT-L/14")),
+    ("metaclip", dict(clip_type="MetaCLIP", vit_type="ViT-B/16")),
+    ("BLIP:ViT-B/16:dir/model.pth", dict(clip_type="BLIP", vit_type="ViT-B/16", pretrained="dir/model.pth")),
+    ("DINO:random", dict(clip_type="DINO", vit_type="ViT-B/16", pretrained="random")),
+    ("ViT-B-32:openai", dict(model_name="ViT-B-32", pretrained="openai")),
+    ("local-dir:some/folder/", dict(model_name="local-dir:some/folder/")),
 ])  # fmt: skip
-def test_model_names(name, label, options):
+def test_model_names(name, options):
     assert parse_model(name) == options
-    assert label_of(ModelSettings.from_options(options)) == label
 
 
 @pytest.fixture(scope="module")

@@ -11,9 +11,8 @@ from pathlib import Path
 import pandas as pd
 
 from clearclip.analysis import figures
-from clearclip.analysis.inputs import Images
+from clearclip.analysis.inputs import MODELS, Images, parse_model
 from clearclip.analysis.maps import draw_maps
-from clearclip.analysis.models import HELP, label_of, parse_model
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.tables import VARIANTS, score_tables, summary
 from clearclip.demo.inputs import find_images, read_words
@@ -39,7 +38,7 @@ def make_parser() -> CommandParser:
     )
     add = parser.add_argument
     add("images", nargs="*", help="image files or folders, in place of a benchmark; without masks no mIoU")
-    add("--model", action="append", default=[], metavar="NAME", help=f"may be repeated. {HELP}")
+    add("--model", action="append", default=[], metavar="NAME", help=f"may be repeated. {MODELS}")
     add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHODS)}")
     add("--config", help="benchmark, such as config/cfg_voc20.py (default: the miniature)")
     add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
@@ -73,10 +72,10 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> None:
         images = Images.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
     named = [parse_model(name) for name in args.model] or [{}]
     models = [images.settings(**options, device=args.device, precision=args.precision) for options in named]
-    models = {label_of(settings): settings for settings in models}
     found: dict[str, Tables] = {}
-    for label, settings in models.items():
-        found[label] = _analyze(settings, images, methods, args.only, args.out, _file_name(label))
+    for settings in models:
+        model = ClearCLIP.from_settings(settings)
+        found[model.weights.label] = _analyze(model, images, methods, args.only, args.out)
         # After every model, so that a long run that is cut short leaves what it has found.
         report = _write(found, images, args.out)
     print(f"{report}\nfigures (PNG, PDF) with their numbers (CSV), and this text as summary.txt: {args.out}")
@@ -95,11 +94,9 @@ def _check(args: Namespace) -> None:
     check_folder("--out", args.out)
 
 
-def _analyze(
-    settings: ModelSettings, images: Images, methods: Sequence[Method], steps: Sequence[str], out: Path, name: str
-) -> Tables:
+def _analyze(model: ClearCLIP, images: Images, methods: Sequence[Method], steps: Sequence[str], out: Path) -> Tables:
     """All tables of a model; its page of maps is written at once."""
-    model = ClearCLIP.from_settings(settings)
+    name = _file_name(model.weights.label)
     tables = collect(model.image_encoder, images.squares(model)) if "statistics" in steps else {}
     if model.text_encoder is None:
         print(f"{name}: without a text side there are no mIoU and no maps", file=sys.stderr)

@@ -13,7 +13,6 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clearclip.analysis.tables import LARGEST
 from clearclip.files import write_bytes
 
 # Okabe and Ito's colours; line style and marker tell the lines apart without them.
@@ -37,6 +36,9 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
     """A line for each part or attention; the band is one standard deviation over images, where there is one."""
 
     def draw_lines(axes: Axes, table: pd.DataFrame) -> None:
+        if x == "alpha":  # evenly spaced; the last place is X_attn alone
+            names = {"0.25": "¼", "0.5": "½", "inf": "∞"}
+            table = table.assign(alpha=table["alpha"].map("{:g}".format).replace(names))
         for name, rows in table.groupby("part" if "part" in table else "attention", sort=False):
             axes.plot(rows[x], rows[y], markevery=0.12 if len(rows) > 30 else None, **STYLES[name])
             if f"{y}_std" in rows:
@@ -45,20 +47,6 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
         axes.grid(axis="y")
 
     return draw_lines
-
-
-def draw_channels(axes: Axes, table: pd.DataFrame) -> None:
-    """Share of all |channel means| that the largest channels hold."""
-    lines("rank", "share_held")(axes, table)
-    axes.axvline(LARGEST, color="0.6", linewidth=0.8, zorder=0)
-    axes.set_xscale("log")
-    axes.xaxis.set_major_formatter("{x:g}")
-
-
-def draw_alpha(axes: Axes, table: pd.DataFrame) -> None:
-    """mIoU for rising α, evenly spaced; the last place is X_attn alone."""
-    names = {"0.25": "¼", "0.5": "½", "inf": "∞"}
-    lines("alpha", "mIoU")(axes, table.assign(alpha=table["alpha"].map("{:g}".format).replace(names)))
 
 
 def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
@@ -88,10 +76,10 @@ FIGURES = {
     "norms": ("norm", lines("block", "norm"), dict(xlabel="block", ylabel="Frobenius norm", ylim=(0, None))),
     "entropy": ("entropy", lines("block", "entropy"),
                 dict(xlabel="block", ylabel="normalised entropy", ylim=(-0.04, 1.04))),
-    "channels": ("dominating channels", draw_channels,
-                 dict(xlabel="largest channels, last block", ylabel="share of |mean|", ylim=(0, 1.04))),
+    "channels": ("dominating channels", lines("rank", "share_held"),
+                 dict(xlabel="largest channels, last block", ylabel="share of |mean|", xscale="log", ylim=(0, 1.04))),
     "features": ("features of one part", draw_bars, dict(xlabel="mIoU (%)")),
-    "alpha": ("factor of attention", draw_alpha,
+    "alpha": ("factor of attention", lines("alpha", "mIoU"),
               dict(xlabel=r"$\alpha$ in $X_{res} + \alpha X_{attn}$", ylabel="mIoU (%)", ylim=(0, None))),
     "ablation": ("ablation", draw_cells, dict(xlabel="mIoU (%) by what is kept", ylabel="attention")),
     "methods": ("methods", draw_bars, dict(xlabel="mIoU (%)")),

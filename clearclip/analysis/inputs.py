@@ -1,4 +1,4 @@
-"""What an analysis looks at: any images, or those of a benchmark, which have ground truth."""
+"""What an analysis looks at: models by their names, and images: any, or a benchmark's, which have ground truth."""
 
 from __future__ import annotations
 
@@ -16,7 +16,9 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 from tqdm import tqdm
 
 from clearclip import mmseg
+from clearclip.checkpoints import CLIP_TYPES
 from clearclip.data.check import quick_check
+from clearclip.errors import UserError
 from clearclip.images import read_image
 from clearclip.methods import Method
 from clearclip.mmseg.config import building, class_words, load_config, model_settings
@@ -27,6 +29,30 @@ from clearclip.text import ClassWords
 
 #: Options that say which model it is; those of another one must not mix with a config's.
 NAMING = dict.fromkeys(("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu"))
+
+#: How models are named on the command line.
+MODELS = (
+    "miniature; CLIP, OpenCLIP, MetaCLIP or BLIP with a size (CLIP:ViT-L/14); DINO; or an OpenCLIP model and its tag "
+    "or checkpoint file (ViT-B-32:openai). A third part is a checkpoint file or folder (BLIP:ViT-B/16:model.pth); "
+    "'random' in its place means random weights"
+)
+
+
+def parse_model(name: str) -> dict[str, str]:
+    """A model's name, see :data:`MODELS`, as options of :class:`~clearclip.settings.ModelSettings`.
+
+    Raises:
+        UserError: it is of no such form.
+    """
+    first, _, rest = name.partition(":")
+    if name.lower() == "miniature" or first in ("local-dir", "hf-hub"):
+        return {"model_name": name if rest else "miniature"}
+    family = next((known for known in CLIP_TYPES if known.lower() == first.lower()), None)
+    vit_type, _, weights = rest.partition(":") if family and rest.startswith("ViT-") else ("ViT-B/16", "", rest)
+    if not family and not (first and weights):
+        raise UserError(f"model {name!r} has no weights; write it as one of these: {MODELS}")
+    options = {"clip_type": family, "vit_type": vit_type} if family else {"model_name": first}
+    return {**options, "pretrained": weights} if weights else options
 
 
 @dataclass

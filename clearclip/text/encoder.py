@@ -21,6 +21,7 @@ from clearclip.text.words import ClassWords
 
 #: OpenAI's 80 ImageNet prompt templates.
 TEMPLATES: tuple[Callable[[str], str], ...] = open_clip.OPENAI_IMAGENET_TEMPLATES
+WORDS_PER_BATCH = 3  # 240 prompts
 
 
 @dataclass(frozen=True)
@@ -52,7 +53,6 @@ class TextEncoder:
         padding: the token that fills up short prompts; where it is None, nobody is warned of long ones.
         precision: "fp32", "fp16" or "bf16": part of the cache's key.
         cached: keep features on disk (see :class:`TextCache`).
-        batch_size: prompts per forward pass.
     """
 
     def __init__(
@@ -64,11 +64,10 @@ class TextEncoder:
         padding: int | None = None,
         precision: str = "fp32",
         cached: bool = True,
-        batch_size: int = 256,
     ):
         self.model, self.tokenizer = model, tokenizer
         self.dim, self.padding, self.precision = dim, padding, precision
-        self.cached, self.batch_size = cached, batch_size
+        self.cached = cached
         self._known: dict[str, Tensor] = {}
         self._cache: TextCache | None = None
 
@@ -88,10 +87,9 @@ class TextEncoder:
             found = {word: self._cache.get(word, self.dim) for word in missing}
             self._known |= {word: feature for word, feature in found.items() if feature is not None}
             missing = [word for word in missing if word not in self._known]
-        per_batch = max(1, self.batch_size // len(TEMPLATES))
         with tqdm(total=len(missing), desc="text features", unit="word", disable=not progress, leave=False) as bar:
-            for start in range(0, len(missing), per_batch):
-                batch = missing[start : start + per_batch]
+            for start in range(0, len(missing), WORDS_PER_BATCH):
+                batch = missing[start : start + WORDS_PER_BATCH]
                 for word, feature in zip(batch, self._encode(batch), strict=True):
                     self._known[word] = feature
                     if self._cache is not None:

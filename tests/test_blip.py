@@ -69,28 +69,34 @@ def features(tower, image, method=VANILLA):
         return tower(image, [method])[0]
 
 
+# Names of weights in the authors' modules, and transformers'.
+NAMES = {
+    "visual_encoder.cls_token": "vision_model.embeddings.class_embedding",
+    "visual_encoder.pos_embed": "vision_model.embeddings.position_embedding",
+    "visual_encoder.patch_embed.proj": "vision_model.embeddings.patch_embedding",
+    "visual_encoder.norm": "vision_model.post_layernorm",
+    "visual_encoder.blocks": "vision_model.encoder.layers",
+    "norm1": "layer_norm1", "norm2": "layer_norm2", "attn.qkv": "self_attn.qkv", "attn.proj": "self_attn.projection",
+}  # fmt: skip
+
+
 def original_layout(model):
-    """The state dict as BLIP's authors store it, written from the names in their modules."""
-    state = {}
-    for name, tensor in model.state_dict().items():
-        name = name.replace("vision_model.embeddings.class_embedding", "visual_encoder.cls_token")
-        name = name.replace("vision_model.embeddings.position_embedding", "visual_encoder.pos_embed")
-        name = name.replace("vision_model.embeddings.patch_embedding", "visual_encoder.patch_embed.proj")
-        name = name.replace("vision_model.post_layernorm", "visual_encoder.norm")
-        name = name.replace("vision_model.encoder.layers", "visual_encoder.blocks")
-        name = name.replace("layer_norm1", "norm1").replace("layer_norm2", "norm2")
-        name = name.replace("self_attn.qkv", "attn.qkv").replace("self_attn.projection", "attn.proj")
-        state[name] = tensor
-    for name in [name for name in state if name.startswith(("visual_encoder.", "vision_proj.", "text_encoder."))]:
-        tower, rest = name.split(".", 1)
-        state[f"{tower}_m.{rest}"] = torch.zeros_like(state[name])
-    return state | {
+    """The state dict as BLIP's authors store it, with what only training needs."""
+    state = {
         "temp": torch.tensor(0.07),
         "image_queue": torch.zeros(EMBED, 8),
         "queue_ptr": torch.zeros(1, dtype=torch.long),
         "text_encoder.embeddings.position_ids": torch.arange(40)[None],
         "text_decoder.bert.embeddings.word_embeddings.weight": torch.zeros(3, 3),
     }
+    for name, tensor in model.state_dict().items():
+        for theirs, transformers_name in NAMES.items():
+            name = name.replace(transformers_name, theirs)
+        state[name] = tensor
+        tower, rest = name.split(".", 1)
+        if tower in ("visual_encoder", "vision_proj", "text_encoder"):
+            state[f"{tower}_m.{rest}"] = torch.zeros_like(tensor)  # its moving average
+    return state
 
 
 @pytest.mark.parametrize("attention, keep", [("qq", False), ("qk", True)])
@@ -146,38 +152,24 @@ def test_original_layout_gives_the_same_features(folder, reference):
     torch.testing.assert_close(encoded[1], encoded[0], rtol=0, atol=0)
 
 
-def broken(change):
-    """A change of an original state dict, as a checkpoint."""
-
-    def make(state):
-        change(state)
-        return {"model": state}
-
-    return make
-
-
-# What is in the file, made from a whole state dict, and what the line says.
+# A change of what is in the file, and what the line says.
 FAULTS = {
-    "missing": (broken(lambda s: s.pop("visual_encoder.blocks.3.attn.qkv.bias")),
+    "missing": (lambda s: s.pop("visual_encoder.blocks.3.attn.qkv.bias"),
                 r"lacks vision_model\.encoder\.layers\.3\.self_attn\.qkv\.bias"),
-    "no_towers": (lambda s: {"model": {"weight": torch.zeros(1)}}, "lacks itm_head"),
-    "left_over": (broken(lambda s: s.update({"visual_encoder.blocks.2.adapter.weight": torch.zeros(1)})),
+    "left_over": (lambda s: s.update({"visual_encoder.blocks.2.adapter.weight": torch.zeros(1)}),
                   r"left over vision_model\.encoder\.layers\.2\.adapter\.weight"),
-    "other_shape": (broken(lambda s: s.update({"text_proj.bias": torch.zeros(3)})), "does not fit BLIP.*text_proj"),
-    "nan": (broken(lambda s: s["text_proj.weight"].fill_(math.nan)), r"NaN or infinite values in text_proj\.weight"),
-    "code": (lambda s: {"model": {"a": print}}, "was not run"),
-    "list": (lambda s: [1, 2], "more than BLIP's weights"),
-    "text": (lambda s: None, "is damaged or holds more"),
+    "other_shape": (lambda s: s.update({"text_proj.bias": torch.zeros(3)}), r"does not fit BLIP.*text_proj"),
+    "nan": (lambda s: s["text_proj.weight"].fill_(math.nan), r"NaN or infinite values in text_proj\.weight"),
+    "code": (lambda s: s.update(a=print), "was not run"),
 }  # fmt: skip
 
 
 @pytest.mark.parametrize("fault", FAULTS)
 def test_a_damaged_or_foreign_file_is_one_line(fault, reference, tmp_path):
-    make, message = FAULTS[fault]
-    content = make({name: tensor.clone() for name, tensor in original_layout(reference).items()})
-    torch.save(content, tmp_path / "model.pth")
-    if content is None:
-        (tmp_path / "model.pth").write_text("not a checkpoint at all")
+    change, message = FAULTS[fault]
+    state = {name: tensor.clone() for name, tensor in original_layout(reference).items()}
+    change(state)
+    torch.save({"model": state}, tmp_path / "model.pth")
     with pytest.raises(UserError, match=message):
         load(tmp_path / "model.pth")
 
@@ -237,9 +229,8 @@ def test_random_weights_have_the_real_architecture(name, width, layers, monkeypa
         model = transformers.BlipForImageTextRetrieval(weights.configuration(*weights.TOWERS[name]))
     vision, text = model.vision_model, model.text_encoder
     assert vision.embeddings.position_embedding.shape == (1, 24 * 24 + 1, width)
-    assert len(vision.encoder.layers) == layers
-    assert vision.encoder.layers[0].self_attn.head_dim == 64
-    assert vision.encoder.layers[0].layer_norm1.eps == 1e-6
+    block = vision.encoder.layers[layers - 1]
+    assert (len(vision.encoder.layers), block.self_attn.head_dim, block.layer_norm1.eps) == (layers, 64, 1e-6)
     assert text.embeddings.word_embeddings.weight.shape == (30524, 768)
     assert text.encoder.layer[0].attention.self.num_attention_heads == 12
     assert text.encoder.layer[0].crossattention.self.key.weight.shape == (768, width)
@@ -247,6 +238,9 @@ def test_random_weights_have_the_real_architecture(name, width, layers, monkeypa
 
 
 def test_bad_requests_are_one_line(folder, tmp_path, monkeypatch):
+    (tmp_path / "text.pth").write_text("not a checkpoint at all")
+    with pytest.raises(UserError, match="is damaged"):
+        load(tmp_path / "text.pth")
     with pytest.raises(UserError, match="does not exist"):
         load(tmp_path / "model_base_14M.pth")
     with pytest.raises(UserError, match=r"no config\.json"):

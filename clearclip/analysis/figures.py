@@ -44,6 +44,9 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
             if f"{y}_std" in rows:
                 low, high = rows[y] - rows[f"{y}_std"], rows[y] + rows[f"{y}_std"]
                 axes.fill_between(rows[x], low, high, color=STYLES[name]["color"], alpha=0.15, linewidth=0)
+        if x == "rank":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
         axes.grid(axis="y")
 
     return draw_lines
@@ -77,7 +80,7 @@ FIGURES = {
     "entropy": ("entropy", lines("block", "entropy"),
                 dict(xlabel="block", ylabel="normalised entropy", ylim=(-0.04, 1.04))),
     "channels": ("dominating channels", lines("rank", "share_held"),
-                 dict(xlabel="largest channels, last block", ylabel="share of |mean|", xscale="log", ylim=(0, 1.04))),
+                 dict(xlabel="largest channels, last block", ylabel="share of |mean|", ylim=(0, 1.04))),
     "features": ("features of one part", draw_bars, dict(xlabel="mIoU (%)")),
     "alpha": ("factor of attention", lines("alpha", "mIoU"),
               dict(xlabel=r"$\alpha$ in $X_{res} + \alpha X_{attn}$", ylabel="mIoU (%)", ylim=(0, None))),

@@ -76,18 +76,18 @@ class Geometry:
 def geometries(side: int) -> list[Geometry]:
     """What is compared with every method, for a model of images of ``side`` pixels."""
     half, quarter = side // 2, side // 4
-    tall = ((2 * side + half, side - quarter), (2 * side, side))
+    small = ((half + 3, side - quarter - 5), (side, side + half))
     return [
         Geometry("whole", 0, 0, (side, side)),
-        Geometry("whole, wide", 0, 0, (side + half, 2 * side + quarter), (side + quarter, 2 * side - 9)),
+        Geometry("whole, wide", 0, 0, (side + quarter, side + half + quarter), (side + half, 2 * side - 9)),
         Geometry("exact windows", side, side, (side, 2 * side)),
         Geometry("overlapping", side - quarter, half, (side + half - 5, 2 * side - 13)),
-        Geometry("padded", side + 9, half + 5, (side + half + 3, 2 * side + 7)),
-        Geometry("small", side, half, (half + 3, side - quarter - 5), (side, side + half)),
-        Geometry("tall", side, half, *tall),
+        Geometry("padded", side + 9, half + 5, (side + 5, side + half + 7)),
+        Geometry("tall", side, half, (side + half, side - quarter), (2 * side, side)),
+        Geometry("small", side, half, *small),
+        Geometry("threshold 0.3", side, half, *small, threshold=0.3),
+        Geometry("single words", side, half, *small, names="single.txt"),
         Geometry("benchmark", 2 * side, side),
-        Geometry("threshold 0.3", side, half, *tall, threshold=0.3),
-        Geometry("single words", side, half, *tall, names="single.txt"),
     ]
 
 

@@ -48,20 +48,19 @@ def release(plan: dict, folder: Path) -> Callable[[dict], torch.nn.Module]:
     state = torch.load(folder / "open_clip_pytorch_model.bin", weights_only=True)
     net = create("compared", None, plan["precision"])
     net.load_state_dict(state)
+    net.eval().to(plan["device"])
     texts: dict[bytes, torch.Tensor] = {}
+
+    def encode_text(tokens: torch.Tensor) -> torch.Tensor:
+        # The same for all methods, so each text is encoded once. They change what they get in place, so it is a copy.
+        key = tokens.cpu().numpy().tobytes()
+        if key not in texts:
+            texts[key] = net.encode_text(tokens)
+        return texts[key].clone()
 
     def create_model(name: str, pretrained: str, precision: str, *_: Any, **__: Any) -> torch.nn.Module:
         """In place of published weights in fp16: the weights that are compared, in the precision that is compared."""
         model = copy.deepcopy(net)
-        encode = model.encode_text
-
-        def encode_text(tokens: torch.Tensor) -> torch.Tensor:
-            # Every method has the same text features; each is encoded once. A copy, since theirs are changed in place.
-            key = tokens.cpu().numpy().tobytes()
-            if key not in texts:
-                texts[key] = encode(tokens)
-            return texts[key].clone()
-
         model.encode_text = encode_text
         return model
 
@@ -69,8 +68,6 @@ def release(plan: dict, folder: Path) -> Callable[[dict], torch.nn.Module]:
     if plan["precision"] == "fp32":
         torch.Tensor.half = torch.Tensor.float
     from clearclip_segmentor import ClearCLIPSegmentation
-
-    sys.modules.pop("mmcv._ext")
 
     def build(case: dict) -> torch.nn.Module:
         return ClearCLIPSegmentation(

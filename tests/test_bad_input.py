@@ -256,6 +256,13 @@ CASES = {
         (f"{BENCHMARK} --out empty", "empty", "file"),
         (f"{BENCHMARK} --out notes.txt/figures.json", "notes.txt", "folder"),
     ],
+    "tools/compare_with_release.py": [
+        ("", "release", "--help"),
+        ("none", "none", "github.com/mc-lan/ClearCLIP"),
+        ("empty", "clearclip_segmentor.py", "checkout"),
+        ("empty --device cuda:9", "cuda:9", "--device cpu"),
+        ("empty --precision fp12", "fp12", "--help"),
+    ],
     "tools/train_miniature.py": [
         (f"{TRAIN} --steps many", "'many'", "--help"),
         (f"{TRAIN} --steps 0", "--steps", "at least 1"),

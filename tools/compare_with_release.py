@@ -208,14 +208,14 @@ def compare(folder: Path, cases: list[dict], model: Model, precision: str) -> li
     return rows
 
 
-def show(rows: list[dict[str, Any]], images: int) -> None:
+def show(console: Console, rows: list[dict[str, Any]], images: int) -> None:
     """Print the rows of one model."""
     first, (tolerance, least) = rows[0], TOLERANCES[rows[0]["precision"]]
     title = f"{first['weights']}, {first['precision']}, {images} image{'s'[: images > 1]} a case"
-    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), caption_justify="left")
+    table = Table(title=title, box=box.SIMPLE, padding=(0, 1, 0, 0), show_edge=False)
     for name in ("method", "residual\nand FFN", "case"):
         table.add_column(name, no_wrap=True)
-    for name in ("largest\ndifference", "equal\nlabels, %", "where\ndecided", "release,\nseconds", "ours,\nseconds"):
+    for name in ("largest\ndiff.", "labels\nequal, %", "decided\nones, %", "release,\ns", "ours,\ns"):
         table.add_column(name, justify="right", no_wrap=True)
     for row, following in zip(rows, [*rows[1:], None], strict=True):
         group = row["method"], row["residual_and_ffn"]
@@ -224,21 +224,20 @@ def show(rows: list[dict[str, Any]], images: int) -> None:
             row["case"],
             f"{row['largest_difference']:.1e}",
             f"{100 * row['equal_labels']:.3f}",
-            f"{100 * row['equal_decided_labels']:.3f}",
+            f"{100 * row['equal_decided_labels']:.2f}",
             f"{row['release_seconds']:.2f}",
             f"{row['our_seconds']:.2f}",
             style=None if row["agrees"] else "bold red",
             end_section=following is None or group != (following["method"], following["residual_and_ffn"]),
         )
-    console = Console()
     console.print(table)
     agreeing = sum(row["agrees"] for row in rows)
     worst = max(rows, key=lambda row: row["largest_difference"])
     theirs, own = (sum(row[name] for row in rows) for name in ("release_seconds", "our_seconds"))
     console.print(
         f"{agreeing} of {len(rows)} cases agree: probabilities within {tolerance:g} (largest difference "
-        f"{worst['largest_difference']:.1e}), and {100 * least:g} % of the labels where the release's best two classes "
-        f"(or the best one and the threshold) are further apart than that. Release {theirs:.1f} s, ours {own:.1f} s."
+        f"{worst['largest_difference']:.1e}), and {100 * least:g} % of the decided labels, those where the release's "
+        f"best class is further than that from the second and from the threshold. Release {theirs:.1f} s, ours {own:.1f} s."
     )
 
 
@@ -269,15 +268,16 @@ def main() -> int:
             f"{args.release} is no checkout of github.com/mc-lan/ClearCLIP: it has no clearclip_segmentor.py"
         )
     check_folder("--csv", Path(args.csv).parent)
-    images, rows = read_images(args.images), []
+    images, rows, console = read_images(args.images), [], Console()
     for model in models(args.weights, args.model):
         with tempfile.TemporaryDirectory() as name:
             folder = Path(name)
             cases = plan(model, images, device, args.precision, folder)
             for which in ("release", "ours"):
-                run(which, folder, release)
+                with console.status(f"{model.label}: {len(cases)} cases, {which}"):
+                    run(which, folder, release)
             rows += compare(folder, cases, model, args.precision)
-        show(rows[-len(cases) :], len(images))
+        show(console, rows[-len(cases) :], len(images))
     print(NOT_RUN)
     buffer = io.StringIO()
     writer = csv.DictWriter(buffer, rows[0], lineterminator="\n")

@@ -13,6 +13,7 @@ import time
 import types
 import warnings
 from collections.abc import Callable
+from importlib.machinery import ModuleSpec
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +26,10 @@ UNUSED = ("mmcv._ext", "einops", "BLIP.models.blip_retrieval")
 
 class StandIn(types.ModuleType):
     """A module of which every name exists and none may be called."""
+
+    def __init__(self, name: str):
+        super().__init__(name)
+        self.__spec__ = ModuleSpec(name, None)  # for those who ask whether the module exists
 
     def __getattr__(self, name: str) -> Callable:
         if name.startswith("__"):

@@ -45,8 +45,8 @@ CLASSES = {
 #: The largest difference of probabilities, and the smallest share of equal labels, that count as agreement.
 TOLERANCES = {"fp32": (1e-4, 1.0), "fp16": (5e-3, 0.999)}
 NOT_RUN = (
-    "not run: BLIP (its towers import fairscale and functions that today's transformers and timm no longer have); "
-    "their eval.py and demo.py (CUDA only); more than one image at a time (theirs takes one)"
+    "not run: BLIP (imports fairscale and functions that today's transformers lacks); demo.py (CUDA only); "
+    "batches (docs/fidelity.md)"
 )
 
 
@@ -107,11 +107,11 @@ def models(weights: list[str], name: str) -> Iterator[Model]:
         if one == "random":
             yield random_model("ViT-B-16", {**open_clip.get_model_config("ViT-B-16"), "quick_gelu": True})
         elif one != "tiny":
-            weights = choose_weights(model_name=name, pretrained=one)
-            state = load_clip(weights, torch.device("cpu"), "fp32").model.state_dict()
-            config = dict(open_clip.get_model_config(weights.model_name))
-            if weights.tag is not None:  # the activation, from OpenCLIP's own list
-                published = open_clip.get_pretrained_cfg(weights.model_name, weights.tag)
+            chosen = choose_weights(model_name=name, pretrained=one)
+            state = load_clip(chosen, torch.device("cpu"), "fp32").model.state_dict()
+            config = dict(open_clip.get_model_config(chosen.model_name))
+            if chosen.tag is not None:  # the activation, from OpenCLIP's own list
+                published = open_clip.get_pretrained_cfg(chosen.model_name, chosen.tag)
                 config["quick_gelu"] = bool(published.get("quick_gelu"))
             yield Model(f"{name}, {Path(one).name}", config, state, {"model_name": name, "pretrained": one})
 
@@ -124,7 +124,7 @@ def read_images(folder: str | None) -> dict[str, np.ndarray]:
     """
     if folder is None:
         generated = np.clip(50 * sized_image(400, 600).permute(1, 2, 0).numpy() + 128, 0, 255).astype(np.uint8)
-        return {"scene": read_image(next(BENCHMARK.glob("images/val/*"))), "generated": generated}
+        return {"scene": read_image(BENCHMARK / "images/val/0010.png"), "generated": generated}
     return {path.name: read_image(path) for path in find_images([folder])}
 
 
@@ -189,7 +189,7 @@ def compare(folder: Path, cases: list[dict], model: Model, precision: str) -> li
             decided.append(clear.ravel())
             seconds += theirs["seconds"], own["seconds"]
         equal, decided = np.concatenate(equal), np.concatenate(decided)
-        difference, share = float(np.max(differences)), float(equal[decided].mean())
+        difference, share = float(np.max(differences)), float(equal[decided].mean()) if decided.any() else 1.0
         rows.append(
             {
                 "weights": model.label,
@@ -237,7 +237,8 @@ def show(console: Console, rows: list[dict[str, Any]], images: int) -> None:
     console.print(
         f"{agreeing} of {len(rows)} cases agree: probabilities within {tolerance:g} (largest difference "
         f"{worst['largest_difference']:.1e}), and {100 * least:g} % of the decided labels, those where the release's "
-        f"best class is further than that from the second and from the threshold. Release {theirs:.1f} s, ours {own:.1f} s."
+        "best class is further than that from the second and from the threshold. "
+        f"Release {theirs:.1f} s, ours {own:.1f} s."
     )
 
 
@@ -267,6 +268,8 @@ def main() -> int:
         raise UserError(
             f"{args.release} is no checkout of github.com/mc-lan/ClearCLIP: it has no clearclip_segmentor.py"
         )
+    if Path(args.csv).is_dir():
+        raise UserError(f"--csv {args.csv} is a folder; name a file")
     check_folder("--csv", Path(args.csv).parent)
     images, rows, console = read_images(args.images), [], Console()
     for model in models(args.weights, args.model):

@@ -125,6 +125,7 @@ def main(which: str, folder: Path) -> None:
 
     Each image of a case gives ``WHICH-CASE-IMAGE.npz`` there: labels (H, W), probabilities (classes, H, W), seconds.
     """
+    torch.backends.cudnn.allow_tf32 = False  # PyTorch's default would round convolutions
     plan = json.loads((folder / "plan.json").read_text())
     build = {"release": release, "ours": ours}[which](plan, folder)
     images = dict(np.load(folder / "images.npz"))

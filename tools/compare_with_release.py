@@ -169,8 +169,9 @@ def run(which: str, folder: Path, release: Path) -> None:
     done = subprocess.run(command, env=environment, stderr=subprocess.PIPE, stdout=subprocess.DEVNULL, text=True)
     if done.returncode:
         whose = f"the release in {release}" if which == "release" else "our segmentor"
-        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-        raise UserError(f"{whose} cannot be run: {last}")
+        lines = done.stderr.strip().splitlines()
+        reason = lines[-1] if lines and done.returncode == 1 else f"its process ended with code {done.returncode}"
+        raise UserError(f"{whose} cannot be run: {reason}")
 
 
 def compare(folder: Path, cases: list[dict], model: Model, precision: str) -> list[dict[str, Any]]:

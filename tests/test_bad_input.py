@@ -103,6 +103,7 @@ CASES = {
         ("stuff -o made", "(5, 5)", "size"),
     ],
     "tools/benchmark.py": [("--out figures.json --model ViT-Z", "'ViT-Z'", "list_models")],
+    "tools/compare_with_release.py": [("none", "none", "github.com/mc-lan/ClearCLIP")],
     "tools/train_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
     "tools/draw_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
 }  # fmt: skip

@@ -33,6 +33,7 @@ class Segmentation:
         *,
         logit_scale: float,
         prob_thd: float,
+        guide: Tensor | None = None,
     ):
         self.image = image
         self.classes = text.classes.names
@@ -40,18 +41,17 @@ class Segmentation:
         self._grid = grid
         self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
+        self._guide = None if guide is None else guide.cpu()
         self._colours: Sequence[Sequence[int]] | np.ndarray | None = None
         size = image.shape[:2]
-        labels = label_map(similarity, grid, size, text.word_to_class, logit_scale, prob_thd)
+        labels = label_map(similarity, grid, size, text.word_to_class, logit_scale, prob_thd, guide)
         self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """(classes, H, W) float32, computed when first asked for."""
-        text, size = self._text, self.image.shape[:2]
-        return (
-            class_probabilities(self._similarity, self._grid, size, text.word_to_class, self._logit_scale).cpu().numpy()
-        )
+        arguments = (self._similarity, self._grid, self.image.shape[:2], self._text.word_to_class, self._logit_scale)
+        return class_probabilities(*arguments, self._guide).cpu().numpy()
 
     @property
     def words(self) -> tuple[tuple[str, ...], ...]:

@@ -95,6 +95,7 @@ class ModelSettings:
     slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
+    post: str | None = option(None, one_of(None, "pamr"), "pamr refines the similarities by the image's colours")
     prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
     normalization: str = option("openai", one_of("openai", "pretrained"),
         "mean and std: OpenAI's, as published, or the weights' own")

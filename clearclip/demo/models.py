@@ -26,7 +26,7 @@ from clearclip.text import ClassWords
 ROWS = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP")
 #: The options of ModelSettings that the command line has, too; those that name the model first.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
-OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "prob_thd", "slide_crop", "slide_stride")
+OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
 
 
 def add_model_options(group: argparse._ArgumentGroup, names: Iterable[str] = OPTIONS) -> None:

@@ -156,6 +156,11 @@ class ModelSettings:
         """What an option means, in a line."""
         return next(one.metadata["help"] for one in fields(ModelSettings) if one.name == name)
 
+    @property
+    def is_miniature(self) -> bool:
+        """Whether the model is the bundled one."""
+        return self.model_name == "miniature" or (self.model_name is None and self.clip_type == "Miniature")
+
     @cached_property
     def chosen_method(self) -> Method:
         """How the last blocks are computed."""
@@ -165,7 +170,7 @@ class ModelSettings:
         if self.method is None:
             method = method.keeping(not self.ignore_residual)
         for name in switches:
-            if not hasattr(method, name):
+            if name not in method.options:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
         return replace(method, **switches) if switches else method
 

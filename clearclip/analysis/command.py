@@ -20,6 +20,7 @@ from clearclip.devices import PRECISIONS
 from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder, write_text_atomically
 from clearclip.methods import METHODS, Method, build_method
+from clearclip.methods.family import for_miniature
 from clearclip.mmseg.config import Options
 from clearclip.model import ClearCLIP
 from clearclip.pictures import write_bytes
@@ -113,6 +114,7 @@ def _analyze(
 ) -> Tables:
     """All tables of a model; its page of maps is written at once."""
     model = ClearCLIP.from_settings(settings)
+    methods = [for_miniature(method) for method in methods] if settings.is_miniature else methods
     tables = {}
     if "statistics" in steps:
         tables = statistics_tables(collect(model.image_encoder, images.squares(model)))

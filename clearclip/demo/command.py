@@ -14,6 +14,7 @@ from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder
 from clearclip.images import read_image
 from clearclip.methods import METHODS, build_method
+from clearclip.methods.family import FAMILY, for_miniature
 from clearclip.model import ClearCLIP
 from clearclip.pictures import compare_picture, save_image, share_text
 from clearclip.settings import ModelSettings
@@ -40,7 +41,7 @@ def parser() -> CommandParser:
     models.add_model_options(out.add_argument_group("model"))
     add = out.add_argument_group("result").add_argument
     add("--out", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
-    rows = f"also methods side by side (default: {', '.join(models.ROWS)} and the one chosen)"
+    rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
     add = out.add_argument_group("web page").add_argument
@@ -76,8 +77,8 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     options, bundled = models.read_options(args)
     settings, method = ModelSettings.from_options(options), options["method"]
-    names = [] if args.compare is None else args.compare or [*models.ROWS, method]
-    compared = [build_method(name) for name in names]
+    names = [] if args.compare is None else args.compare or [*FAMILY, method]
+    compared = [for_miniature(build_method(name)) if bundled else build_method(name) for name in names]
     if not (args.images or bundled):
         raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
     images = find_images(args.images) or SCENES

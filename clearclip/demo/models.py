@@ -16,14 +16,13 @@ import numpy as np
 
 from clearclip.errors import UserError
 from clearclip.methods import METHODS, Method, build_method
+from clearclip.methods.family import FAMILY, for_miniature
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.model import ClearCLIP
 from clearclip.segmentation import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 
-#: The methods that are compared where none is named.
-ROWS = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP")
 #: The options of ModelSettings that the command line has, too; those that name the model first.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
 OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
@@ -49,9 +48,11 @@ def read_options(args: argparse.Namespace) -> tuple[dict[str, Any], bool]:
     options = {name: value for name, value in vars(args).items() if name in OPTIONS}
     if not args.images and not options.keys() & set(NAMING):
         options["model_name"] = "miniature"
+    bundled = options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature"
     method = build_method(args.model_type)
-    options["method"] = method.keeping(False) if args.ignore_residual else method
-    return options, options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature"
+    method = method.keeping(False) if args.ignore_residual else method
+    options["method"] = for_miniature(method) if bundled else method
+    return options, bundled
 
 
 def import_file(path: Path) -> None:
@@ -71,7 +72,7 @@ def import_file(path: Path) -> None:
 def all_methods() -> list[Method]:
     """All registered methods and their "+ ClearCLIP" variants, each once."""
     found: dict[str, Method] = {}
-    for name in (*ROWS, *METHODS):
+    for name in (*FAMILY, *METHODS):
         with suppress(UserError):  # a method with an option that has no default
             for method in (build_method(name), build_method(f"{name} + ClearCLIP")):
                 found.setdefault(method.label, method)

@@ -21,6 +21,7 @@ from clearclip.demo.outputs import hex_colour, write_result
 from clearclip.errors import UserError
 from clearclip.images import read_image
 from clearclip.methods import build_method
+from clearclip.methods.family import for_miniature
 from clearclip.model import ClearCLIP
 from clearclip.pictures import heat_maps, overlay_picture, share_text
 from clearclip.segmentation import Segmentation
@@ -73,6 +74,7 @@ class Page:
         same = words == self.words  # then words may have synonyms
         classes = with_background(self.classes, prob_thd > 0) if same else read_words(words, prob_thd > 0)
         used = self.methods.get(method) or build_method(method)
+        used = for_miniature(used) if model == "miniature" else used
         loaded, image = self.load(model), read_image(path)
         results = models.segment(loaded, image, classes, [used, build_method("CLIP")], prob_thd)
         result, stem = results[used.label], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem

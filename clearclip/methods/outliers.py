@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUANTILE = 0.95  # patches whose score is above it are outliers
+TIE = 1e-5  # relative: scores closer than this are equal, as the two largest are where K is all others
 
 
 def outlier_scores(patches: Tensor, neighbours: int) -> Tensor:
@@ -28,7 +29,7 @@ def outliers(patches: Tensor, neighbours: int) -> Tensor:
     if patches.shape[1] == 1:
         return patches.new_zeros(patches.shape[:2], dtype=torch.bool)
     scores = outlier_scores(patches, neighbours)
-    return scores > scores.quantile(QUANTILE, dim=1, keepdim=True)
+    return scores > scores.quantile(QUANTILE, dim=1, keepdim=True) * (1 + TIE)
 
 
 def repair(patches: Tensor, outlier: Tensor, grid: tuple[int, int]) -> Tensor:

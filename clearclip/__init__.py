@@ -4,9 +4,9 @@
 """
 
 from clearclip.errors import UserError
-from clearclip.methods import METHODS, Context, LastBlock, Method
+from clearclip.methods import METHODS, Context, LastBlock, Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.version import __version__
 
@@ -20,4 +20,5 @@ __all__ = [
     "Segmentation",
     "UserError",
     "__version__",
+    "build_method",
 ]

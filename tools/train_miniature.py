@@ -279,7 +279,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--batch", type=int, default=192, help="images a step")
     add("--lr", type=float, default=1.5e-3, help="highest learning rate")
     add("--warmup", type=int, default=100, help="steps of linear warm-up")
-    add("--weight-decay", type=float, default=0.1, help="of the matrices")
+    add("--weight-decay", type=float, default=0.0, help="of the matrices")
     add("--patch-dropout", type=float, default=0.7, help="share of the patches left out")
     add("--crops", type=int, nargs=2, default=[20, 72], help="smallest and largest side of a crop in pixels")
     add("--scenes", type=int, default=8_000, help="scenes to draw")

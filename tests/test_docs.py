@@ -1,0 +1,39 @@
+"""The pages say what the code does: every option, the published figures, links that lead somewhere."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import fields
+from pathlib import Path
+
+import pytest
+
+from clearclip import ModelSettings
+from clearclip.mmseg.command import make_parser
+from clearclip.tables.rows import WITHOUT_BACKGROUND, published_value, table_rows
+
+ROOT = Path(__file__).resolve().parents[1]
+PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def test_every_option_is_described():
+    page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
+    flags = {flag for action in make_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    names = [*(one.name for one in fields(ModelSettings)), *(flags - {"--help", "--config", "--work-dir"})]
+    assert [name for name in names if not re.search(rf"`[^`\n]*{name}\b", page)] == []
+
+
+def test_published_figures():
+    page = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    for vit, part in zip(("ViT-B/16", "ViT-L/14"), page.split("| ViT-")[1:], strict=True):
+        lines = dict(line.strip("| *").split(" | ", 1) for line in part.splitlines() if re.match(r"\| \w.*\d", line))
+        for row in (row for row in table_rows("2") if row.vit == vit):
+            shown = [float(cell.strip(" *|")) for cell in lines[row.system].split(" | ")]
+            assert shown == [published_value("2", row, name) for name in (*WITHOUT_BACKGROUND, "average")]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))
+def test_links_lead_somewhere(page):
+    targets = re.findall(r"\]\(([^)#]+)", page.read_text(encoding="utf-8"))
+    lost = [target for target in targets if "://" not in target and not (page.parent / target).exists()]
+    assert lost == []

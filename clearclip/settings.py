@@ -91,6 +91,7 @@ class ModelSettings:
     slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
+    post: str | None = option(None, one_of(None, "pamr"), "pamr refines the similarities by the image's colours")
     prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
     normalization: str = option("openai", one_of("openai", "pretrained"),
         "mean and std: OpenAI's, as published, or the weights' own")
@@ -160,7 +161,7 @@ class ModelSettings:
         if self.method is None:
             method = method.keeping(not self.ignore_residual)
         for name in switches:
-            if not hasattr(method, name):
+            if name not in method.options:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
         return replace(method, **switches) if switches else method
 

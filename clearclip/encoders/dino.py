@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from clearclip.checkpoints import RANDOM, Weights
 from clearclip.encoders.base import DenseEncoder, resize_positions
-from clearclip.encoders.casting import cast
+from clearclip.encoders.casting import prepare
 from clearclip.errors import UserError
 from clearclip.hub import fetch
 from clearclip.methods import BlockParts
@@ -34,14 +34,6 @@ def load_dino(
     Raises:
         UserError: weights that cannot be fetched, read, or are not finite.
     """
-    vit = build_dino(weights)
-    encoder = cast(DINOImageEncoder(vit), precision).eval().requires_grad_(False).to(device)
-    mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
-    return encoder, mean, std
-
-
-def build_dino(weights: Weights) -> nn.Module:
-    """timm's module. Arguments and errors as for :func:`load_dino`."""
     try:
         import timm
     except ImportError as error:
@@ -56,12 +48,9 @@ def build_dino(weights: Weights) -> nn.Module:
         overlay = None if path == RANDOM else {"file": str(path)}
         vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever a damaged file raises
-        brief = " ".join(str(error).split())[:400]
-        raise UserError(f"{path} cannot be loaded as DINO's ViT-B/16: {brief}") from error
-    for name, tensor in vit.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(f"the DINO weights have NaN or infinite values in {name}; download them again")
-    return vit
+        raise UserError(f"{path} cannot be loaded as DINO's ViT-B/16: {str(error)[:400]}") from error
+    mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
+    return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std
 
 
 class DINOImageEncoder(DenseEncoder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -53,22 +53,16 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
         towers = Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
     else:
         clip = load_clip(weights, device, precision)
-        text = _text_encoder(clip, precision, settings.cached)
+        text = TextEncoder(
+            clip.model,
+            clip.tokenizer,
+            dim=clip.model.visual.output_dim,
+            # CLIP's own tokenizer pads with 0; what others pad with is not known.
+            padding=0 if isinstance(getattr(clip.tokenizer, "encoder", None), dict) else None,
+            precision=precision,
+            cached=settings.cached,
+        )
         towers = Towers(ImageEncoder(clip.model.visual), text, clip.weights, clip.mean, clip.std)
     if settings.normalization == "openai":
         towers = towers._replace(mean=OPENAI_MEAN, std=OPENAI_STD)
     return towers
-
-
-def _text_encoder(clip: Any, precision: str, cached: bool) -> TextEncoder:
-    bpe = isinstance(getattr(clip.tokenizer, "encoder", None), dict)
-    return TextEncoder(
-        clip.model,
-        clip.tokenizer,
-        dim=clip.model.visual.output_dim,
-        # The two more are the start and end of a text.
-        count_tokens=(lambda text: len(clip.tokenizer.encode(text)) + 2) if bpe else None,
-        context_length=getattr(clip.tokenizer, "context_length", 77),
-        precision=precision,
-        cached=cached,
-    )

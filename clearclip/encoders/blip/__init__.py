@@ -10,7 +10,7 @@ import torch
 from clearclip.checkpoints import Weights
 from clearclip.encoders.blip.towers import BLIPImageEncoder, BLIPText, BLIPTokenizer
 from clearclip.encoders.blip.weights import load_retrieval_model
-from clearclip.encoders.casting import cast
+from clearclip.encoders.casting import prepare
 from clearclip.text import TextEncoder
 
 __all__ = ["BLIPImageEncoder", "BLIPText", "BLIPTokenizer", "load_blip"]
@@ -34,18 +34,9 @@ def load_blip(
             over (named); ``square`` is no multiple of the patch.
     """
     model, tokenizer_source = load_retrieval_model(weights)
-    image_encoder = BLIPImageEncoder(model.vision_model, model.vision_proj, square)
+    image = BLIPImageEncoder(model.vision_model, model.vision_proj, square)
     text = BLIPText(model.text_encoder, model.text_proj)
-    for tower in (image_encoder, text):
-        cast(tower, precision).eval().requires_grad_(False).to(device)
+    for tower in (image, text):
+        prepare(tower, device, precision, weights)
     tokenizer = BLIPTokenizer(tokenizer_source)
-    text_encoder = TextEncoder(
-        text,
-        tokenizer,
-        dim=image_encoder.dim,
-        count_tokens=tokenizer.count,
-        context_length=tokenizer.context_length,
-        precision=precision,
-        cached=cached,
-    )
-    return image_encoder, text_encoder
+    return image, TextEncoder(text, tokenizer, dim=image.dim, padding=0, precision=precision, cached=cached)

@@ -104,9 +104,11 @@ def test_folder_compare_and_heatmaps(quick_name: str, monkeypatch: pytest.Monkey
     assert sorted(path.name for path in Path("out").iterdir()) == [
         f"{stem}{ending}" for stem in "ab" for ending in endings
     ]
-    assert list(compared[0]) == ["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "MaskCLIP + ClearCLIP"]
-    [warning] = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
-    assert "GEM is left out" in warning and "6 blocks" in warning, "the model has two blocks"
+    assert list(compared[0]) == ["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "MaskCLIP + ClearCLIP"]
+    warnings = [line for line in capsys.readouterr().err.splitlines() if line.startswith("warning:")]
+    left_out = ["GEM", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"]
+    assert [line.partition(" is left out")[0] for line in warnings] == [f"warning: {name}" for name in left_out]
+    assert "6 blocks, but this model has 2" in warnings[0]
     for name, result in compared[1].items():
         alone = ClearCLIP.from_pretrained(quick_name, method=name).segment("photos/b.jpg", ["sky", "tree", "sea"])
         assert (alone.labels == result.labels).all(), name
@@ -137,6 +139,7 @@ def test_all_methods_are_each_once() -> None:
     labels = [method.label for method in models.all_methods()]
     assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
     assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
+    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 def test_threshold_background_and_synonyms(quick_name: str) -> None:

@@ -86,7 +86,7 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
-    assert list(compared[0]) == [*models.ROWS, "MaskCLIP + ClearCLIP"]
+    assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
     for name, result in compared[1].items():
         alone = ClearCLIP.from_pretrained(tiny_name, method=name).segment("photos/b.jpg", ["sky", "tree", "sea"])
         assert (alone.labels == result.labels).all(), name
@@ -99,6 +99,7 @@ def test_all_methods_are_each_once() -> None:
     labels = [method.label for method in models.all_methods()]
     assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
     assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
+    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:

@@ -102,7 +102,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
         return browser.find_elements("css selector", selector)
 
     def wait(condition: Callable) -> Any:
-        return WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
+        return WebDriverWait(browser, 120, ignored_exceptions=[StaleElementReferenceException]).until(
             lambda _: condition()
         )
 

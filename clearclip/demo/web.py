@@ -26,6 +26,15 @@ MAX_SHOWN = 48
 SIDE = 900
 
 
+class AnyImage(gr.Image):
+    """The file as it is: this package reads more kinds than Gradio, and says what is wrong with the others."""
+
+    is_template = True  # shown as the class above it
+
+    def preprocess(self, payload: gr.data_classes.ImageData | None) -> str | None:
+        return payload.path if payload else None
+
+
 class Page:
     """What the page computes; its files for download go to ``folder``."""
 
@@ -72,9 +81,7 @@ def build(page: Page) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 kind = {"type": "filepath", "sources": ["upload", "clipboard"]}
-                image = gr.Image(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
-                # This package reads more kinds of images than Gradio, and says what is wrong with the others.
-                image.preprocess = lambda payload: payload.path if payload else None
+                image = AnyImage(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
                 text = gr.Textbox(page.words, label="Words, separated by commas", lines=2, elem_id="words")
                 method = gr.Dropdown(list(page.methods), label="Method", allow_custom_value=True, elem_id="method")
                 button = gr.Button("Segment", variant="primary", elem_id="segment")

@@ -28,7 +28,7 @@ def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install -U gradio"):
         main(["--web"])
-    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None, Image=object))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
         main(["--web"])
     del sys.modules["clearclip.demo.web"]

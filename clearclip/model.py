@@ -239,14 +239,21 @@ class ClearCLIP(nn.Module):
         """
         results = []
         used = [self.method] if methods is None else methods
-        for (similarities, grid), size in zip(self.similarities(images, text, used), sizes, strict=True):
-            pairs = []
+        compared = self.similarities(images, text, used)
+        for image, (similarities, grid), size in zip(images, compared, sizes, strict=True):
+            guide, pairs = self.guide(image, size), []
             for similarity in similarities:
                 arguments = (similarity, grid, size, text.word_to_class, self.settings.logit_scale)
-                labels = label_map(*arguments, self.settings.prob_thd)
-                pairs.append((labels, class_probabilities(*arguments) if keep_probabilities else None))
+                labels = label_map(*arguments, self.settings.prob_thd, guide)
+                pairs.append((labels, class_probabilities(*arguments, guide) if keep_probabilities else None))
             results.append(pairs[0] if methods is None else pairs)
         return results
+
+    def guide(self, image: Tensor, size: tuple[int, int]) -> Tensor | None:
+        """By what PAMR refines: a normalised image (3, H, W), resized to ``size``. None where no PAMR is asked for."""
+        if self.settings.post is None:
+            return None
+        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
@@ -297,8 +304,9 @@ class ClearCLIP(nn.Module):
         while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
             resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
             compared = self.similarities(resized, text, list(methods.values()))
-            for original, (similarities, grid) in zip(originals, compared, strict=True):
+            for original, image, (similarities, grid) in zip(originals, resized, compared, strict=True):
+                how = {"logit_scale": scale, "prob_thd": prob_thd, "guide": self.guide(image, original.shape[:2])}
                 yield {
-                    name: Segmentation(original, similarity, grid, text, logit_scale=scale, prob_thd=prob_thd)
+                    name: Segmentation(original, similarity, grid, text, **how)
                     for name, similarity in zip(methods, similarities, strict=True)
                 }

@@ -36,6 +36,7 @@ class Segmentation:
         text: TextFeatures,
         logit_scale: float,
         prob_thd: float,
+        guide: Tensor | None = None,
     ):
         self.image = image
         self.classes = text.classes.names
@@ -44,8 +45,9 @@ class Segmentation:
         self._grid = grid
         self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
+        self._guide = None if guide is None else guide.cpu()
         self.colours: pictures.Palette = pictures.class_palette(self.classes)
-        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd)
+        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, guide)
         self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
         self.class_pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
 
@@ -53,7 +55,7 @@ class Segmentation:
     def probabilities(self) -> np.ndarray:
         """(classes, H, W) float32, computed when first asked for."""
         where = (self._similarity, self._grid, self.image.shape[:2])
-        return class_probabilities(*where, self._text.word_to_class, self._logit_scale).numpy()
+        return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._guide).numpy()
 
     @property
     def shares(self) -> dict[str, float]:

@@ -142,6 +142,141 @@ class Tower:
             ori = self.run_block(index, ori)
         return self.finish(gem, self.grid(image))
 
+    def inputs(self, image: np.ndarray) -> list[np.ndarray]:
+        """The tokens before each block, (1+N, D)."""
+        tokens = [self.stem(image, "scale")]
+        for index in range(self.layers - 1):
+            tokens.append(self.run_block(index, tokens[-1]))
+        return tokens
+
+    def projected(self, index: int, x: np.ndarray) -> list[list[np.ndarray]]:
+        """[q, k, v] of a block's input, each a list of heads."""
+        return self.qkv(index, layer_norm(x, self.block(index, "ln_1.weight"), self.block(index, "ln_1.bias")))
+
+    def naclip_attention(self, x: np.ndarray, grid: tuple[int, int], strategy: str, sigma: float) -> list[np.ndarray]:
+        """The last block's weights, a (1+N, 1+N) matrix for each head."""
+        q, k, _ = self.projected(self.layers - 1, x)
+        scale = k[0].shape[1] ** -0.5
+        omega = np.zeros((len(x), len(x)))
+        for i in range(len(x) - 1):
+            for j in range(len(x) - 1):
+                down, right = i // grid[1] - j // grid[1], i % grid[1] - j % grid[1]
+                omega[1 + i, 1 + j] = math.exp(-(down**2 + right**2) / (2 * sigma**2))
+        if strategy == "nonly":
+            pairs = zip(q, k, strict=True)
+            lengths = [np.linalg.norm(qi) * np.linalg.norm(kj) for qh, kh in pairs for qi in qh for kj in kh]
+            return [softmax(scale * np.mean(lengths) * omega)] * self.heads
+        return [softmax(scale * kh @ kh.T + (omega if strategy == "naclip" else 0)) for kh in k]
+
+    def close(self, x: np.ndarray, weights: list[np.ndarray], residual: bool, ffn: bool) -> np.ndarray:
+        """The last block's input and attention weights to the tokens after it."""
+        last = self.layers - 1
+        _, _, v = self.projected(last, x)
+        total = self.out_proj(last, [a @ vh for a, vh in zip(weights, v, strict=True)])
+        total = x + total if residual else total
+        return total + self.mlp(last, total) if ffn else total
+
+    def naclip_features(self, image, strategy="naclip", sigma=5.0, residual=False, ffn=False) -> np.ndarray:
+        x, grid = self.inputs(image)[-1], self.grid(image)
+        return self.finish(self.close(x, self.naclip_attention(x, grid, strategy, sigma), residual, ffn), grid)
+
+    def rcs_features(self, image, base: str, tau=2.0, lambda_r=0.3, layers=(5, 6, 7, 8)) -> np.ndarray:
+        """``base``: naclip, or the pairs of the last attention ("qq", "qq+kk"); SCLIP's keeps residual and FFN."""
+        inputs, grid = self.inputs(image), self.grid(image)
+        x = inputs[-1]
+        q, k, _ = self.projected(self.layers - 1, x)
+        scale = k[0].shape[1] ** -0.5
+        if base == "naclip":
+            own = self.naclip_attention(x, grid, "naclip", 5.0)
+        else:
+            parts = {"qq": q, "kk": k}
+            own = [
+                sum(softmax(parts[name][h] @ parts[name][h].T * scale) for name in base.split("+")) for h in range(4)
+            ]
+        mixed = []
+        for head in range(self.heads):
+            mean = np.zeros_like(own[head])
+            for layer in layers:
+                ql, kl, _ = self.projected(layer, inputs[layer])
+                mean += softmax(ql[head] @ kl[head].T * scale) / len(layers)
+            mixed.append(tau * ((1 - lambda_r) * own[head] + lambda_r * mean))
+        return self.finish(self.close(x, mixed, base == "qq+kk", base == "qq+kk"), grid)
+
+    def scclip_features(self, image, pre, post, summed, rho, beta=0.4, neighbours=30) -> np.ndarray:
+        inputs, grid, last = self.inputs(image), self.grid(image), self.layers - 1
+        x = inputs[-1]
+        outliers = lof_outliers(x[1:], neighbours)
+        s1 = unit(repaired(inputs[pre + 1][1:], outliers, grid))
+        s2 = unit(inputs[post + 1][1:])
+        s1, s2 = s1 @ s1.T, s2 @ s2.T
+        shared = 3 * (s1 - s1.mean())
+        shared = softmax(np.where((shared < 0) & ~np.eye(len(s1), dtype=bool), -np.inf, shared))
+
+        def gather(similarity, tokens):
+            kept = np.where(similarity < beta, 0, similarity)
+            return kept / (kept.sum(1, keepdims=True) + 1e-6) @ tokens
+
+        def attend(tokens):
+            _, k, v = self.projected(last, tokens)
+            scale = k[0].shape[1] ** -0.5
+            weights = [(shared + softmax(kh @ kh.T * scale)) / 2 for kh in k]
+            return self.out_proj(last, [a @ vh for a, vh in zip(weights, v, strict=True)])
+
+        total = sum(inputs[layer + 1] for layer in summed)
+        first = gather(s2, attend(gather(s1, repaired(x[1:], outliers, grid))) + rho * x[0])
+        second = gather(s2, attend(total[1:]) + rho * total[0])
+        return self.finish(np.concatenate([x[:1], first + second]), grid)
+
+
+def lof_outliers(patches: np.ndarray, neighbours: int) -> list[int]:
+    """SC-CLIP's outliers: of each patch the K nearest others, and how much farther these are than theirs."""
+    count = min(neighbours, len(patches) - 1)
+    if count == 0:
+        return []
+    distances = [[((p - q) ** 2).sum() for q in patches] for p in patches]
+    nearest = [sorted((d, j) for j, d in enumerate(row) if j != i)[:count] for i, row in enumerate(distances)]
+    reach = [near[-1][0] for near in nearest]
+    scores = [np.mean([reach[i] / reach[j] for _, j in near]) for i, near in enumerate(nearest)]
+    return [i for i, score in enumerate(scores) if score > np.quantile(scores, 0.95) * (1 + 1e-5)]
+
+
+def repaired(patches: np.ndarray, outliers: list[int], grid: tuple[int, int]) -> np.ndarray:
+    out = patches.copy()
+    for i in outliers:
+        row, column = divmod(i, grid[1])
+        around = []
+        for r in range(row - 1, row + 2):
+            for c in range(column - 1, column + 2):
+                if 0 <= r < grid[0] and 0 <= c < grid[1] and r * grid[1] + c not in outliers:
+                    around.append(patches[r * grid[1] + c])
+        if around:
+            out[i] = np.mean(around, axis=0)
+    return out
+
+
+def pamr(maps: np.ndarray, image: np.ndarray, steps: int = 10, dilations: tuple[int, ...] = (8, 16)) -> np.ndarray:
+    """(K, H, W), guided by a normalised (3, H, W) image."""
+    _, height, width = image.shape
+    ring = [(r, c) for r in (-1, 0, 1) for c in (-1, 0, 1)]
+    weights = {}
+    for y in range(height):
+        for x in range(width):
+            places = [
+                (min(max(y + d * r, 0), height - 1), min(max(x + d * c, 0), width - 1))
+                for d in dilations
+                for r, c in ring
+            ]
+            spread = np.array([image[:, a, b] for a, b in places]).std(axis=0, ddof=1)
+            others = [place for place, (r, c) in zip(places, ring * len(dilations), strict=True) if (r, c) != (0, 0)]
+            unlike = [np.mean(np.abs(image[:, y, x] - image[:, a, b]) / (1e-8 + 0.1 * spread)) for a, b in others]
+            weights[y, x] = others, softmax(-np.array(unlike))
+    for _ in range(steps):
+        refined = np.zeros_like(maps)
+        for (y, x), (others, shares) in weights.items():
+            refined[:, y, x] = sum(share * maps[:, a, b] for (a, b), share in zip(others, shares, strict=True))
+        maps = refined
+    return maps
+
 
 def bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:
     """Bilinear resize (align_corners=False) of (K, h, w), from its definition."""

@@ -82,12 +82,22 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     """A row is what its method gives alone, and comparing changes no label."""
     compared, draw = [], command.compare_picture
     monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(results) or draw(results))
-    common = ("photos", "--classes", "sky,tree,sea", "--model", tiny_name, "--model-type", "MaskCLIP + ClearCLIP")
+    windows = ("--slide-crop", "64", "--slide-stride", "64")
+    common = (
+        "photos",
+        "--classes",
+        "sky,tree,sea",
+        "--model",
+        tiny_name,
+        "--model-type",
+        "MaskCLIP + ClearCLIP",
+        *windows,
+    )
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
-    assert list(compared[0]) == [*models.ROWS, "MaskCLIP + ClearCLIP"]
-    model = ClearCLIP.from_pretrained(tiny_name)
+    assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
+    model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
     for name, result in compared[1].items():
         [alone] = model.segment("photos/b.jpg", ["sky", "tree", "sea"], methods=[name]).values()
         assert (alone.labels == result.labels).all(), name
@@ -100,6 +110,7 @@ def test_all_methods_are_each_once() -> None:
     labels = [method.label for method in models.all_methods()]
     assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
     assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
+    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:

@@ -27,10 +27,12 @@ PAPER = {
 }
 
 
-def evaluation(dataset: str = "voc20", hits: int = 809, row: Row = CLEARCLIP, failures=(), **settings) -> Evaluation:
-    """An evaluation of two classes with mIoU hits / 20, by the published protocol but for ``settings``."""
+def evaluation(
+    dataset: str = "voc20", hits: int = 809, row: Row = CLEARCLIP, protocol="clearclip", failures=(), **settings
+) -> Evaluation:
+    """An evaluation of two classes with mIoU hits / 20, by a protocol but for ``settings``."""
     confusion = np.array([[hits, 1000 - hits], [0, 0]]) if hits < 1000 else np.array([[1000, 0], [0, 0]])
-    identity = {**published_identity(ROOT, row, dataset), "precision": "fp32", "weights": "0123", **settings}
+    identity = {**published_identity(ROOT, row, dataset, protocol), "precision": "fp32", "weights": "0123", **settings}
     found = dict(
         dataset=dataset, classes=["a", "b"], palette=[[0, 0, 0]] * 2, method=row.method, scores=Scores(confusion)
     )
@@ -99,6 +101,36 @@ def test_rows_find_their_runs(tmp_path):
     assert measured("ViT-L/14", "CLIP", "yes") == [None] * 6
     text = to_markdown("2", [rows["ViT-B/16", "CLIP", "yes"]], WITHOUT_BACKGROUND, runs, ROOT)
     assert "| ViT-B/16 | CLIP | yes | 40.0 (80.9) | 40.5 (35.9) |" in text
+
+
+def test_published_numbers_stay_with_their_protocol(tmp_path):
+    """NACLIP's own figures stand beside a run by NACLIP's protocol only, and ClearCLIP's beside one by ClearCLIP's."""
+    path = tmp_path / "results.xlsx"
+    rows = {row.name: row for row in table_rows("family") if row.vit == "ViT-B/16"}
+    record(evaluation("voc21", 800, rows["NACLIP"]), path)
+    record(evaluation("voc21", 900, rows["NACLIP"], "naclip"), path)
+    record(evaluation("voc21", 700, rows["NACLIP"], "naclip", post=None), path)  # ResCLIP's protocol
+
+    def cell(name, protocol):
+        (one,) = fill_row("family", rows[name], ("voc21",), read_rows(path), ROOT, protocol)
+        return one.measured, one.published
+
+    assert cell("NACLIP", "clearclip") == (40, None)
+    assert cell("NACLIP", "naclip") == (45, 64.07)
+    assert cell("NACLIP", "resclip") == (35, 58.9)
+    assert cell("ClearCLIP", "clearclip") == (None, 51.8)
+    assert cell("ClearCLIP", "naclip") == (None, None)
+    assert cell("CLIP", "clearclip") == (None, None), "it was published with a threshold of its own"
+    assert published_value("family", rows["GEM"], "voc20") == 79.9
+    book = openpyxl.load_workbook(path)
+    names = list(next(book["runs"].values))
+    assert [line[names.index("protocol")] for line in list(book["runs"].values)[1:]] == [
+        "published",
+        "naclip",
+        "resclip",
+    ]
+    line = next(line for line in book["family, protocol naclip"].values if line[1] == "NACLIP")
+    assert line[3:6] == (45, 64.07, -19.07)
 
 
 def test_workbook(tmp_path):

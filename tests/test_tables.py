@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from clearclip import LastBlock, UserError
 from clearclip.methods import GEM
+from clearclip.methods.family import FAMILY
+from clearclip.mmseg.config import class_words, load_config, run_identity
 from clearclip.reports.results import read_rows
 from clearclip.tables.command import main
 from clearclip.tables.rows import BENCHMARKS, select_datasets, select_rows, table_rows
-from clearclip.tables.run import plan
+from clearclip.tables.run import _scores, plan
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
@@ -57,6 +61,49 @@ def test_plans():
     assert sorted((group.settings.prob_thd, len(group.rows)) for group in groups) == [(0.2, 1), (0.5, 3)]
     # Table 2: four kinds of weights in two sizes, on five datasets.
     assert len(plan(table_rows("2"), select_datasets("2", False, None), ROOT, {}, None)) == 8 * 5
+
+
+def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
+    (group,) = plan(select_rows("family", False, None, None), ("voc20",), ROOT, {})
+    assert [row.name for row in group.rows] == list(FAMILY)
+    monkeypatch.chdir(tmp_path)
+    assert main(ROOT, ["--table", "family", "--miniature", "--limit", "2"]) == 0
+    assert f"{len(FAMILY)} done; 0 skipped; 0 failed" in capfd.readouterr().out
+    assert [row["method"] for row in read_rows("results.xlsx")] == list(FAMILY)
+    assert (tmp_path / "results.xlsx").exists()
+
+
+#: What the papers of the family evaluate by: short side, window and threshold of each benchmark.
+OF_NACLIP = {
+    "voc21": (336, 0, 0.1), "context60": (336, 224, 0.1), "coco_object": (336, 224, 0.1), "voc20": (336, 0, 0),
+    "context59": (336, 224, 0), "coco_stuff164k": (336, 224, 0), "city_scapes": (560, 224, 0), "ade20k": (336, 224, 0),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("protocol", ["naclip", "resclip"])
+def test_protocols(protocol):
+    rows = select_rows("family", False, None, None)
+    for group in plan(rows, BENCHMARKS, ROOT, {}, None, protocol):
+        side, crop, threshold = OF_NACLIP[group.dataset]
+        settings, own = group.settings, load_config(ROOT / "config" / f"cfg_{group.dataset}.py")
+        assert (settings.slide_crop, settings.slide_stride, settings.prob_thd) == (crop, 112, threshold)
+        assert (settings.logit_scale, settings.post) == (40, "pamr" if protocol == "naclip" else None)
+        steps = group.cfg.test_dataloader.dataset.pipeline
+        assert [tuple(step["scale"]) for step in steps if step["type"] == "Resize"] == [(2048, side)]
+        words, ours = class_words(group.cfg), class_words(own)
+        assert len(words) == len(ours)
+        more = {"voc20": 6 + 4, "voc21": 25 + 6 + 4, "coco_object": 25 + 7}.get(group.dataset, 0)
+        assert len(words.words) == len(ours.words) + more
+        assert group.rows == rows, "one pass for all"
+    changed = plan(rows, ("voc21",), ROOT, {"model.post": None, "model.prob_thd": 0.3}, None, protocol)[0].settings
+    assert (changed.post, changed.prob_thd) == (None, 0.3), "what is given on the command line goes further"
+
+
+def test_protocols_have_their_place():
+    with pytest.raises(UserError, match="--protocol naclip is for the family's table; add --table family"):
+        main(ROOT, ["--table", "2", "--protocol", "naclip"])
+    with pytest.raises(UserError, match="protocol naclip is for the benchmarks, not for miniature"):
+        main(ROOT, ["--table", "family", "--protocol", "naclip", "--miniature"])
 
 
 @pytest.mark.parametrize(
@@ -129,6 +176,17 @@ def test_a_failing_group_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     assert "0 done; 0 skipped; 3 failed" in out
     assert all(f"failed: {name}, ViT-B/16" in out for name in ("voc21", "context60", "coco_object"))
     assert read_rows("results.xlsx") == []
+
+
+def test_a_result_is_that_of_its_own_run(tmp_path):
+    """Another table may write its rows meanwhile."""
+    (group,) = plan(select_rows("2", True, ["CLIP + ClearCLIP"], None), ("miniature",), ROOT, {}, None)
+    (row,) = group.rows
+    own = {**run_identity(group.cfg, replace(group.settings, method=row.method)), "precision": "fp32"}
+    runs = [(own, 32.0), ({**own, "slide_stride": 64}, 20.0), ({**own, "dataset": "voc20"}, 80.0)]
+    lines = [json.dumps({"settings": settings, "mIoU": miou, "dataset": "miniature"}) for settings, miou in runs]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines))
+    assert _scores(group, tmp_path / "results.xlsx") == [(row, 32.0)]
 
 
 def test_dry_run_and_markdown_run_nothing(tmp_path, monkeypatch, capsys):

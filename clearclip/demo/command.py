@@ -14,6 +14,7 @@ from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder
 from clearclip.images import read_image
 from clearclip.methods import METHODS, build_method
+from clearclip.methods.family import FAMILY
 from clearclip.model import ClearCLIP
 from clearclip.pictures import save_image
 from clearclip.result import compare_picture
@@ -41,7 +42,7 @@ def parser() -> CommandParser:
     models.add_model_options(out.add_argument_group("model"))
     add = out.add_argument_group("result").add_argument
     add("--out", type=Path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
-    rows = f"also methods side by side (default: {', '.join(models.ROWS)} and the one chosen)"
+    rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
     add = out.add_argument_group("web page").add_argument
@@ -65,7 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         return serve(args)
 
     settings, bundled = models.read_options(args)
-    names = [] if args.compare is None else args.compare or [*models.ROWS, settings.method]
+    names = [] if args.compare is None else args.compare or [*FAMILY, settings.method]
     compared = [build_method(name) for name in names]
     if not (args.images or bundled):
         raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
@@ -73,7 +74,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     classes = choose_classes(args, bundled, args.background or settings.prob_thd > 0)
     check_folder("--out", args.out)
     if len(images) == 1:
-        read_image(images[0])  # before a model is loaded in vain
+        read_image(images[0])  # before a model is loaded for nothing
     model = ClearCLIP.from_settings(settings)
     for method in compared:
         model.image_encoder.check(method)

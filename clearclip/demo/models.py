@@ -13,17 +13,16 @@ import numpy as np
 
 from clearclip.errors import UserError
 from clearclip.methods import METHODS, Method, build_method
+from clearclip.methods.family import FAMILY
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.model import ClearCLIP
 from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 
-#: The methods that are compared where none is named.
-ROWS = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP")
 #: The options of ModelSettings that the command line has, too; those that name the model first.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
-OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "prob_thd", "slide_crop", "slide_stride")
+OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
 
 
 def add_model_options(group: argparse._ArgumentGroup) -> None:
@@ -64,7 +63,7 @@ def import_file(path: Path) -> None:
 def all_methods() -> list[Method]:
     """All registered methods and their "+ ClearCLIP" variants, each once."""
     found: dict[str, Method] = {}
-    for name in (*ROWS, *METHODS):
+    for name in (*FAMILY, *METHODS):
         with suppress(UserError):  # a method with an option that has no default
             for method in (build_method(name), build_method(f"{name} + ClearCLIP")):
                 found.setdefault(method.label, method)

@@ -78,20 +78,34 @@ class Method:
         return self
 
     @property
+    def options(self) -> dict[str, Any]:
+        """The method's options by name."""
+        return {one.name: getattr(self, one.name) for one in fields(self)} if is_dataclass(self) else dict(vars(self))
+
+    @property
+    def name(self) -> str:
+        """The name that the method is registered under."""
+        return next((name for name, known in METHODS.items() if known is type(self)), type(self).__name__)
+
+    @property
     def settings(self) -> dict[str, Any]:
         """The registered name as "type", and every option: what :func:`build_method` takes, as plain data."""
-        name = next((name for name, known in METHODS.items() if known is type(self)), type(self).__name__)
-        values = {one.name: getattr(self, one.name) for one in fields(self)} if is_dataclass(self) else vars(self)
-        options = {key: value.settings if isinstance(value, Method) else value for key, value in values.items()}
-        return {"type": name, **options}
+
+        def plain(value: Any) -> Any:
+            return value.settings if isinstance(value, Method) else list(value) if isinstance(value, tuple) else value
+
+        return {"type": self.name, **{name: plain(value) for name, value in self.options.items()}}
 
     @property
     def label(self) -> str:
-        """The method's name in tables: its registered name, and in brackets the options that are not the default."""
-        options = self.settings
-        name = options.pop("type")
-        changed = [f"{key}={value}" for key, value in options.items() if value != getattr(type(self), key, None)]
-        return f"{name} ({', '.join(changed)})" if changed else name
+        """The method's name in tables: its base if it has one, its registered name, and in brackets the options that
+        are not the default.
+        """
+        options = self.options
+        base = options.pop("base", None)
+        changed = [f"{name}={value}" for name, value in options.items() if value != getattr(type(self), name, None)]
+        own = f"{self.name} ({', '.join(changed)})" if changed else self.name
+        return f"{base.label} + {own}" if isinstance(base, Method) else own
 
 
 class MethodRegistry(dict[str, Callable[..., Method]]):
@@ -115,6 +129,17 @@ class MethodRegistry(dict[str, Callable[..., Method]]):
 
 
 METHODS = MethodRegistry()
+
+
+def check_indices(name: str, indices: Sequence[int]) -> tuple[int, ...]:
+    """Indices of blocks as a tuple.
+
+    Raises:
+        UserError: it is no list of whole numbers from 0, or an empty one.
+    """
+    if not (isinstance(indices, list | tuple) and indices and all(type(one) is int and one >= 0 for one in indices)):
+        raise UserError(f"{name} must be block numbers, counted from 0, not {indices!r}")
+    return tuple(indices)
 
 
 def build_method(method: str | Mapping[str, Any] | Method) -> Method:

@@ -39,9 +39,55 @@ ATTENTIONS = {
 _ROWS = {"qk": "CLIP", "identity": "MaskCLIP", "qq+kk": "SCLIP"}
 
 
+class AttentionMethod(Method):
+    """A method that changes the attention of the last block, and which of residual connection and FFN are kept.
+
+    Subclasses have the fields ``residual`` and ``ffn``, and say what attention gathers in :meth:`gather`.
+    """
+
+    residual: bool
+    ffn: bool
+    alpha = 1.0  # factor of X_attn in X_sum
+
+    def __post_init__(self):
+        for name in ("residual", "ffn"):
+            if not isinstance(getattr(self, name), bool):
+                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
+
+    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context | None) -> Tensor:
+        """What the tokens gather: the attention weights times the values, before ``out_proj``.
+
+        Args:
+            block: the last block.
+            x: its input after ``ln_1``, (B, 1+N, D).
+            v: the values, (B, heads, 1+N, D // heads).
+            context: see :meth:`__call__`.
+
+        Returns:
+            (B, heads, 1+N, D // heads)
+        """
+        raise NotImplementedError
+
+    def finish(self, block: BlockParts, x: Tensor, gathered: Tensor) -> Tensor:
+        """The block's input ``x`` (B, 1+N, D) and what was gathered to the tokens after it, (B, 1+N, D)."""
+        x_sum = self.alpha * block.merge(gathered)
+        if self.residual:
+            x_sum = x + x_sum
+        return block.feed_forward(x_sum) if self.ffn else x_sum
+
+    def keeping(self, residual_and_ffn: bool) -> AttentionMethod:
+        return replace(self, residual=residual_and_ffn, ffn=residual_and_ffn)
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
+        """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
+        block = blocks[-1]
+        normed = block.ln_1(x)
+        return self.finish(block, x, self.gather(block, normed, block.project(normed, "v"), context))
+
+
 @METHODS.register_module()
 @dataclass(frozen=True)
-class LastBlock(Method):
+class LastBlock(AttentionMethod):
     """How the last block is computed. The defaults are ClearCLIP.
 
     Args:
@@ -62,16 +108,11 @@ class LastBlock(Method):
     def __post_init__(self):
         if self.attention not in ATTENTIONS:
             raise UserError(f"unknown attention {self.attention!r}; choose from {', '.join(ATTENTIONS)}")
-        for name in ("residual", "ffn"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
+        super().__post_init__()
         if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
             raise UserError(f"alpha must be a finite number, not {self.alpha!r}")
         if self.alpha == 0 and not self.residual:
             raise UserError("alpha=0 without the residual leaves nothing of the block; set residual=True or alpha")
-
-    def keeping(self, residual_and_ffn: bool) -> LastBlock:
-        return replace(self, residual=residual_and_ffn, ffn=residual_and_ffn)
 
     @property
     def label(self) -> str:
@@ -84,23 +125,17 @@ class LastBlock(Method):
         return f"{self.attention}, {kept}" + ("" if self.alpha == 1 else f", alpha {self.alpha:g}")
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
-        """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D).
+        if self.alpha == 0:  # X_res alone
+            return blocks[-1].feed_forward(x) if self.ffn else x
+        return super().__call__(blocks, x, context)
 
-        Only what the switches use is computed: "qq" projects no k, "identity" only v.
-        """
-        block = blocks[-1]
-        x_sum = x if self.residual else None
-        if self.alpha != 0:
-            x_attn = self.alpha * self._attend(block, block.ln_1(x))
-            x_sum = x_attn if x_sum is None else x_sum + x_attn
-        return block.feed_forward(x_sum) if self.ffn else x_sum
-
-    def _attend(self, block: BlockParts, x: Tensor) -> Tensor:
+    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context | None = None) -> Tensor:
+        """Only what the switches use is computed: "qq" projects no k, "identity" neither."""
         pairs = ATTENTIONS[self.attention]
-        needed = {"v", *(name for pair in pairs for name in pair)}
-        parts = {name: block.project(x, name) for name in needed}
-        maps = [F.scaled_dot_product_attention(parts[a], parts[b], parts["v"]) for a, b in pairs]
-        return block.merge(functools.reduce(torch.add, maps) if maps else parts["v"])
+        needed = {name for pair in pairs for name in pair} - {"v"}
+        parts = {"v": v, **{name: block.project(x, name) for name in needed}}
+        maps = [F.scaled_dot_product_attention(parts[a], parts[b], v) for a, b in pairs]
+        return functools.reduce(torch.add, maps) if maps else v
 
 
 METHODS.register_module("ClearCLIP", LastBlock)

@@ -12,6 +12,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 
 from clearclip.files import write_atomically
 from clearclip.tables.cells import columns, fill_row, protocol_of
+from clearclip.tables.protocols import PROTOCOLS
 from clearclip.tables.rows import TABLES, table_datasets, table_rows
 
 #: Differences to the published figure beyond this many points are coloured.
@@ -39,8 +40,12 @@ def write_workbook(rows: list[dict[str, Any]], path: str | Path, root: Path) -> 
                 _finish(sheet)
             for table in TABLES:
                 _add_table(writer.book.create_sheet(_title(table)), table, rows, False, root)
+            for protocol in PROTOCOLS[1:]:
+                if any(protocol_of(row, root).startswith(protocol) for row in rows):
+                    sheet = writer.book.create_sheet(f"family, protocol {protocol}")
+                    _add_table(sheet, "family", rows, False, root, protocol)
             if any(row["dataset"] == "miniature" for row in rows):
-                for table in ("2", "ablation"):
+                for table in ("2", "ablation", "family"):
                     sheet = writer.book.create_sheet(f"miniature, {_title(table)}")
                     _add_table(sheet, table, rows, True, root)
 
@@ -89,7 +94,14 @@ def _plain(value: Any) -> Any:
     return value if value is None or isinstance(value, bool | int | float | str) else str(value)
 
 
-def _add_table(sheet: Worksheet, table: str, runs: list[dict[str, Any]], miniature: bool, root: Path) -> None:
+def _add_table(
+    sheet: Worksheet,
+    table: str,
+    runs: list[dict[str, Any]],
+    miniature: bool,
+    root: Path,
+    protocol: str = PROTOCOLS[0],
+) -> None:
     """The paper's layout: rows × datasets, each with measured and published mIoU and their difference."""
     datasets = table_datasets(table, miniature)
     sheet.append(["ViT", "system", "ClearCLIP"])
@@ -103,7 +115,7 @@ def _add_table(sheet: Worksheet, table: str, runs: list[dict[str, Any]], miniatu
     for number, row in enumerate(table_rows(table, miniature), start=3):
         for column, value in enumerate((row.vit, row.name, row.clearclip), start=1):
             sheet.cell(number, column, value)
-        for index, cell in enumerate(fill_row(table, row, datasets, runs, root)):
+        for index, cell in enumerate(fill_row(table, row, datasets, runs, root, protocol)):
             for offset, value in enumerate((cell.measured, cell.published, cell.difference)):
                 place = sheet.cell(number, 4 + 3 * index + offset, None if value is None else round(value, 2))
                 place.number_format = "+0.0;-0.0;0.0" if offset == 2 else "0.0"

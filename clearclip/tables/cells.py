@@ -15,6 +15,7 @@ from clearclip.identity import published_checkpoint
 from clearclip.methods import build_method
 from clearclip.mmseg.config import load_config, model_settings, run_identity
 from clearclip.settings import ModelSettings
+from clearclip.tables.protocols import PROTOCOLS, protocol_overrides
 from clearclip.tables.rows import BENCHMARKS, Row, published_value
 
 #: Published runs use fp16 on a GPU; fp32 gives the same numbers on any device.
@@ -34,18 +35,18 @@ def row_settings(row: Row, dataset: str, cfg: Config) -> ModelSettings:
 
 
 @lru_cache(maxsize=512)
-def published_identity(root: Path, row: Row, dataset: str) -> dict[str, Any]:
-    """What a run of a row by the published protocol is known by; see :func:`~clearclip.mmseg.config.run_identity`."""
-    cfg = _published_config(root, dataset)
+def published_identity(root: Path, row: Row, dataset: str, protocol: str = "clearclip") -> dict[str, Any]:
+    """What a run of a row by a protocol is known by; see :func:`~clearclip.mmseg.config.run_identity`."""
+    cfg = _published_config(root, dataset, protocol)
     return {
         **run_identity(cfg, row_settings(row, dataset, cfg)),
         "checkpoint": published_checkpoint(row.clip_type, row.vit),
     }
 
 
-@lru_cache(maxsize=16)
-def _published_config(root: Path, dataset: str) -> Config:
-    return load_config(config_path(root, dataset))
+@lru_cache(maxsize=32)
+def _published_config(root: Path, dataset: str, protocol: str) -> Config:
+    return load_config(config_path(root, dataset), protocol_overrides(protocol, dataset, root))
 
 
 def same_run(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
@@ -59,19 +60,23 @@ def same_run(settings: Mapping[str, Any], identity: Mapping[str, Any]) -> bool:
 
 
 def protocol_of(run: Mapping[str, Any], root: Path) -> str:
-    """ "published" for a run by the published protocol, whatever its method; "other" for any other one; and whether
-    images were skipped.
+    """ "published" for a run by ClearCLIP's protocol, whatever its method; the name of another protocol of
+    :data:`PROTOCOLS`; "other" for any other run; and whether images were skipped.
     """
-    settings = run["settings"]
-    known = run["dataset"] in (*BENCHMARKS, "miniature") and settings["model_name"] is None
-    if known:
+    settings, found = run["settings"], "other"
+    protocols = {"miniature": PROTOCOLS[:1], **dict.fromkeys(BENCHMARKS, PROTOCOLS)}.get(run["dataset"], ())
+    if protocols and settings["model_name"] is None:
         row = Row("", "", settings["clip_type"], settings["vit_type"], build_method(settings["method"]))
-        known = same_run(settings, published_identity(root, row, run["dataset"]))
-    return ("published" if known else "other") + (", images skipped" if run["skipped"] else "")
+        for protocol in protocols:
+            if same_run(settings, published_identity(root, row, run["dataset"], protocol)):
+                found = "published" if protocol == "clearclip" else protocol
+    return found + (", images skipped" if run["skipped"] else "")
 
 
-def measured_value(runs: Iterable[dict[str, Any]], row: Row, dataset: str, root: Path) -> float | None:
-    """The mIoU of the latest run of a row on a dataset by the published protocol, in percent; None without one.
+def measured_value(
+    runs: Iterable[dict[str, Any]], row: Row, dataset: str, root: Path, protocol: str = "clearclip"
+) -> float | None:
+    """The mIoU of the latest run of a row on a dataset by a protocol, in percent; None without one.
 
     Runs with other weights, windows, words or thresholds, on a part of the images, or with skipped images do not
     count: they are in the list of runs only.
@@ -79,7 +84,7 @@ def measured_value(runs: Iterable[dict[str, Any]], row: Row, dataset: str, root:
     found = None
     for run in runs:
         if run["dataset"] == dataset and not run.get("skipped"):
-            identity = published_identity(root, row, dataset)
+            identity = published_identity(root, row, dataset, protocol)
             if same_run(run["settings"], identity):
                 found = run["mIoU"]
     return found
@@ -100,10 +105,20 @@ class Cell:
         return self.measured - self.published
 
 
-def fill_row(table: str, row: Row, datasets: tuple[str, ...], runs: list[dict[str, Any]], root: Path) -> list[Cell]:
-    """The cells of a row, and behind them their average (measured only where the row is complete)."""
-    cells = [Cell(measured_value(runs, row, name, root), published_value(table, row, name)) for name in datasets]
-    if len(datasets) == 1 or table == "benchmarks":
+def fill_row(
+    table: str,
+    row: Row,
+    datasets: tuple[str, ...],
+    runs: list[dict[str, Any]],
+    root: Path,
+    protocol: str = "clearclip",
+) -> list[Cell]:
+    """The cells of a row by a protocol, and behind them their average (measured only where the row is complete)."""
+    cells = [
+        Cell(measured_value(runs, row, name, root, protocol), published_value(table, row, name, protocol))
+        for name in datasets
+    ]
+    if len(columns(table, datasets)) == len(datasets):
         return cells
     measured = [cell.measured for cell in cells]
     average = None if None in measured else fmean(measured)
@@ -112,15 +127,23 @@ def fill_row(table: str, row: Row, datasets: tuple[str, ...], runs: list[dict[st
 
 def columns(table: str, datasets: tuple[str, ...]) -> list[str]:
     """The headings that belong to :func:`fill_row`."""
-    return [*datasets] if len(datasets) == 1 or table == "benchmarks" else [*datasets, "average"]
+    averaged = len(datasets) > 1 and table not in ("benchmarks", "family")
+    return [*datasets, "average"] if averaged else [*datasets]
 
 
-def to_markdown(table: str, rows: list[Row], datasets: tuple[str, ...], runs: list[dict[str, Any]], root: Path) -> str:
+def to_markdown(
+    table: str,
+    rows: list[Row],
+    datasets: tuple[str, ...],
+    runs: list[dict[str, Any]],
+    root: Path,
+    protocol: str = "clearclip",
+) -> str:
     """A table for a README: measured, and the published figure in brackets."""
     headings = columns(table, datasets)
     lines = [f"| ViT | system | ClearCLIP | {' | '.join(headings)} |", "|---|---|---|" + "---:|" * len(headings)]
     for row in rows:
-        cells = [format_cell(cell) for cell in fill_row(table, row, datasets, runs, root)]
+        cells = [format_cell(cell) for cell in fill_row(table, row, datasets, runs, root, protocol)]
         lines.append(f"| {row.vit} | {row.name} | {row.clearclip} | {' | '.join(cells)} |")
     return "\n".join(lines)
 

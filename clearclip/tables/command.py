@@ -13,6 +13,7 @@ from clearclip.errors import CommandParser, UserError
 from clearclip.mmseg.config import Options
 from clearclip.reports.results import check_results_path, read_rows, rebuild, rows_path
 from clearclip.tables.cells import columns, fill_row, format_cell, to_markdown
+from clearclip.tables.protocols import PROTOCOLS
 from clearclip.tables.rows import TABLES, Row, select_datasets, select_rows
 from clearclip.tables.run import plan, run_all
 
@@ -29,7 +30,14 @@ def make_parser() -> CommandParser:
         default=None,
         choices=TABLES,
         help="benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with "
-        "background; ablation: attention × residual × FFN",
+        "background; ablation: attention × residual × FFN; family: CLIP to SC-CLIP by one protocol",
+    )
+    parser.add_argument(
+        "--protocol",
+        default=PROTOCOLS[0],
+        choices=PROTOCOLS,
+        help="of the family's table: ClearCLIP's (default), NACLIP's (other sizes, windows, scale, thresholds and "
+        "words, and PAMR), or ResCLIP's (the same without PAMR)",
     )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
     parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
@@ -75,13 +83,15 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
             return 1
         print(f"{results}: {count} runs")
         return 0
-    table = args.table or ("2" if args.miniature else "benchmarks")
+    table, protocol = args.table or ("2" if args.miniature else "benchmarks"), args.protocol
+    if protocol != PROTOCOLS[0] and table != "family":
+        raise UserError(f"--protocol {protocol} is for the family's table; add --table family")
     rows = select_rows(table, args.miniature, args.rows, args.vit)
     datasets = select_datasets(table, args.miniature, args.datasets)
     if args.markdown:
-        print(to_markdown(table, rows, datasets, read_rows(results), root))
+        print(to_markdown(table, rows, datasets, read_rows(results), root, protocol))
         return 0
-    groups = plan(rows, datasets, root, args.cfg_options, args.limit)
+    groups = plan(rows, datasets, root, args.cfg_options, args.limit, protocol)
     if args.dry_run:
         known = [] if args.force else read_rows(results)
         for number, group in enumerate(groups, start=1):
@@ -99,21 +109,24 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         batch_size=args.batch_size,
         on_error=args.on_error,
     )
-    print_table(table, rows, datasets, results, root)
+    print_table(table, rows, datasets, results, root, protocol)
     print_summary(outcome, results)
     return 1 if outcome["failed"] else 0
 
 
-def print_table(table: str, rows: list[Row], datasets: tuple[str, ...], results: Path, root: Path) -> None:
+def print_table(
+    table: str, rows: list[Row], datasets: tuple[str, ...], results: Path, root: Path, protocol: str
+) -> None:
     """Print measured mIoU with the published figure in brackets."""
     runs = read_rows(results)
-    shown = Table(title="mIoU, measured (published)")
+    shown = Table(title="mIoU, measured (published)" + (f", protocol {protocol}" if table == "family" else ""))
     for heading in ("ViT", "system", "ClearCLIP"):
         shown.add_column(heading)
     for heading in columns(table, datasets):
         shown.add_column(heading, justify="right")
     for row in rows:
-        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, fill_row(table, row, datasets, runs, root)))
+        cells = fill_row(table, row, datasets, runs, root, protocol)
+        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, cells))
     Console().print(shown)
 
 

@@ -4,20 +4,21 @@ from __future__ import annotations
 
 import csv
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
 from itertools import product
 
 from clearclip.errors import UserError
 from clearclip.methods import ATTENTIONS, LastBlock, Method, build_method
+from clearclip.methods.family import FAMILY
 
 WITHOUT_BACKGROUND = ("voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
 WITH_BACKGROUND = ("voc21", "context60", "coco_object")
 BENCHMARKS = (*WITH_BACKGROUND, *WITHOUT_BACKGROUND)
 VITS = ("ViT-B/16", "ViT-L/14")
 MINIATURE_VIT = "ViT-Ti/8"
-TABLES = ("benchmarks", "2", "background", "ablation")
+TABLES = ("benchmarks", "2", "background", "ablation", "family")
 
 #: The systems of table 2: what they are called, their weights and their method without ClearCLIP.
 SYSTEMS = {
@@ -64,7 +65,7 @@ class Row:
 
 
 def table_rows(table: str, miniature: bool = False) -> list[Row]:
-    """The rows of a table: "2", "background", "ablation" or "benchmarks" (ClearCLIP alone).
+    """The rows of a table: "2", "background", "ablation", "family" or "benchmarks" (ClearCLIP alone).
 
     Args:
         table: which.
@@ -80,6 +81,9 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
             Row(ablation_name(attention, residual, ffn), "", own, vit, LastBlock(attention, residual, ffn))
             for vit, residual, ffn, attention in switches
         ]
+    if table == "family":
+        methods = [build_method(name) for name in FAMILY]
+        return [Row(method.label, "", own, vit, method) for vit, method in product(vits, methods)]
     rows = []
     for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
         if weights == "CLIP" or not miniature:
@@ -97,7 +101,9 @@ def table_datasets(table: str, miniature: bool = False) -> tuple[str, ...]:
     """The columns of a table."""
     if miniature:
         return ("miniature",)
-    return {"benchmarks": BENCHMARKS, "background": WITH_BACKGROUND}.get(table, WITHOUT_BACKGROUND)
+    return {"benchmarks": BENCHMARKS, "family": BENCHMARKS, "background": WITH_BACKGROUND}.get(
+        table, WITHOUT_BACKGROUND
+    )
 
 
 def select_rows(table: str, miniature: bool, names: Sequence[str] | None, vits: Sequence[str] | None) -> list[Row]:
@@ -106,13 +112,13 @@ def select_rows(table: str, miniature: bool, names: Sequence[str] | None, vits: 
     Args:
         table, miniature: see :func:`table_rows`.
         names: systems ("MaskCLIP"), with or without " + ClearCLIP"; None takes all.
-        vits: sizes; None takes all, but ViT-B/16 only for "benchmarks" and "ablation".
+        vits: sizes; None takes all, but ViT-B/16 only for "benchmarks", "ablation" and "family".
 
     Raises:
         UserError: an unknown name; lists the valid ones.
     """
     rows = table_rows(table, miniature)
-    if vits is None and table in ("benchmarks", "ablation"):
+    if vits is None and table in ("benchmarks", "ablation", "family"):
         vits = [rows[0].vit]
     if vits is not None:
         _check_known("vit", vits, {row.vit for row in rows})
@@ -144,17 +150,22 @@ def _check_known(what: str, names: Sequence[str], known: set[str]) -> None:
 
 
 @lru_cache
-def published() -> dict[tuple[str, str, str, str, str], tuple[float, str]]:
-    """(table, vit, row, clearclip, dataset) → mIoU in percent, and its source."""
+def published() -> dict[tuple[str, str, str, str, str, str], tuple[float, str]]:
+    """(table, protocol, vit, row, clearclip, dataset) → mIoU in percent, and its source."""
     text = resources.files("clearclip.tables").joinpath("published.csv").read_text(encoding="utf-8")
     return {
-        (r["table"], r["vit"], r["row"], r["clearclip"], r["dataset"]): (float(r["miou"]), r["source"])
+        (r["table"], r["protocol"], r["vit"], r["row"], r["clearclip"], r["dataset"]): (float(r["miou"]), r["source"])
         for r in csv.DictReader(text.splitlines())
     }
 
 
-def published_value(table: str, row: Row, dataset: str) -> float | None:
-    """The published mIoU of a cell, in percent."""
-    tables = ("background", "2") if table == "benchmarks" else (table,)
-    found = (published().get((name, row.vit, row.name, row.clearclip, dataset)) for name in tables)
+def published_value(table: str, row: Row, dataset: str, protocol: str = "clearclip") -> float | None:
+    """The mIoU of a cell that was published under a protocol, in percent."""
+    tables = {"benchmarks": ("background", "2"), "family": ("family", "background", "2")}.get(table, (table,))
+    if table == "family":  # whose rows have other names in the paper's tables
+        known = ("CLIP", "yes") if row.name == "ClearCLIP" else (row.name, "no")
+        row = replace(row, name=known[0], clearclip=known[1])
+        if row.prob_thd(dataset) is not None:  # published with a threshold of its own, and measured without
+            return None
+    found = (published().get((name, protocol, row.vit, row.name, row.clearclip, dataset)) for name in tables)
     return next((value[0] for value in found if value is not None), None)

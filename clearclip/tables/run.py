@@ -22,6 +22,7 @@ from clearclip.model import ClearCLIP
 from clearclip.reports.results import read_rows, record
 from clearclip.settings import ModelSettings
 from clearclip.tables.cells import config_path, row_settings, same_run
+from clearclip.tables.protocols import protocol_overrides
 from clearclip.tables.rows import Row
 
 
@@ -36,6 +37,7 @@ class Group:
         cfg: the config.
         overrides: what of the config is overridden.
         limit: images, None for all.
+        protocol: by whose protocol.
     """
 
     dataset: str
@@ -44,6 +46,7 @@ class Group:
     cfg: Config
     overrides: dict[str, Any]
     limit: int | None
+    protocol: str = "clearclip"
 
     @property
     def label(self) -> str:
@@ -70,7 +73,12 @@ class Group:
 
 
 def plan(
-    rows: Sequence[Row], datasets: Sequence[str], root: Path, overrides: dict[str, Any], limit: int | None = None
+    rows: Sequence[Row],
+    datasets: Sequence[str],
+    root: Path,
+    overrides: dict[str, Any],
+    limit: int | None = None,
+    protocol: str = "clearclip",
 ) -> list[Group]:
     """The groups of these rows and datasets. Groups with the same weights follow each other.
 
@@ -78,6 +86,7 @@ def plan(
         root: the folder that has ``config/``.
         overrides: dotted names to values, for every run.
         limit: images per run, None for all.
+        protocol: by whose protocol; ``overrides`` go beyond it.
     """
     groups: dict[tuple, Group] = {}
     for row in rows:
@@ -85,8 +94,9 @@ def plan(
             thd = row.prob_thd(dataset)
             key = (row.clip_type, row.vit, dataset, thd)
             if key not in groups:
-                cfg = load_config(config_path(root, dataset), overrides)
-                groups[key] = Group(dataset, row_settings(row, dataset, cfg), [], cfg, overrides, limit)
+                changed = {**protocol_overrides(protocol, dataset, root), **overrides}
+                cfg = load_config(config_path(root, dataset), changed)
+                groups[key] = Group(dataset, row_settings(row, dataset, cfg), [], cfg, changed, limit, protocol)
             groups[key].rows.append(row)
     return sorted(groups.values(), key=lambda group: [row.clip_type + row.vit for row in rows].index(
         group.rows[0].clip_type + group.rows[0].vit
@@ -212,13 +222,13 @@ def _run_processes(
     code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode
     if code:
         killed = code in (-9, 137)
-        raise UserError("it was killed, perhaps for want of memory" if killed else f"exit code {code}, see above")
+        raise UserError("it was killed, perhaps because memory ran out" if killed else f"exit code {code}, see above")
 
 
 def work_dir(group: Group) -> Path:
     """Where the journal of a group is kept."""
     row = group.rows[0]
-    name = f"{row.clip_type} {row.vit} {group.dataset} {group.settings.prob_thd:g}"
+    name = f"{row.clip_type} {row.vit} {group.dataset} {group.settings.prob_thd:g} {group.protocol}"
     return Path("work_dirs") / "tables" / name.replace("/", "-").replace(" ", "_")
 
 

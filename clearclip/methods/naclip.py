@@ -1,0 +1,75 @@
+"""NACLIP: k-k attention that favours neighbours (Hajimiri, Ben Ayed and Dolz, "Pay Attention to Your Neighbours:
+Training-Free Open-Vocabulary Semantic Segmentation", WACV 2025, arXiv 2404.08181).
+
+With p_i the place of patch i on the grid (row, column), and omega 0 in the row and the column of the class token:
+
+    omega_ij = exp(-|p_i - p_j|² / (2 sigma²))
+    A = softmax(k kᵀ / sqrt(d) + omega)
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from functools import lru_cache
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearclip.errors import UserError
+from clearclip.methods.base import METHODS, Context
+from clearclip.methods.block import BlockParts
+from clearclip.methods.last_block import AttentionMethod
+
+STRATEGIES = ("naclip", "nonly", "kk")
+
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class NACLIP(AttentionMethod):
+    """NACLIP on the last block.
+
+    Args:
+        strategy: "naclip"; "nonly", softmax(c omega) with c the mean of |q_i| |k_j| / sqrt(d) over heads, rows and
+            columns, one number for an image; or "kk", without omega.
+        sigma: of the Gaussian, in patches, whatever the patch size.
+        residual, ffn: keep the residual connection, or the FFN (the paper's "vanilla" architecture keeps both).
+
+    Raises:
+        UserError: an unknown strategy, or sigma that is not above 0.
+    """
+
+    strategy: str = "naclip"
+    sigma: float = 5.0
+    residual: bool = False
+    ffn: bool = False
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.strategy not in STRATEGIES:
+            raise UserError(f"unknown strategy {self.strategy!r} of NACLIP; choose from {', '.join(STRATEGIES)}")
+        number = isinstance(self.sigma, int | float) and not isinstance(self.sigma, bool)
+        if not (number and 0 < self.sigma < math.inf):
+            raise UserError(f"sigma must be a number of patches above 0, not {self.sigma!r}")
+
+    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
+        k = block.project(x, "k")
+        if self.strategy == "kk":
+            return F.scaled_dot_product_attention(k, k, v)
+        omega = neighbourhood(context.grid, context.prefix, float(self.sigma), x.device)
+        if self.strategy == "naclip":
+            return F.scaled_dot_product_attention(k, k, v, attn_mask=omega.to(v.dtype))
+        q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (block.project(x, "q"), k))
+        c = (q_norm * k_norm).mean(dim=1) * k.shape[-1] ** -0.5
+        return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v
+
+
+@lru_cache(maxsize=16)
+def neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torch.device) -> Tensor:
+    """omega for a grid of patches, (prefix + N, prefix + N) float32: 1 on the diagonal of the patches."""
+    # A Gaussian of a plane is the product of one for rows and one for columns.
+    rows, columns = (
+        torch.exp(-((torch.arange(length)[:, None] - torch.arange(length)) ** 2) / (2 * sigma**2)) for length in grid
+    )
+    return F.pad(torch.kron(rows, columns), (prefix, 0, prefix, 0)).to(device)

@@ -1,0 +1,43 @@
+"""Patches that differ from all others (SC-CLIP, arXiv 2411.15869), and their repair from their neighbours."""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+QUANTILE = 0.95  # patches whose score is above it are outliers
+TIE = 1e-5  # relative: scores closer than this are equal, as the two largest are where K is all others
+
+
+def outlier_scores(patches: Tensor, neighbours: int) -> Tensor:
+    """A simplified local outlier factor, (B, N, D) to (B, N) float32: how far a patch lies from its K nearest others,
+    compared with how far these lie from theirs. K is ``neighbours``, at most N - 1.
+    """
+    patches = patches.to(torch.float32 if patches.device.type == "mps" else torch.float64)  # little is left near 0
+    size = patches.square().sum(dim=-1)
+    distance = size[:, :, None] + size[:, None] - 2 * patches @ patches.mT
+    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    near, index = distance.float().topk(min(neighbours, patches.shape[1] - 1), dim=-1, largest=False)
+    # Equal patches are apart by rounding only.
+    reach = near[..., -1].maximum(1e-12 * size.mean(dim=1, keepdim=True).float())
+    return (reach[..., None] / reach[:, None].expand(-1, reach.shape[1], -1).gather(2, index)).mean(dim=-1)
+
+
+def outliers(patches: Tensor, neighbours: int) -> Tensor:
+    """Patches with scores above the 95 % quantile (linear interpolation): (B, N, D) to (B, N) bool."""
+    if patches.shape[1] == 1:
+        return patches.new_zeros(patches.shape[:2], dtype=torch.bool)
+    scores = outlier_scores(patches, neighbours)
+    return scores > scores.quantile(QUANTILE, dim=1, keepdim=True) * (1 + TIE)
+
+
+def repair(patches: Tensor, outlier: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Outliers (B, N) become the mean of those of their 8 neighbours on the grid that are none, or stay where there
+    are none: (B, N, D) to (B, N, D) float32.
+    """
+    usual = ~outlier[..., None]
+    both = torch.cat([patches.float() * usual, usual.float()], dim=-1).unflatten(1, grid).permute(0, 3, 1, 2)
+    mean = F.avg_pool2d(both, 3, stride=1, padding=1).permute(0, 2, 3, 1).flatten(1, 2)
+    share = mean[..., -1:]
+    return torch.where(usual | (share == 0), patches.float(), mean[..., :-1] / share)

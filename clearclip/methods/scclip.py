@@ -1,0 +1,127 @@
+"""SC-CLIP: outlier patches repaired, and attention and output corrected by what earlier blocks hold similar (Bai, Liu,
+Han, Zhang and Tang, "Self-Calibrated CLIP for Training-Free Open-Vocabulary Segmentation", arXiv 2411.15869).
+
+With H_l the tokens after block l (from 0), P_l its patches, c_l its class token, and L blocks:
+
+    S1, S2 = cosine similarities of repair(P_pre), and of P_post
+    agg(S) = S with entries below beta set to 0 and rows divided by their sum
+    B(T)   = out_proj(A v), A = (softmax(3 (S1 - mean S1), negative ones left out) + softmax(k kᵀ / sqrt(d))) / 2
+    Y1     = agg(S2) (B(agg(S1) repair(P_{L-2})) + rho c_{L-2})
+    Y2     = agg(S2) (B(patches of E) + rho class token of E),       E = sum of H_l over ``summed``
+
+and Y1 + Y2 comes out. Residual connection and FFN are dropped.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearclip.errors import UserError, check_number
+from clearclip.methods.base import METHODS, Context, Method, check_indices
+from clearclip.methods.block import BlockParts
+from clearclip.methods.outliers import outliers, repair
+
+#: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24), and for the miniature
+#: (6) the former halved.
+DEFAULTS = {
+    6: (4, 1, tuple(range(1, 5)), 0.3),
+    12: (8, 3, tuple(range(3, 10)), 0.3),
+    24: (16, 6, tuple(range(8, 19)), 0.1),
+}
+
+
+@METHODS.register_module("SC-CLIP")
+@dataclass(frozen=True)
+class SCCLIP(Method):
+    """SC-CLIP on the last block. ``None`` means the value of :data:`DEFAULTS`.
+
+    Args:
+        pre, post: blocks whose outputs give S1 and S2, counted from 0.
+        summed: blocks whose outputs E sums up.
+        rho: share of the class token that every patch gets.
+        beta: similarities below it do not count.
+        neighbours: K of :func:`outliers`.
+
+    Raises:
+        UserError: a value that cannot be meant.
+    """
+
+    pre: int | None = None
+    post: int | None = None
+    summed: tuple[int, ...] | None = None
+    rho: float | None = None
+    beta: float = 0.4
+    neighbours: int = 30
+
+    def __post_init__(self):
+        given = {"pre": [self.pre], "post": [self.post], "summed": self.summed}
+        for name, value in given.items():
+            if value not in (None, [None]):
+                given[name] = check_indices(f"{name} of SC-CLIP", value)
+        object.__setattr__(self, "summed", given["summed"])
+        if type(self.neighbours) is not int or self.neighbours < 1:
+            raise UserError(f"neighbours of SC-CLIP must be a whole number from 1, not {self.neighbours!r}")
+        check_number("beta of SC-CLIP", self.beta, 0, 1)
+        check_number("rho of SC-CLIP", 0 if self.rho is None else self.rho, 0, 1)
+
+    def layers(self, blocks: int) -> tuple:
+        """pre, post, summed and rho for a model of so many blocks."""
+        given = (self.pre, self.post, self.summed, self.rho)
+        if blocks not in DEFAULTS and None in given:
+            *most, last = map(str, DEFAULTS)
+            raise UserError(
+                f"SC-CLIP has its own layers for {', '.join(most)} or {last} blocks only, but this model has {blocks}; "
+                "give it pre, post, summed and rho, or choose another method"
+            )
+        pre, post, summed, rho = (DEFAULTS[blocks][i] if own is None else own for i, own in enumerate(given))
+        if max(pre, post, *summed) > blocks - 2:
+            raise UserError(f"SC-CLIP can read blocks 0 to {blocks - 2} of this model, not {max(pre, post, *summed)}")
+        return pre, post, summed, rho
+
+    def earlier(self, blocks: int) -> set[int]:
+        pre, post, summed, _ = self.layers(blocks)
+        return {layer + 1 for layer in (pre, post, *summed)}  # the output of one is the input of the next
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
+        """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D); the class token is ``x``'s."""
+        pre, post, summed, rho = self.layers(len(blocks))
+        block, first, grid = blocks[-1], context.prefix, context.grid
+        outlier = outliers(x[:, first:], self.neighbours)
+        s1 = cosines(repair(context.inputs[pre + 1][:, first:], outlier, grid))
+        s2 = cosines(context.inputs[post + 1][:, first:])
+        total = sum(context.inputs[layer + 1].float() for layer in summed)
+        # Softmax apart, all that the two passes differ in is linear: their sum goes through the rest once.
+        passes = torch.cat([aggregate(s1, self.beta, repair(x[:, first:], outlier, grid)), total[:, first:]])
+        normed = block.ln_1(passes).to(x.dtype)
+        k, v = block.project(normed, "k"), block.project(normed, "v")
+        gathered = sum(F.scaled_dot_product_attention(k, k, v).chunk(2))
+        gathered = gathered + softmax_above_mean(s1)[:, None].to(v.dtype) @ sum(v.chunk(2))
+        out = 2 * block.merge(gathered / 4) + rho * (x[:, :1] + total[:, :1])  # 2: the bias of out_proj counts twice
+        return torch.cat([x[:, :first], aggregate(s2, self.beta, out).to(x.dtype)], dim=1)
+
+
+def cosines(patches: Tensor) -> Tensor:
+    """Cosine similarities of all pairs: (B, N, D) to (B, N, N) float32."""
+    unit = F.normalize(patches.float(), dim=-1)
+    return unit @ unit.mT
+
+
+def aggregate(similarity: Tensor, beta: float, tokens: Tensor) -> Tensor:
+    """agg: (B, N, N) applied to tokens (B, N, D), float32."""
+    weights = similarity.where(similarity >= beta, 0)
+    return (weights @ tokens.float()) / (weights.sum(dim=-1, keepdim=True) + 1e-6)
+
+
+def softmax_above_mean(similarity: Tensor) -> Tensor:
+    """The softmax of 3 (S - mean S), negative entries left out but for the diagonal: (B, N, N) to the same.
+
+    Where all are equal, rounding may put every other entry of a row below the mean.
+    """
+    logits = 3 * (similarity - similarity.mean(dim=(1, 2), keepdim=True))
+    own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return logits.masked_fill((logits < 0) & ~own, -torch.inf).softmax(dim=-1)

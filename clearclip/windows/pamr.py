@@ -1,0 +1,91 @@
+"""PAMR, pixel-adaptive mask refinement: every pixel takes on what its neighbours of like colour have, ten times over
+(Araslanov and Roth, "Single-Stage Semantic Segmentation from Image Labels", CVPR 2020, arXiv 2005.08104).
+
+With I the image, y one of the 8 neighbours of x at each dilation, and sd_c(x) the standard deviation of channel c over
+the 3 × 3 places of all dilations (the centre counted once for each):
+
+    w(x, y) = softmax over y of -mean_c |I_c(x) - I_c(y)| / (1e-8 + 0.1 sd_c(x))
+    m(x)   <- sum_y w(x, y) m(y)
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from itertools import product
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+STEPS = 10
+DILATIONS = (8, 16)
+#: Rows above and below a part of an image that its result depends on.
+REACH = STEPS * max(DILATIONS)
+#: Pixels of which the weights are held at a time, beside those within reach, and bytes of the maps in work.
+PIXELS = 2 << 20
+MAP_BYTES = 64 << 20
+NEIGHBOURS = [
+    (dilation * row, dilation * column)
+    for dilation in DILATIONS
+    for row, column in product((-1, 0, 1), repeat=2)
+    if (row, column) != (0, 0)
+]
+
+
+class PAMR:
+    """The weights of an image, or of a part of it.
+
+    Args:
+        image: (3, H, W), normalised.
+    """
+
+    def __init__(self, image: Tensor):
+        height, width = image.shape[-2:]
+        rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
+        #: Which pixels are the neighbours of each, (H·W, 16) int32; borders are replicated.
+        self.neighbours = torch.stack(
+            [
+                ((rows + down).clamp(0, height - 1)[:, None] * width + (columns + right).clamp(0, width - 1)).flatten()
+                for down, right in NEIGHBOURS
+            ],
+            dim=1,
+        ).int()
+        #: w, (H·W, 16) float32.
+        self.weights = self._weigh(image.float().flatten(1).T.contiguous())
+
+    def _weigh(self, pixels: Tensor) -> Tensor:
+        neighbours = self.neighbours.unbind(dim=1)
+        count = len(neighbours) + len(DILATIONS)
+        mean = (len(DILATIONS) * pixels + sum(pixels[index] for index in neighbours)) / count
+        squares = len(DILATIONS) * (pixels - mean).square() + sum((pixels[i] - mean).square() for i in neighbours)
+        spread = 1e-8 + 0.1 * (squares / (count - 1)).sqrt()
+        unlike = [((pixels - pixels[index]).abs() / spread).mean(dim=1) for index in neighbours]
+        return torch.stack(unlike, dim=1).neg_().softmax(dim=1)
+
+    def __call__(self, maps: Tensor) -> Tensor:
+        """m after all steps: maps (K, H, W) float32 to the same."""
+        values = maps.flatten(1).T.contiguous()
+        for _ in range(STEPS):
+            values = F.embedding_bag(self.neighbours, values, mode="sum", per_sample_weights=self.weights)
+        return values.T.unflatten(1, maps.shape[1:])
+
+
+def refine(by_word: Tensor, rows: Tensor, columns: Tensor, guide: Tensor) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+    """Refined logits, for as many rows of pixels and as many words at a time as memory is meant for.
+
+    Args:
+        by_word: similarities (words, rows of patches, columns of patches), float32.
+        rows, columns: the linear maps from patches to pixels, (H, rows of patches) and (W, columns of patches).
+        guide: the normalised image, (3, H, W).
+
+    Returns:
+        Slices of rows, and for each the logits (words, rows, W), some words after the others.
+    """
+    _, height, width = guide.shape
+    step = max(REACH, PIXELS // width)
+    for top in range(0, height, step):
+        band = slice(top, min(top + step, height))
+        around = slice(max(0, band.start - REACH), min(height, band.stop + REACH))
+        pamr, own = PAMR(guide[:, around]), slice(band.start - around.start, band.stop - around.start)
+        at_once = max(1, MAP_BYTES // (4 * width * (around.stop - around.start)))
+        yield band, (pamr(rows[around] @ some @ columns.T)[:, own] for some in by_word.split(at_once))

@@ -28,7 +28,7 @@ def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install -U gradio"):
         main(["--web"])
-    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None, Image=object))
+    monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
         main(["--web"])
     del sys.modules["clearclip.demo.web"]
@@ -141,7 +141,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("this is no image")
     segment(tmp_path / "broken.png", "sky, tree")
     told = wait(lambda: find(".toast-body.error"))[0]
-    wait(lambda: "broken.png cannot be read" in told.text)
+    wait(lambda: "image broken.png cannot be read" in told.text)
     browser.set_window_size(500, 2000)
     wait(lambda: browser.execute_script("return document.body.scrollWidth <= window.innerWidth"))
     picture("narrow")

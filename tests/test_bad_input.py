@@ -104,7 +104,11 @@ CASES = {
     ],
     "tools/benchmark.py": [("--out figures.json --model ViT-Z", "'ViT-Z'", "list_models")],
     "tools/compare_with_release.py": [("none", "none", "github.com/mc-lan/ClearCLIP")],
-    "tools/train_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
+    "tools/train_miniature.py": [
+        ("--out notes.txt", "notes.txt", "folder"),
+        ("--scenes 9", "--scenes", "at least 64"),
+        ("--crops 80 20", "--crops", "the smaller one first"),
+    ],
     "tools/draw_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
 }  # fmt: skip
 ALL = [pytest.param(script, *case, id=f"{script} {case[0]}") for script, cases in CASES.items() for case in cases]

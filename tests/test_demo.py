@@ -82,13 +82,24 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     """A row is what its method gives alone, and comparing changes no label."""
     compared, draw = [], command.compare_picture
     monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(results) or draw(results))
-    common = ("photos", "--classes", "sky,tree,sea", "--model", tiny_name, "--model-type", "MaskCLIP + ClearCLIP")
+    windows = ("--slide-crop", "64", "--slide-stride", "64")
+    common = (
+        "photos",
+        "--classes",
+        "sky,tree,sea",
+        "--model",
+        tiny_name,
+        "--model-type",
+        "MaskCLIP + ClearCLIP",
+        *windows,
+    )
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
     assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
+    model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
     for name, result in compared[1].items():
-        alone = ClearCLIP.from_pretrained(tiny_name, method=name).segment("photos/b.jpg", ["sky", "tree", "sea"])
+        [alone] = model.segment("photos/b.jpg", ["sky", "tree", "sea"], methods=[name]).values()
         assert (alone.labels == result.labels).all(), name
     assert run("photos/*.jpg", *common[1:], "--compare", "SCLIP", "CLIP", "--out", "two") == 0
     assert Path("out/b_labels.png").read_bytes() == Path("two/b_labels.png").read_bytes()

@@ -6,11 +6,11 @@ from pathlib import Path
 from clearclip.errors import run_command
 
 
-def main() -> int:
-    """Imported late, so that a package that is missing is told in one line."""
+def main() -> None:
+    """Imported late, so that a missing package is reported in one line."""
     from clearclip.analysis.command import main as analyze
 
-    return analyze(Path(__file__).resolve().parent)
+    analyze(Path(__file__).resolve().parent)
 
 
 if __name__ == "__main__":

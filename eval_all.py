@@ -7,7 +7,7 @@ from clearclip.errors import run_command
 
 
 def main() -> int:
-    """Imported late, so that a package that is missing is told in one line."""
+    """Imported late, so that a missing package is reported in one line."""
     from clearclip.tables.command import main as evaluate_all
 
     return evaluate_all(Path(__file__).resolve().parent)

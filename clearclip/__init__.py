@@ -6,7 +6,7 @@
 from clearclip.errors import UserError
 from clearclip.methods import METHODS, Context, LastBlock, Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.version import __version__
 

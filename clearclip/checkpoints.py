@@ -10,20 +10,23 @@ import logging
 import os
 import pickle
 import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import open_clip
 import torch
+from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
 from open_clip.factory import parse_model_name
-from open_clip.pretrained import download_pretrained
 from torch import nn
 
 from clearclip.errors import UserError
+from clearclip.hub import fetch
 from clearclip.miniature import DIRECTORY as MINIATURE
 
-#: (clip_type, vit_type) → OpenCLIP's model name and pretrained tag. BLIP's and DINO's lie in blip/ and dino.py.
+#: (clip_type, vit_type) → the model's name in OpenCLIP (or here) and the tag of its published weights.
 CHECKPOINTS = {
     ("CLIP", "ViT-B/16"): ("ViT-B-16", "openai"),
     ("CLIP", "ViT-L/14"): ("ViT-L-14", "openai"),
@@ -31,13 +34,21 @@ CHECKPOINTS = {
     ("OpenCLIP", "ViT-L/14"): ("ViT-L-14", "laion2b_s32b_b82k"),
     ("MetaCLIP", "ViT-B/16"): ("ViT-B-16", "metaclip_fullcc"),
     ("MetaCLIP", "ViT-L/14"): ("ViT-L-14", "metaclip_fullcc"),
+    # The tables call BLIP's ViT-L/16 ViT-L/14.
+    ("BLIP", "ViT-B/16"): ("BLIP ViT-B/16", "model_base_14M"),
+    ("BLIP", "ViT-L/14"): ("BLIP ViT-L/16", "model_large"),
+    ("BLIP", "ViT-L/16"): ("BLIP ViT-L/16", "model_large"),
+    ("DINO", "ViT-B/16"): ("DINO ViT-B/16", "vit_base_patch16_224.dino"),
     ("Miniature", "ViT-Ti/8"): (f"local-dir:{MINIATURE}", None),
 }
 CLIP_TYPES = ("CLIP", "OpenCLIP", "MetaCLIP", "BLIP", "DINO", "Miniature")
 VIT_TYPES = ("ViT-B/16", "ViT-L/14", "ViT-L/16", "ViT-Ti/8")
 
-#: Stands for "the weights that belong to the model"; None means random weights.
-DEFAULT = "default"
+#: The value of ``pretrained`` for random weights.
+RANDOM = "random"
+
+#: The names of an OpenCLIP model's weights on the hub.
+WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
 
 # OpenAI's mean and std of 0..255 RGB, used for every model of the published tables.
 OPENAI_MEAN = (122.771, 116.746, 104.094)
@@ -50,10 +61,10 @@ class Weights:
 
     Attributes:
         model_name: a name that ``open_clip.create_model`` takes, ``hf-hub:`` and ``local-dir:`` included.
-        pretrained: a tag, a checkpoint file, or None: the weights that lie with a ``hf-hub:`` or ``local-dir:``
-            model, random ones for any other.
+        pretrained: a tag, a checkpoint file, :data:`RANDOM`, or None: the weights that a ``hf-hub:`` or ``local-dir:``
+            model has with it.
         quick_gelu: the activation, or None to let the model's own configuration decide.
-        tag: the tag that these weights belong to, where known.
+        tag: the tag that these weights are said to belong to, where known.
     """
 
     model_name: str
@@ -63,78 +74,65 @@ class Weights:
 
     @property
     def label(self) -> str:
-        """For people: ``ViT-B-16 (openai)``."""
-        if is_miniature(self.model_name):
+        """In words: ``ViT-B-16 (openai)``."""
+        if self.model_name == f"local-dir:{MINIATURE}" and self.pretrained is None:
             return "miniature"
-        return f"{self.model_name} ({self.pretrained or ('own weights' if ':' in self.model_name else 'random')})"
-
-
-def is_miniature(model_name: str) -> bool:
-    """Whether a model name means the bundled miniature."""
-    return model_name == f"local-dir:{MINIATURE}"
+        return f"{self.model_name} ({self.pretrained or 'own weights'})"
 
 
 def choose_weights(
     clip_type: str | None = None,
     vit_type: str | None = None,
     model_name: str | None = None,
-    pretrained: str | None = DEFAULT,
+    pretrained: str | os.PathLike | None = None,
     quick_gelu: bool | None = None,
 ) -> Weights:
-    """Resolve a row's names, or a model's own name, to weights and activation.
-
-    Args:
-        clip_type: one of :data:`CLIP_TYPES` (default "CLIP").
-        vit_type: one of :data:`VIT_TYPES` (default "ViT-B/16").
-        model_name: overrides both; "miniature" is the bundled one.
-        pretrained: a tag or a file; :data:`DEFAULT` takes what belongs to the model; None means random weights.
-        quick_gelu: force the activation.
+    """Resolve the options of the same names (:class:`clearclip.ModelSettings`) to weights and activation.
 
     Raises:
-        UserError: unknown names; lists the valid ones.
+        UserError: an unknown model, or one without weights of its own, and none named.
     """
-    if isinstance(pretrained, os.PathLike):
-        pretrained = os.fspath(pretrained)
-    for name, value in (("model_name", model_name), ("pretrained", pretrained)):
-        if value is not None and not isinstance(value, str):
-            raise UserError(f"{name} must be a string, not {value!r}; open_clip.list_pretrained() has names and tags")
-    if clip_type is not None and clip_type not in CLIP_TYPES:
-        raise UserError(f"unknown clip_type {clip_type!r}; choose from {', '.join(CLIP_TYPES)}")
-    known_name, known_tag = None, None
-    if clip_type == "Miniature" or (model_name is None and vit_type == "ViT-Ti/8"):
-        clip_type, vit_type = "Miniature", "ViT-Ti/8"
-    elif vit_type is not None and vit_type not in VIT_TYPES:
-        raise UserError(f"unknown vit_type {vit_type!r}; choose from {', '.join(VIT_TYPES)}")
-    if clip_type is not None or model_name is None:
-        known_name, known_tag = CHECKPOINTS[clip_type or "CLIP", vit_type or "ViT-B/16"]
-    if model_name in (None, known_name):
-        model_name, tag = known_name, known_tag
-        pretrained = tag if pretrained == DEFAULT else pretrained
-    elif model_name == "miniature":
-        model_name, _ = CHECKPOINTS["Miniature", "ViT-Ti/8"]
-        tag, pretrained = None, None if pretrained == DEFAULT else pretrained
-    else:
-        tag, pretrained = None, None if pretrained == DEFAULT else pretrained
-    if parse_model_name(model_name)[0] is None:
-        model_name = model_name.replace("/", "-")
-        tag = _tag_of(model_name, pretrained) or tag
-        if quick_gelu is None and tag is not None:
-            quick_gelu = bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False))
-        elif quick_gelu is None and pretrained is not None:
-            _warn_if_activation_is_open(model_name, pretrained)
+    pretrained = None if pretrained is None else os.fspath(pretrained)
+    if model_name == "miniature":
+        model_name, clip_type = None, "Miniature"
+    if clip_type is None and model_name is None and pretrained is None:
+        clip_type = "CLIP"
+    vit_type = "ViT-Ti/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
+    known_name, known_tag = CHECKPOINTS.get((clip_type or "CLIP", vit_type), (None, None))
+    model_name = model_name.replace("/", "-") if model_name and ":" not in model_name else model_name or known_name
+    if ":" in model_name:
+        return Weights(model_name, pretrained, quick_gelu)
+    if model_name != known_name and open_clip.get_model_config(model_name) is None:
+        raise UserError(
+            f"unknown model {model_name!r}; open_clip.list_models() has the names, and open_clip.add_model_config adds "
+            "yours"
+        )
+    # A file may be anyone's if only its place is given.
+    tag = known_tag if clip_type is not None and model_name == known_name else None
+    if pretrained not in (None, RANDOM):
+        tag = known_tag_of(model_name, pretrained) or tag
+    elif pretrained is None and tag is None:
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none"
+        raise UserError(
+            f"{model_name} has no weights of its own; name them as pretrained: a tag ({tags}), a file, or random"
+        )
+    pretrained = pretrained or tag
+    if quick_gelu is None and tag is not None:
+        quick_gelu = bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False))
+    elif quick_gelu is None and pretrained != RANDOM:
+        _warn_if_activation_is_open(model_name, pretrained)
     return Weights(model_name, pretrained, quick_gelu, tag)
 
 
-def _tag_of(model_name: str, pretrained: str | None) -> str | None:
+def known_tag_of(model_name: str, pretrained: str | None) -> str | None:
     """The tag that ``pretrained`` is, or whose published file has the same name as the file ``pretrained``."""
     if pretrained is None:
         return None
     if open_clip.get_pretrained_cfg(model_name, pretrained):
         return pretrained.lower().replace("-", "_")
     for tag in open_clip.list_pretrained_tags_by_model(model_name):
-        cfg = open_clip.get_pretrained_cfg(model_name, tag)
-        published = Path(cfg.get("url") or cfg.get("hf_hub") or "").name
-        if published and published == Path(pretrained).name and not published.startswith("open_clip"):
+        published = open_clip.get_pretrained_cfg(model_name, tag).get("url")
+        if published and published.rpartition("/")[2] == Path(pretrained).name:
             return tag
     return None
 
@@ -145,7 +143,7 @@ def _warn_if_activation_is_open(model_name: str, pretrained: str) -> None:
     if len(quick) == 2 and not (open_clip.get_model_config(model_name) or {}).get("quick_gelu"):
         warnings.warn(
             f"weights of {model_name} exist with QuickGELU (OpenAI, MetaCLIP, DFN) and with GELU (LAION); {pretrained} "
-            "does not say which, so GELU is taken: set quick_gelu=True, or clip_type='CLIP', if it needs QuickGELU",
+            "does not say which, so GELU is taken: set quick_gelu (--quick-gelu, --no-quick-gelu)",
             stacklevel=3,
         )
 
@@ -178,7 +176,9 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
     model = _build(weights, precision)
     for name, tensor in model.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"the weights of {weights.label} have NaN or infinite values in {name}; get them anew")
+            raise UserError(
+                f"the weights of {weights.label} have NaN or infinite values in {name}; download them again"
+            )
     model.eval().requires_grad_(False).to(device)
     # A file or random weights are normalised as the tag they belong to says, if any; else as the model's own config.
     cfg = dict(open_clip.get_model_preprocess_cfg(model))
@@ -196,30 +196,26 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
 
 
 def _build(weights: Weights, precision: str) -> nn.Module:
-    schema, identifier = parse_model_name(weights.model_name)
-    if schema is None and open_clip.get_model_config(weights.model_name) is None:
-        raise UserError(
-            f"unknown model {weights.model_name!r}; open_clip.list_models() has the names, and "
-            "open_clip.add_model_config adds yours"
-        )
+    name, pretrained = weights.model_name, weights.pretrained
+    schema, identifier = parse_model_name(name)
+    if schema == "hf-hub":
+        remedy = f"download the repository elsewhere and name its folder: local-dir:{Path(identifier).name}"
+        folder = fetch(identifier, "open_clip_config.json", remedy=remedy).parent
+        if pretrained is None:
+            fetch(identifier, *WEIGHTS_FILES, remedy=remedy)
+        schema, identifier, name = "local-dir", str(folder), f"local-dir:{folder}"
     if schema == "local-dir" and not (Path(identifier) / "open_clip_config.json").is_file():
         raise UserError(f"{identifier} has no open_clip_config.json, which a local-dir: model needs")
-    path = None if weights.pretrained is None else find_checkpoint(weights)
-    own_weights = schema is not None and path is None
+    path = None if pretrained in (None, RANDOM) else find_checkpoint(weights)
     options = {} if weights.quick_gelu is None else {"quick_gelu": weights.quick_gelu}
+    own = pretrained is None
     try:
-        with warnings.catch_warnings():
-            # The activation is set above; OpenCLIP cannot know.
-            warnings.filterwarnings("ignore", message="QuickGELU mismatch")
+        with _without_remark() if path is not None else nullcontext():
             model = open_clip.create_model(
-                weights.model_name,
-                precision=precision,
-                load_weights=own_weights,
-                require_pretrained=own_weights,
-                **options,
+                name, precision=precision, load_weights=own, require_pretrained=own, **options
             )
-            if path is not None:
-                _load_file(model, path)
+        if path is not None:
+            _load_file(model, path)
     except UserError:
         raise
     except Exception as error:  # damaged files make loaders raise all sorts of errors
@@ -229,6 +225,20 @@ def _build(weights: Weights, precision: str) -> nn.Module:
     return model
 
 
+@contextmanager
+def _without_remark() -> Iterator[None]:
+    """Without OpenCLIP's remark that a model is random, for one that gets its weights from a file afterwards."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not record.getMessage().startswith("No pretrained weights loaded")
+
+    logging.getLogger().addFilter(keep)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(keep)
+
+
 def find_checkpoint(weights: Weights) -> str:
     """The file of a tag (fetched if need be) or the file given.
 
@@ -236,26 +246,15 @@ def find_checkpoint(weights: Weights) -> str:
         UserError: it is neither, or cannot be fetched.
     """
     name, pretrained = weights.model_name, weights.pretrained
-    cfg = open_clip.get_pretrained_cfg(name, pretrained) if parse_model_name(name)[0] is None else None
+    if os.path.isfile(pretrained):
+        return pretrained
+    cfg = {} if ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
     if not cfg:
-        if os.path.isfile(pretrained):
-            return pretrained
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
         raise UserError(f"pretrained={pretrained!r} is neither a file nor a tag of {name} (tags: {tags})")
-    # Its retries would fill the screen; what is left of them is told below.
-    logging.getLogger("huggingface_hub").setLevel(logging.ERROR)
-    logging.getLogger("httpx").setLevel(logging.ERROR)
-    try:
-        return download_pretrained(cfg)
-    except Exception as error:  # whatever the network or the hub client raises
-        repository, _, file = (cfg.get("hf_hub") or "").rpartition("/")
-        source = cfg.get("url")
-        if repository:
-            source = f"{file or 'open_clip_model.safetensors'} of {repository} on the Hugging Face hub"
-        raise UserError(
-            f"the weights {name} ({pretrained}) cannot be fetched from here ({type(error).__name__}); download them "
-            f"elsewhere ({source}) and give the file as pretrained, or put it into the hub's cache"
-        ) from error
+    repository, _, file = cfg["hf_hub"].rpartition("/")
+    remedy = f"download {name}'s {pretrained} elsewhere and give the file as pretrained"
+    return str(fetch(repository, *([file] if file else WEIGHTS_FILES), remedy=remedy))
 
 
 def _load_file(model: nn.Module, path: str) -> None:

@@ -1,4 +1,4 @@
-"""What a user can cause is told in one line: the culprit and the remedy."""
+"""User errors are reported in one line: the culprit and the remedy."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from typing import Any, NoReturn
 
 
 class UserError(Exception):
-    """A fault that the user can mend. The message names the culprit and the remedy, in one line."""
+    """A fault that the user can fix. The message names the culprit and the remedy, in one line."""
 
     def __str__(self) -> str:
         return " ".join(super().__str__().split())

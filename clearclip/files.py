@@ -38,6 +38,18 @@ def write_text_atomically(path: str | Path, text: str) -> Path:
     return write_atomically(path, lambda temporary: temporary.write_text(text, encoding="utf-8"))
 
 
+def write_bytes(path: str | Path, data: bytes) -> Path:
+    """Write ``data`` to ``path``, whole or not at all; folders are made.
+
+    Raises:
+        UserError: the place cannot be written.
+    """
+    try:
+        return write_atomically(path, lambda temporary: temporary.write_bytes(data))
+    except OSError as error:
+        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+
+
 def check_folder(option: str, folder: str | Path) -> None:
     """Say before long work, and without making it, whether files can go to a folder.
 

@@ -20,7 +20,7 @@ from clearclip.encoders import DenseEncoder, load_towers
 from clearclip.errors import UserError, check_number
 from clearclip.images import ImageLike, read_image, resize_to_protocol
 from clearclip.methods import Method, build_method
-from clearclip.segmentation import Segmentation
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.windows import WindowGrid, class_probabilities, label_map
@@ -279,7 +279,7 @@ class ClearCLIP(nn.Module):
                 run once. None means the model's own method.
 
         Returns:
-            A :class:`~clearclip.segmentation.Segmentation` (with ``methods``, a dict of one for each name); a list of
+            A :class:`~clearclip.result.Segmentation` (with ``methods``, a dict of one for each name); a list of
             these for a list, an iterator for an iterator.
 
         Raises:

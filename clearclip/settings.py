@@ -15,7 +15,7 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from clearclip.checkpoints import CLIP_TYPES, DEFAULT, VIT_TYPES
+from clearclip.checkpoints import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
 from clearclip.devices import PRECISIONS
 from clearclip.errors import UserError
 from clearclip.methods import METHODS, Method, build_method
@@ -51,10 +51,6 @@ _WORDS = {
     _NONE: "None", Mapping: "a dict", Method: "a method",
 }  # fmt: skip
 _flag, _optional_flag, _text = a(bool), a(bool, _NONE), a(str, _NONE)
-
-
-#: The sizes that each kind of weights has; "ViT-L/14" is the tables' name of BLIP's ViT-L/16.
-_SIZES = {"Miniature": ("ViT-Ti/8",), "DINO": ("ViT-B/16",), "BLIP": ("ViT-B/16", "ViT-L/16", "ViT-L/14")}
 
 
 def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
@@ -119,13 +115,13 @@ class ModelSettings:
                 f"slide_stride {self.slide_stride} is larger than slide_crop {self.slide_crop} and would leave gaps "
                 "between windows"
             )
-        sizes = _SIZES.get(self.clip_type, ("ViT-B/16", "ViT-L/14"))
+        whose = self.clip_type or "CLIP"
+        sizes = [vit_type for clip_type, vit_type in CHECKPOINTS if clip_type == whose]
         if self.model_name is None and self.vit_type is not None and self.vit_type not in sizes:
-            whose = self.clip_type or "CLIP"
             raise UserError(f"{whose} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
         if self.model_type not in METHODS:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
-        self.chosen_method  # noqa: B018 (an impossible combination is told here)
+        self.chosen_method  # noqa: B018 (raises for an impossible combination)
         named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
         if named and self.ignore_residual and self.model_type in ("CLIP", "vanilla"):
             warnings.warn(
@@ -156,11 +152,6 @@ class ModelSettings:
         """What an option means, in a line."""
         return next(one.metadata["help"] for one in fields(ModelSettings) if one.name == name)
 
-    @property
-    def is_miniature(self) -> bool:
-        """Whether the model is the bundled one."""
-        return self.model_name == "miniature" or (self.model_name is None and self.clip_type == "Miniature")
-
     @cached_property
     def chosen_method(self) -> Method:
         """How the last blocks are computed."""
@@ -179,7 +170,7 @@ class ModelSettings:
         naming = ("model_type", "ignore_residual", "method", "attention", "residual", "ffn", "alpha")
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["result"]}
         options = {name: value for name, value in options.items() if name not in naming}
-        options["pretrained"] = DEFAULT if self.pretrained is None else str(self.pretrained)
+        options["pretrained"] = None if self.pretrained is None else str(self.pretrained)
         if self.model_name == "miniature":
             options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"
         elif self.model_name is None:

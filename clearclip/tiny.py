@@ -1,7 +1,7 @@
 """A tiny CLIP whose weights follow from their names, and images that follow from their sizes.
 
-Anyone can make both again, in any language and for any implementation, without passing a file on: this is how outputs
-of the authors' release are compared with ours (tests/release, tools/compare_with_release.py).
+Anyone can make both again, for any implementation, without a file being passed on: this is how the authors' release is
+compared with this repository (tests/release, tools/compare_with_release.py).
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ CASES = {
         (f"{VOC} model.name_path=short.txt", "20 classes", "one line for each"),
         (f"{VOC} model.name_path=blank.txt", "line 1", "remove or fill"),
         (f"{VOC} model.name_path=latin.txt", "latin.txt", "UTF-8"),
-        (f"{VOC} model.class_names=[sky,tree]", "class_names", "one line for each"),
+        (f"{VOC} model.class_names=[sky,tree]", "class_names", "not both"),
         (f"{VOC} model.slide_crops=64", "'slide_crops'", "did you mean slide_crop"),
         (f"{VOC} model.clip_type=CLAP", "'CLAP'", "MetaCLIP"),
         (f"{VOC} model.prob_thd=2", "prob_thd", "from 0 to 1"),
@@ -99,10 +99,11 @@ CASES = {
     ],
     "datasets/check.py": [("none.py", "none.py", "config/"), ("--sample 0", "--sample", "1")],
     "datasets/cvt_coco_object.py": [
-        ("data -o made", "data is no COCO-Stuff", "unpack"),
-        ("stuff -o made", "5x5", "same dataset"),
+        ("data -o made", "no raw masks", "stuffthingmaps"),
+        ("stuff -o made", "(5, 5)", "size"),
     ],
     "tools/benchmark.py": [("--out figures.json --model ViT-Z", "'ViT-Z'", "list_models")],
+    "tools/compare_with_release.py": [("none", "none", "github.com/mc-lan/ClearCLIP")],
     "tools/train_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
     "tools/draw_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
 }  # fmt: skip

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
 import os
+import re
+import runpy
 import signal
 import subprocess
 import sys
@@ -21,6 +24,7 @@ from clearclip.errors import UserError
 from clearclip.mmseg import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.mmseg.command import main as evaluate
 from clearclip.mmseg.config import load_config
+from clearclip.mmseg.evaluate import evaluate as evaluate_config
 from clearclip.reports.results import read_rows
 from clearclip.scores import Scores, confusion_counts
 
@@ -313,6 +317,12 @@ def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
     keep = [0, 1, 2, 3, 4, 5, 7]
     predictions = predict("voc21", quick_name, [made["images"][index] for index in keep])
     assert row["mIoU"] == pytest.approx(mean_iou([made["labels"][i] for i in keep], predictions, 21), abs=1e-3)
+    # Repaired, it counts once, and the speed is that of the one image that was left.
+    made["images"][6].write_bytes(whole)
+    assert main([*arguments[:4], "--resume", *arguments[4:]]) == 0
+    row = read_rows(tmp_path / "r.xlsx")[-1]
+    assert (row["images"], row["skipped"]) == (8, 0)
+    assert row["images/s"] * row["seconds"] < 4
 
 
 def test_nan_is_an_error(tmp_path, tiny_folder, tiny_name):
@@ -344,3 +354,16 @@ def test_settings_tell_results_apart(tmp_path, quick_name):
     assert (settings["prob_thd"], settings["slide_crop"], settings["precision"]) == (0.1, 64, "fp32")
     assert settings["limit"] == 2
     assert row["method"] == "kk, residual, no FFN, alpha 0.5"
+
+
+def test_the_tour(tmp_path, monkeypatch, capsys):
+    """What ``make demo`` runs, on a few images."""
+    monkeypatch.chdir(tmp_path)
+    short = functools.partial(evaluate_config, limit=5, workers=0)
+    monkeypatch.setattr("clearclip.mmseg.evaluate.evaluate", short)
+    with pytest.raises(SystemExit) as stop:
+        runpy.run_path(str(ROOT / "tools" / "tour.py"), run_name="__main__")
+    assert not stop.value.code
+    assert re.search(r"CLIP +mIoU +\d.*\nClearCLIP +mIoU +\d.*\n5 images", capsys.readouterr().out)
+    assert [row["method"] for row in read_rows("results.xlsx")] == ["CLIP", "ClearCLIP"]
+    assert Path("outputs/tour/tour.png").is_file()

@@ -21,7 +21,7 @@ from clearclip import ClearCLIP, UserError
 from clearclip.encoders.casting import cast
 from clearclip.encoders.open_clip import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
-from clearclip.methods.family import FAMILY, for_miniature
+from clearclip.methods.family import FAMILY
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
 from clearclip.tiny import TINY, named_weights, sized_image
@@ -167,7 +167,7 @@ def test_layers_of_vit_l():
     ("method", "message"),
     [
         ("ClearCLIP + RCS", "needs at least 10 blocks, but this model has 8"),
-        ("SC-CLIP", "12 or 24 blocks only, but this model has 8; give it pre, post, summed and rho"),
+        ("SC-CLIP", "6, 12 or 24 blocks only, but this model has 8; give it pre, post, summed and rho"),
         ({"type": "SC-CLIP", **HALF_DEPTH, "pre": 7}, "can read blocks 0 to 6 of this model, not 7"),
         ("GEM + RCS", "GEM has no single one"),
         ("SC-CLIP + RCS", "SC-CLIP has no single one"),
@@ -185,7 +185,7 @@ def test_what_cannot_be_is_one_clear_line(load, method, message):
 
 
 def test_names_and_plain_data_bring_the_method_back():
-    for method in (*map(build_method, FAMILY), build_method("SCLIP + RCS"), for_miniature(RCS(NACLIP("kk")))):
+    for method in (*map(build_method, FAMILY), build_method("SCLIP + RCS"), RCS(NACLIP("kk"))):
         assert build_method(json.loads(json.dumps(method.settings))) == method
         assert json.loads(json.dumps(method.settings)) == method.settings
     assert [build_method(name).label for name in FAMILY] == list(FAMILY)

@@ -12,7 +12,38 @@ from PIL import Image
 from clearclip.errors import UserError
 from clearclip.images import read_image, resize_to_protocol
 
-RED, GREEN, BLUE = (255, 0, 0), (0, 255, 0), (0, 0, 255)
+RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
+#: Two rows, three columns.
+CORNERS = np.array([[RED, GREEN, BLUE], [(0, 0, 0), (128, 128, 128), WHITE]], dtype=np.uint8)
+LEVELS = np.array([[0, 257, 32896, 65535]], np.uint16)
+GREYS = [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]]
+HALF = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
+
+
+def keyed() -> Image.Image:
+    """A palette of red and green, of which red is transparent."""
+    image = Image.new("P", (2, 1))
+    image.putpalette([*RED, *GREEN])
+    image.putdata([0, 1])
+    image.info["transparency"] = 0
+    return image
+
+
+KINDS = {
+    "rgb": (Image.fromarray(CORNERS), CORNERS, 0),
+    "palette": (Image.fromarray(CORNERS).quantize(6), CORNERS, 2),
+    "grey": (Image.fromarray(np.array([[0, 7, 255]], np.uint8)), [[[0] * 3, [7] * 3, [255] * 3]], 0),
+    "bilevel": (Image.new("1", (2, 1), 1), [[WHITE] * 2], 0),
+    "alpha": (Image.fromarray(HALF), [[RED, WHITE, (204, 204, 204)]], 1),
+    "grey alpha": (Image.merge("LA", [Image.new("L", (1, 1), 9), Image.new("L", (1, 1), 0)]), [[WHITE]], 0),
+    "transparent colour": (keyed(), [[WHITE, GREEN]], 0),
+    "16 bits": (Image.fromarray(LEVELS), GREYS, 0),
+    "32 bits": (Image.fromarray(LEVELS.astype(np.int32)), GREYS, 0),
+    "array of 16 bits": (LEVELS, GREYS, 0),
+    "array with alpha": (HALF, [[RED, WHITE, (204, 204, 204)]], 1),
+    "array of one channel": (np.full((2, 1, 1), 7, np.uint8), [[[7] * 3]] * 2, 0),
+    "float": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), [[[0] * 3, [128] * 3, [255] * 3]], 0),
+}
 
 
 def check(array: np.ndarray, expected: list, tolerance: int = 0) -> None:
@@ -21,140 +52,68 @@ def check(array: np.ndarray, expected: list, tolerance: int = 0) -> None:
     assert np.abs(array.astype(int) - expected).max() <= tolerance, array
 
 
-@pytest.fixture
-def corners() -> Image.Image:
-    """Two rows, three columns: red, green, blue over black, grey, white."""
-    return Image.fromarray(
-        np.array([[RED, GREEN, BLUE], [(0, 0, 0), (128, 128, 128), (255, 255, 255)]], dtype=np.uint8)
-    )
+@pytest.mark.parametrize(("image", "expected", "tolerance"), KINDS.values(), ids=KINDS)
+def test_every_kind(tmp_path: Path, image: Image.Image | np.ndarray, expected: list, tolerance: int) -> None:
+    check(read_image(image), expected, tolerance)
+    if isinstance(image, Image.Image):
+        path = tmp_path / ("a.tif" if image.mode == "F" else "a.png")
+        image.save(path)
+        check(read_image(path), expected, tolerance)
+        check(read_image(str(path)), expected, tolerance)
 
 
-def test_rgb_grey_palette_and_bilevel(tmp_path: Path, corners: Image.Image) -> None:
-    pixels = np.asarray(corners).tolist()
-    corners.save(tmp_path / "a.png")
-    check(read_image(tmp_path / "a.png"), pixels)
-    check(read_image(str(tmp_path / "a.png")), pixels)
-    check(read_image(corners), pixels)
-    corners.quantize(6).save(tmp_path / "p.png")
-    assert Image.open(tmp_path / "p.png").mode == "P"
-    check(read_image(tmp_path / "p.png"), pixels, tolerance=2)
-    Image.fromarray(np.array([[0, 7, 255]], np.uint8)).save(tmp_path / "l.png")
-    check(read_image(tmp_path / "l.png"), [[[0] * 3, [7] * 3, [255] * 3]])
-    Image.new("1", (2, 1), 1).save(tmp_path / "1.png")
-    check(read_image(tmp_path / "1.png"), [[[255] * 3] * 2])
-
-
-def test_transparent_is_white(tmp_path: Path) -> None:
-    half = Image.fromarray(np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8))
-    half.save(tmp_path / "a.png")
-    expected = [[RED, (255, 255, 255), (204, 204, 204)]]
-    check(read_image(tmp_path / "a.png"), expected, tolerance=1)
-    check(read_image(np.asarray(half)), expected, tolerance=1)
-    Image.fromarray(np.array([[[9, 0], [9, 255]]], np.uint8), "LA").save(tmp_path / "la.png")
-    check(read_image(tmp_path / "la.png"), [[[255] * 3, [9] * 3]])
-    keyed = Image.new("P", (2, 1))
-    keyed.putpalette([*RED, *GREEN])
-    keyed.putdata([0, 1])
-    keyed.save(tmp_path / "t.png", transparency=0)
-    check(read_image(tmp_path / "t.png"), [[(255, 255, 255), GREEN]])
-
-
-def test_sixteen_bits_and_float(tmp_path: Path) -> None:
-    levels = np.array([[0, 257, 32896, 65535]], np.uint16)
-    Image.fromarray(levels).save(tmp_path / "a.png")
-    Image.fromarray(levels).save(tmp_path / "a.tif")
-    for image in (tmp_path / "a.png", tmp_path / "a.tif", levels, Image.fromarray(levels.astype(np.int32))):
-        check(read_image(image), [[[0] * 3, [1] * 3, [128] * 3, [255] * 3]])
-    cv2.imwrite(str(tmp_path / "rgb.png"), np.full((1, 1, 3), (65535, 32896, 0), np.uint16))
-    check(read_image(tmp_path / "rgb.png"), [[[0, 128, 255]]], tolerance=1)
-    Image.fromarray(np.array([[0, 0.5, 1]], np.float32)).save(tmp_path / "f.tif")
-    check(read_image(tmp_path / "f.tif"), [[[0] * 3, [128] * 3, [255] * 3]])
-
-
-def test_cmyk(tmp_path: Path) -> None:
-    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "a.jpg", quality=100, subsampling=0)
-    assert Image.open(tmp_path / "a.jpg").mode == "CMYK"
-    check(read_image(tmp_path / "a.jpg"), [[RED] * 8] * 8, tolerance=3)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-def test_exif_rotation(tmp_path: Path, corners: Image.Image, orientation: int) -> None:
-    """What a viewer shows, for all eight orientations: each says where row 0 and column 0 of the file belong."""
-    shown = np.asarray(corners)
-    stored = {
-        1: shown, 2: shown[:, ::-1], 3: shown[::-1, ::-1], 4: shown[::-1],
-        5: shown.transpose(1, 0, 2), 6: np.rot90(shown), 7: np.rot90(shown, 2).transpose(1, 0, 2),
-        8: np.rot90(shown, -1),
-    }[orientation]  # fmt: skip
-    exif = Image.Exif()
-    exif[0x0112] = orientation
-    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
-    check(read_image(tmp_path / "a.png"), shown.tolist())
-
-
-def test_first_frame_of_an_animation(tmp_path: Path) -> None:
+def test_kinds_that_are_files_only(tmp_path: Path) -> None:
+    cv2.imwrite(str(tmp_path / "rgb16.png"), np.full((1, 1, 3), (65535, 32896, 0), np.uint16))
+    check(read_image(tmp_path / "rgb16.png"), [[[0, 128, 255]]], tolerance=1)
+    Image.new("CMYK", (8, 8), (0, 255, 255, 0)).save(tmp_path / "cmyk.jpg", quality=100, subsampling=0)
+    check(read_image(tmp_path / "cmyk.jpg"), [[RED] * 8] * 8, tolerance=3)
     frames = [Image.new("RGB", (4, 3), colour) for colour in (RED, GREEN, BLUE)]
     frames[0].save(tmp_path / "a.gif", save_all=True, append_images=frames[1:])
     check(read_image(tmp_path / "a.gif"), [[RED] * 4] * 3)
 
 
-def test_smallest_and_large(tmp_path: Path) -> None:
-    Image.new("RGB", (1, 1), BLUE).save(tmp_path / "a.png")
-    check(read_image(tmp_path / "a.png"), [[BLUE]])
-    Image.new("RGB", (4000, 3000), GREEN).save(tmp_path / "b.jpg")
-    large = read_image(tmp_path / "b.jpg")
-    assert large.shape == (3000, 4000, 3)
-    assert resize_to_protocol(large).shape == (448, 597, 3)  # 4000 · 448 / 3000 = 597.3
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_exif_rotation(tmp_path: Path, orientation: int) -> None:
+    """What a viewer shows, for all eight orientations: each says where row 0 and column 0 of the file belong."""
+    stored = {
+        1: CORNERS, 2: CORNERS[:, ::-1], 3: CORNERS[::-1, ::-1], 4: CORNERS[::-1],
+        5: CORNERS.transpose(1, 0, 2), 6: np.rot90(CORNERS), 7: np.rot90(CORNERS, 2).transpose(1, 0, 2),
+        8: np.rot90(CORNERS, -1),
+    }[orientation]  # fmt: skip
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(np.ascontiguousarray(stored)).save(tmp_path / "a.png", exif=exif)
+    check(read_image(tmp_path / "a.png"), CORNERS)
 
 
-def test_arrays() -> None:
-    check(read_image(np.full((2, 1), 7, np.uint8)), [[[7] * 3]] * 2)
-    check(read_image(np.full((2, 1, 1), 7, np.uint8)), [[[7] * 3]] * 2)
+def test_what_comes_out_is_a_copy() -> None:
     view = np.zeros((4, 4, 3), np.uint8)[::2, ::-1]
     read_image(view)[:] = 9
     assert not view.any()
 
 
-@pytest.mark.parametrize(
-    "array",
-    [
-        np.zeros((2, 2, 2), np.uint8),
-        np.zeros((0, 2, 3), np.uint8),
-        np.zeros(5, np.uint8),
-        np.zeros((1, 2, 2, 3), np.uint8),
-        np.zeros((2, 2, 3), np.float32),
-        np.zeros((2, 2, 3), np.int64),
-    ],
-)
+@pytest.mark.parametrize("array", [
+    np.zeros((2, 2, 2), np.uint8), np.zeros((0, 2, 3), np.uint8), np.zeros((1, 2, 2, 3), np.uint8),
+    np.zeros((2, 2, 3), np.float32),
+])  # fmt: skip
 def test_arrays_of_no_image(array: np.ndarray) -> None:
     with pytest.raises(UserError, match="an image array must be"):
         read_image(array)
 
 
 def test_bad_files(tmp_path: Path) -> None:
-    with pytest.raises(UserError, match="does not exist"):
-        read_image(tmp_path / "nope.png")
-    with pytest.raises(UserError, match="is a folder"):
-        read_image(tmp_path)
     (tmp_path / "text.jpg").write_text("hello")
-    with pytest.raises(UserError, match=r"text\.jpg cannot be read: it is no image"):
-        read_image(tmp_path / "text.jpg")
-    (tmp_path / "empty.jpg").touch()
-    with pytest.raises(UserError, match=r"empty\.jpg cannot be read"):
-        read_image(tmp_path / "empty.jpg")
-    with pytest.raises(UserError, match="a path, a PIL image or an array, not NoneType"):
-        read_image(None)
-
-
-@pytest.mark.parametrize("suffix", ["jpg", "png", "gif", "webp", "tif"])
-def test_truncated_files(tmp_path: Path, suffix: str) -> None:
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
-    path = tmp_path / f"cut.{suffix}"
-    Image.fromarray(noise).save(path)
-    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
-    with pytest.raises(UserError) as told:
-        read_image(path)
-    assert f"cut.{suffix} cannot be read: " in str(told.value) and "\n" not in str(told.value)
+    for suffix in ("jpg", "png", "gif", "webp", "tif"):
+        path = tmp_path / f"cut.{suffix}"
+        Image.fromarray(noise).save(path)
+        path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+        with pytest.raises(UserError, match=rf"cut\.{suffix} cannot be read: "):
+            read_image(path)
+    for image, told in ((tmp_path / "nope.png", "does not exist"), (tmp_path, "is a folder"), (None, "not NoneType"),
+                        (tmp_path / "text.jpg", r"text\.jpg cannot be read: it is no image")):  # fmt: skip
+        with pytest.raises(UserError, match=told):
+            read_image(image)
 
 
 @pytest.mark.parametrize(

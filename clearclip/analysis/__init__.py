@@ -1,5 +1,1 @@
 """The paper's analysis: statistics of residual and attention, block by block, and what they do to segmentation."""
-
-from clearclip.analysis.statistics import BlockStatistics, collect
-
-__all__ = ["BlockStatistics", "collect"]

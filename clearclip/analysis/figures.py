@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -13,8 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clearclip.analysis.tables import LARGEST
-from clearclip.pictures import write_bytes
+from clearclip.files import write_bytes
 
 # Okabe and Ito's colours; line style and marker tell the lines apart without them.
 STYLES = {
@@ -26,43 +25,31 @@ STYLES = {
 }
 # Three panels are as wide as a page's text, so that letters print at their size. PDF keeps them as text.
 SIZES = {
-    "font.size": 8,
-    "axes.titlesize": 8.5,
-    "figure.titlesize": 9.5,
-    "xtick.labelsize": 7,
-    "ytick.labelsize": 7,
-    "lines.markersize": 4,
-    "lines.linewidth": 1.2,
-    "pdf.fonttype": 42,
-}
+    "font.size": 8, "axes.titlesize": 8.5, "figure.titlesize": 9.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
+    "lines.markersize": 4, "lines.linewidth": 1.2, "axes.spines.top": False, "axes.spines.right": False,
+    "axes.axisbelow": True, "grid.color": "0.9", "pdf.fonttype": 42,
+}  # fmt: skip
 PANEL = (2.45, 2.15)  # inches
 
 
-def draw_blocks(axes: Axes, table: pd.DataFrame) -> None:
-    """Norm or entropy of the three parts, block by block; the band is one standard deviation over images."""
-    name = table.columns[-2]
-    count = table["block"].max()
-    step = -(-count // 8)
-    marks = slice((count - 1) % step, None, step)
-    for part, rows in table.groupby("part", sort=False):
-        blocks, mean, spread = (rows[column].to_numpy() for column in ("block", name, f"{name}_std"))
-        line = axes.plot(blocks, mean, markevery=marks, **STYLES[part])[0]
-        axes.fill_between(blocks, mean - spread, mean + spread, color=line.get_color(), alpha=0.15, linewidth=0)
-    label, limits = ("Frobenius norm", (0, None)) if name == "norm" else ("normalised entropy", (-0.04, 1.04))
-    axes.set(ylabel=label, ylim=limits)
-    axes.set(xlabel="block", xticks=np.arange(1, count + 1)[marks], xlim=(0.6, count + 0.4))
+def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
+    """A line for each part or attention; the band is one standard deviation over images, where there is one."""
 
+    def draw_lines(axes: Axes, table: pd.DataFrame) -> None:
+        if x == "alpha":  # evenly spaced; the last place is X_attn alone
+            names = {"0.25": "¼", "0.5": "½", "inf": "∞"}
+            table = table.assign(alpha=table["alpha"].map("{:g}".format).replace(names))
+        for name, rows in table.groupby("part" if "part" in table else "attention", sort=False):
+            axes.plot(rows[x], rows[y], markevery=0.12 if len(rows) > 30 else None, **STYLES[name])
+            if f"{y}_std" in rows:
+                low, high = rows[y] - rows[f"{y}_std"], rows[y] + rows[f"{y}_std"]
+                axes.fill_between(rows[x], low, high, color=STYLES[name]["color"], alpha=0.15, linewidth=0)
+        if x == "rank":
+            axes.set_xscale("log")
+            axes.xaxis.set_major_formatter("{x:g}")
+        axes.grid(axis="y")
 
-def draw_channels(axes: Axes, table: pd.DataFrame) -> None:
-    """Share of all |channel means| that the largest channels hold, in one block."""
-    count = table["rank"].max()
-    marks = list(np.unique(np.geomspace(1, count, 8).astype(int)) - 1)
-    for part, rows in table.groupby("part", sort=False):
-        axes.plot(rows["rank"], 100 * rows["share_held"], markevery=marks, **STYLES[part])
-    axes.axvline(LARGEST, color="0.6", linewidth=0.8, zorder=0)
-    axes.set(ylabel="share of |mean| (%)", ylim=(0, 104), xscale="log")
-    axes.set(xlabel=f"largest channels, block {table['block'].iloc[0]}")
-    axes.xaxis.set_major_formatter("{x:g}")
+    return draw_lines
 
 
 def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
@@ -71,19 +58,11 @@ def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
     bars = axes.barh([style["label"] for style in styles], table["mIoU"], color=[style["color"] for style in styles])
     axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.invert_yaxis()
-    axes.set(xlabel="mIoU (%)", xlim=(0, 1.22 * max(1.0, table["mIoU"].max())))
+    axes.margins(x=0.2)
+    axes.grid(axis="x")
 
 
-def draw_alpha(axes: Axes, table: pd.DataFrame) -> None:
-    """mIoU of X_res + α·X_attn for rising α; the last place is X_attn alone."""
-    for attention, rows in table.groupby("attention", sort=False):
-        axes.plot(range(len(rows)), rows["mIoU"], **STYLES[attention])
-    shown = {0.25: "¼", 0.5: "½", np.inf: "∞"}
-    axes.set_xticks(range(len(rows)), [shown.get(alpha, f"{alpha:g}") for alpha in rows["alpha"]])
-    axes.set(xlabel=r"$\alpha$ in $X_{res} + \alpha X_{attn}$", ylabel="mIoU (%)", ylim=(0, None))
-
-
-def draw_ablation(axes: Axes, table: pd.DataFrame) -> None:
+def draw_cells(axes: Axes, table: pd.DataFrame) -> None:
     """mIoU of attention × (residual, FFN), as tinted cells."""
     cells = table.pivot_table("mIoU", "attention", "kept", sort=False)
     low, high = cells.min(axis=None), cells.max(axis=None)
@@ -93,21 +72,21 @@ def draw_ablation(axes: Axes, table: pd.DataFrame) -> None:
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", **style)
     axes.set_xticks(range(len(cells.columns)), [name.replace(" ", "\n", 1) for name in cells.columns])
     axes.set_yticks(range(len(cells)), cells.index)
-    axes.set(xlabel="mIoU (%) by what is kept", ylabel="attention")
-    axes.tick_params(length=0)
-    axes.spines[:].set_visible(False)
 
 
-#: Name of a figure and its table → its title in the overview of a model, and what draws it.
+#: Name of a figure and its table → its title in the overview of a model, what draws it, and settings of its axes.
 FIGURES = {
-    "norms": ("norm", draw_blocks),
-    "entropy": ("entropy", draw_blocks),
-    "channels": ("dominating channels", draw_channels),
-    "features": ("features of one part", draw_bars),
-    "alpha": ("factor of attention", draw_alpha),
-    "ablation": ("ablation", draw_ablation),
-    "methods": ("methods", draw_bars),
-}
+    "norms": ("norm", lines("block", "norm"), dict(xlabel="block", ylabel="Frobenius norm", ylim=(0, None))),
+    "entropy": ("entropy", lines("block", "entropy"),
+                dict(xlabel="block", ylabel="normalised entropy", ylim=(-0.04, 1.04))),
+    "channels": ("dominating channels", lines("rank", "share_held"),
+                 dict(xlabel="largest channels, last block", ylabel="share of |mean|", ylim=(0, 1.04))),
+    "features": ("features of one part", draw_bars, dict(xlabel="mIoU (%)")),
+    "alpha": ("factor of attention", lines("alpha", "mIoU"),
+              dict(xlabel=r"$\alpha$ in $X_{res} + \alpha X_{attn}$", ylabel="mIoU (%)", ylim=(0, None))),
+    "ablation": ("ablation", draw_cells, dict(xlabel="mIoU (%) by what is kept", ylabel="attention")),
+    "methods": ("methods", draw_bars, dict(xlabel="mIoU (%)")),
+}  # fmt: skip
 
 
 def draw(path: Path, panels: Sequence[tuple[str, str, pd.DataFrame]], title: str = "") -> None:
@@ -121,22 +100,16 @@ def draw(path: Path, panels: Sequence[tuple[str, str, pd.DataFrame]], title: str
     Raises:
         UserError: the place cannot be written.
     """
-    columns = min(3, len(panels))
-    rows = -(-len(panels) // columns)
-    legend = {}
+    columns, rows, legend = min(3, len(panels)), -(-len(panels) // 3), {}
     with rc_context(SIZES):
         figure = Figure((max(PANEL[0] * columns, 3.2), PANEL[1] * rows + 0.3), layout="constrained")
         for place, (panel_title, name, table) in enumerate(panels, start=1):
-            axes, drawn = figure.add_subplot(rows, columns, place), FIGURES[name][1]
+            axes, (_, drawn, settings) = figure.add_subplot(rows, columns, place), FIGURES[name]
             drawn(axes, table)
-            axes.set_title(textwrap.fill(panel_title, 34))
-            axes.spines[["top", "right"]].set_visible(False)
-            if drawn is not draw_ablation:
-                axes.grid(axis="x" if drawn is draw_bars else "y", color="0.9", linewidth=0.7)
-            axes.set_axisbelow(True)
-            legend.update({line.get_label(): line for line in axes.get_legend_handles_labels()[0]})
+            axes.set(title=textwrap.fill(panel_title, 34), **settings)
+            legend |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         if legend:
-            figure.legend(list(legend.values()), list(legend), loc="outside lower center", ncols=5, frameon=False)
+            figure.legend(legend.values(), legend, loc="outside lower center", ncols=5, frameon=False)
         figure.suptitle(title)
         # Without dates, the same numbers give the same file.
         for suffix, metadata in ((".png", None), (".pdf", {"CreationDate": None})):

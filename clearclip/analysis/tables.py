@@ -1,4 +1,4 @@
-"""The variants that the paper compares, and tables of every plotted number: one for each figure."""
+"""The variants that the paper compares, their mIoU as tables, and what the tables say in sentences."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ from collections.abc import Mapping, Sequence
 import numpy as np
 import pandas as pd
 
-from clearclip.analysis.statistics import PARTS, BlockStatistics
 from clearclip.methods import ATTENTIONS, LastBlock, Method
 
 CLIP, CLEARCLIP = LastBlock("qk", residual=True, ffn=True), LastBlock()
@@ -35,31 +34,6 @@ VARIANTS = tuple(dict.fromkeys((*FEATURES.values(), *SWEEP.values(), *ABLATION.v
 LARGEST = 10  # channels whose share is named
 
 
-def statistics_tables(statistics: BlockStatistics) -> dict[str, pd.DataFrame]:
-    """Norms and entropy by block and part, and the last block's channels, those with the largest |mean| first."""
-    count = statistics.norm.shape[1]
-    places = {
-        "images": statistics.images,
-        "block": np.tile(np.arange(1, count + 1), len(PARTS)),
-        "part": np.repeat(PARTS, count),
-    }
-    channels = []
-    for part, mean in zip(PARTS, statistics.channels[:, -1], strict=True):
-        order = np.argsort(-np.abs(mean), kind="stable")
-        share = np.cumsum(np.abs(mean[order])) / np.abs(mean).sum()
-        columns = {"rank": np.arange(1, len(mean) + 1), "channel": order, "mean": mean[order], "share_held": share}
-        channels.append(pd.DataFrame({"block": count, "part": part, **columns}))
-
-    def by_block(name: str) -> pd.DataFrame:
-        return pd.DataFrame({**places, **{key: getattr(statistics, key).ravel() for key in (name, f"{name}_std")}})
-
-    return {
-        "norms": by_block("norm"),
-        "entropy": by_block("entropy"),
-        "channels": pd.concat(channels, ignore_index=True),
-    }
-
-
 def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> dict[str, pd.DataFrame]:
     """mIoU of the paper's variants, and of ``methods`` beside CLIP and ClearCLIP if there are any.
 
@@ -67,34 +41,42 @@ def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> d
         miou: label of a method → mIoU.
         methods: more methods.
     """
-
-    def table(variants: Mapping[tuple, Method], *columns: str) -> pd.DataFrame:
-        return pd.DataFrame([(*key, miou[one.label]) for key, one in variants.items()], columns=[*columns, "mIoU"])
-
+    compared = {(one.label,): one for one in (CLIP, *methods, CLEARCLIP)} if methods else {}
     tables = {
-        "features": table({(name,): one for name, one in FEATURES.items()}, "features"),
-        "alpha": table(SWEEP, "attention", "alpha"),
-        "ablation": table(ABLATION, "attention", "kept"),
-        "methods": table({(one.label,): one for one in (CLIP, *methods, CLEARCLIP)}, "method"),
+        "features": (["features"], {(name,): one for name, one in FEATURES.items()}),
+        "alpha": (["attention", "alpha"], SWEEP),
+        "ablation": (["attention", "kept"], ABLATION),
+        "methods": (["method"], compared),
     }
-    return {name: found for name, found in tables.items() if name != "methods" or methods}
+    return {
+        name: pd.DataFrame([(*key, miou[one.label]) for key, one in variants.items()], columns=[*columns, "mIoU"])
+        for name, (columns, variants) in tables.items()
+        if variants
+    }
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> str:
-    """The numbers that people look for first: those of the last block, and every mIoU."""
-    parts, shown = {}, []
+    """What is looked for first, in sentences: the last block's statistics, and mIoU."""
+    said = []
     if "norms" in tables:
-        largest = tables["channels"].query("rank <= @LARGEST")
-        parts["norm"] = tables["norms"].groupby("part")["norm"].last()
-        parts["entropy"] = tables["entropy"].groupby("part")["entropy"].last()
-        parts[f"share of {largest['rank'].max()} channels"] = largest.groupby("part")["share_held"].last()
+        share = tables["channels"].query("rank <= @LARGEST").groupby("part")["share_held"].last()
+        for what, values, form in (
+            ("norm", tables["norms"].groupby("part")["norm"].last(), "{:.4g}"),
+            ("normalised entropy", tables["entropy"].groupby("part")["entropy"].last(), "{:.2f}"),
+            (f"share of all |channel means| in the {LARGEST} largest", share, "{:.0%}"),
+        ):
+            res, attn = (form.format(values[part]) for part in ("X_res", "X_attn"))
+            said.append(f"Last block, {what}: X_res {res}, X_attn {attn}.")
     if "features" in tables:
-        parts["mIoU"] = tables["features"].set_index("features")["mIoU"]
-    if parts:
-        shown.append(pd.DataFrame(parts).reindex(PARTS).rename_axis("last block").map("{:.3g}".format))
-    for name, columns in (("alpha", "alpha"), ("ablation", "kept")):
-        if name in tables:
-            shown.append(tables[name].pivot_table("mIoU", "attention", columns, sort=False).rename(columns=str))
+        parts = ", ".join(f"{row.features} {row.mIoU:.1f}" for row in tables["features"].itertuples())
+        said.append(f"mIoU of features from one part: {parts}.")
+        best = tables["alpha"].loc[tables["alpha"]["mIoU"].idxmax()]
+        said.append(
+            f"Over the factor of attention, mIoU is largest with {best.attention}, {best.alpha:g}: {best.mIoU:.1f}."
+        )
+        cells = tables["ablation"].pivot_table("mIoU", "attention", "kept", sort=False)
+        said.append(f"mIoU by attention and what is kept beside it:\n{cells.to_string(float_format='{:.1f}'.format)}")
     if "methods" in tables:
-        shown.append(tables["methods"].set_index("method"))
-    return "\n\n".join(table.to_string(float_format="{:.1f}".format) for table in shown)
+        named = ", ".join(f"{row.method} {row.mIoU:.1f}" for row in tables["methods"].itertuples())
+        said.append(f"mIoU of methods: {named}.")
+    return "\n".join(said)

@@ -1,39 +1,23 @@
-"""Is a dataset complete? Folders, list file, every image and mask, and what the files hold.
-
-Folders and list file are checked before the dataset is built: MMSegmentation's dataset classes skip what is missing or
-stop with an assertion that does not name it.
-"""
+"""Is a dataset complete? Folders, list file, every image and mask by name, and what some of the files hold."""
 
 from __future__ import annotations
 
-import inspect
 import os
-from collections import Counter
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image
+from mmengine.config import Config
+from PIL import ExifTags, Image
 from tqdm.contrib.concurrent import thread_map
 
 from clearclip.data.labels import valid_ids
 from clearclip.errors import UserError
-from clearclip.text.words import ClassWords
+from clearclip.mmseg.config import class_words, dataset_name
+from clearclip.mmseg.datasets import DATASETS
 
 PREPARE = "prepare it as datasets/README.md says"
-#: What makes a dataset's masks; all others come with the dataset.
-_MAKERS = {
-    "COCOObjectDataset": "datasets/cvt_coco_object.py",
-    "COCOStuffDataset": "MMSegmentation's coco_stuff164k.py",
-    "CityscapesDataset": "MMSegmentation's cityscapes.py",
-    "PascalContext60Dataset": "MMSegmentation's pascal_context.py",
-    "PascalContext59Dataset": "MMSegmentation's pascal_context.py",
-}
-#: EXIF orientations that turn an image by 90°; OpenCV applies them when it reads the image.
-_TURNED = {5, 6, 7, 8}
-#: What Pillow raises on files that are damaged, or no images at all.
-_UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclass
@@ -41,29 +25,24 @@ class Report:
     """What a check found.
 
     Attributes:
-        name: the config's ``dataset_name``, else the dataset's class.
-        root: the dataset's root.
-        list_file: names of the images, or None where the folder is the list.
+        name: of the dataset.
+        root: its folder.
         expected: number of images of the published benchmark, or None.
         listed: images that belong to it: by its list file, else those in the folder.
-        images, masks: of these, how many exist.
-        opened: pairs of image and mask that were opened.
-        sizes: of these, pairs of the same size.
-        ids: of these, masks whose ids are all valid.
+        pairs: of these, how many exist and have a mask.
+        opened: pairs that were opened.
+        valid: of these, pairs of one size whose mask has known ids only.
         problems: what prevents an evaluation, each with its remedy.
-        remarks: what makes its result differ from the published one, or is unusual.
+        remarks: what makes the result differ from the published one, or is unusual.
     """
 
     name: str
     root: Path
-    list_file: Path | None
     expected: int | None
     listed: int = 0
-    images: int = 0
-    masks: int = 0
+    pairs: int = 0
     opened: int = 0
-    sizes: int = 0
-    ids: int = 0
+    valid: int = 0
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -73,7 +52,7 @@ class Report:
         return not self.problems and self.expected in (None, self.listed)
 
 
-def quick_check(cfg: Any) -> list[str]:
+def quick_check(cfg: Config) -> list[str]:
     """What is checked before a model is loaded: that all files exist, and what a few of them hold.
 
     Returns:
@@ -82,195 +61,102 @@ def quick_check(cfg: Any) -> list[str]:
     Raises:
         UserError: the dataset cannot be evaluated.
     """
-    report = check_dataset(cfg, sample=4, decode_images=False)
+    report = check_dataset(cfg, sample=4)
     if report.problems:
         raise UserError(report.problems[0])
     return report.remarks
 
 
-def check_dataset(
-    cfg: Any, full: bool = False, sample: int = 32, threads: int = 1, decode_images: bool = True
-) -> Report:
-    """Check a config's dataset.
+def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Report:
+    """Check a config's dataset, and that its class words fit it.
 
     Args:
-        cfg: a config with ``test_dataloader.dataset``; ``model.name_path`` or ``model.class_names`` and
-            ``expected_images`` are compared where they are given.
-        full: open every image and mask.
-        sample: else open this many pairs, evenly spaced.
+        cfg: a config; its ``expected_images`` is compared where it is given.
+        sample: open this many pairs, evenly spaced: masks whole, of images the size only. None decodes all files.
         threads: how many files are opened at a time.
-        decode_images: decode the images that are opened; else read their headers only.
 
     Raises:
-        UserError: the config itself is wrong.
+        UserError: the config itself is wrong. What MMSegmentation raises on wrong settings of a dataset is passed on.
     """
-    settings = cfg["test_dataloader"]["dataset"]
-    kind = settings.get("type")
-    kind = kind.__name__ if inspect.isclass(kind) else str(kind)
-    remedy = f"make the masks with {_MAKERS[kind]} (see datasets/README.md)" if kind in _MAKERS else PREPARE
-    root = Path(settings.get("data_root") or "")
-    list_file = Path(root, settings["ann_file"]) if settings.get("ann_file") else None
-    report = Report(cfg.get("dataset_name") or kind, root, list_file, cfg.get("expected_images"))
-    _check_folders(report, settings)
-    if not report.problems:
-        dataset = _build(settings)
-        _check_classes(report, cfg, dataset)
-        pairs = _check_files(report, dataset, remedy)
-        if not full:
-            spread = np.linspace(0, len(pairs) - 1, min(sample, len(pairs))).round().astype(int)
-            pairs = [pairs[position] for position in spread]
-        _check_contents(report, pairs, valid_ids(dataset), decode_images, threads, remedy)
+    settings = cfg.test_dataloader.dataset
+    report = Report(dataset_name(cfg), Path(settings.data_root), cfg.get("expected_images"))
+    # MMSegmentation's dataset classes skip what is missing, or stop with an assertion that does not name it.
+    report.problems += _missing_places(report.root, settings)
+    if report.problems:
+        return report
+    dataset = DATASETS.build({**settings, "pipeline": [], "serialize_data": False, "test_mode": True})
+    classes, ignored, words = dataset.metainfo["classes"], dataset.ignore_index, len(class_words(cfg))
+    if words != len(classes):
+        fault = f"the names file or class_names of {report.name} has {words} classes, the dataset {len(classes)}"
+        report.problems.append(f"{fault}; give one line for each class, in label order")
+    if 0 <= ignored < len(classes):
+        report.remarks.append(f"class {ignored} ({classes[ignored]}) is not counted: it is the dataset's ignore_index")
+    pairs, valid = _find_pairs(report, dataset), valid_ids(dataset)
+    if sample is not None:
+        pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, min(sample, len(pairs))).round().astype(int)]
+    shown = dict(desc=report.name, unit="file", disable=None, leave=False)
+    found = thread_map(lambda pair: _fault(*pair, valid, sample is None), pairs, max_workers=threads, **shown)
+    faults = [fault for fault in found if fault]
+    report.opened, report.valid = len(pairs), len(pairs) - len(faults)
+    if faults:
+        report.problems.append(f"{len(faults):,} of the {len(pairs):,} pairs opened are wrong: {faults[0]}")
     return report
 
 
-def _check_folders(report: Report, settings: Any) -> None:
-    root, prefix = report.root, settings.get("data_prefix", {"seg_map_path": ""})
-    if "seg_map_path" not in prefix:
-        raise UserError(f"data_prefix {dict(prefix)} of {report.name} has no folder of masks; give it seg_map_path")
+def _missing_places(root: Path, settings: Any) -> list[str]:
+    """The dataset's folders and its list file, as far as they do not exist."""
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
-        fault = f"root {root} of {report.name} does not exist{where}"
-        report.problems.append(f"{fault}; {PREPARE}, or give --data-root or CLEARCLIP_DATA")
-        return
-    if report.list_file is not None and not report.list_file.exists():
-        report.problems.append(f"list file {report.list_file} does not exist; {PREPARE}")
-    for folder in (Path(root, name or "") for name in prefix.values()):
-        if not folder.is_dir():
-            report.problems.append(f"folder {folder} does not exist; {PREPARE}")
+        return [f"root {root} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
+    prefix = settings.get("data_prefix", {"seg_map_path": ""})
+    if "seg_map_path" not in prefix:
+        raise UserError(f"data_prefix {dict(prefix)} has no folder of masks; give it seg_map_path")
+    places = [root / (name or "") for name in (settings.get("ann_file"), *prefix.values())]
+    return [f"{place} does not exist; {PREPARE}" for place in places if not place.exists()]
 
 
-def _build(settings: Any) -> Any:
-    """The dataset itself, its files not listed yet."""
-    # Imported late: nothing else here needs MMSegmentation.
-    from mmseg.datasets import BaseSegDataset
-    from mmseg.registry import DATASETS
-
-    name = settings.get("type")
-    kind = name if inspect.isclass(name) else DATASETS.get(str(name))
-    if kind is None or not issubclass(kind, BaseSegDataset):
-        raise UserError(
-            f"dataset type {name!r} is no BaseSegDataset that is known; correct test_dataloader.dataset.type"
-        )
-    options = {**settings, "pipeline": [], "lazy_init": True, "serialize_data": False, "test_mode": True}
-    options.pop("type")
-    try:
-        return kind(**options)
-    except Exception as error:  # whatever a dataset's class makes of wrong settings
-        raise UserError(f"{kind.__name__} cannot be built: {error}; correct test_dataloader.dataset") from error
-
-
-def _check_classes(report: Report, cfg: Any, dataset: Any) -> None:
-    classes, ignore = dataset.metainfo["classes"], dataset.ignore_index
-    if 0 <= ignore < len(classes):
-        report.remarks.append(f"class {ignore} ({classes[ignore]}) is not counted: it is the dataset's ignore_index")
-    model = cfg.get("model") or {}
-    if model.get("class_names") is not None:
-        words, source = ClassWords.parse(model["class_names"], "class_names"), "class_names"
-    elif model.get("name_path") is not None:
-        words, source = ClassWords.read(model["name_path"]), f"names file {model['name_path']}"
-    else:
-        return
-    if len(words) != len(classes):
-        fault = f"{source} has {len(words)} classes, {report.name} has {len(classes)}"
-        report.problems.append(f"{fault}; give one line for each class, in label order")
-
-
-def _check_files(report: Report, dataset: Any, mask_remedy: str) -> list[tuple[Path, Path]]:
+def _find_pairs(report: Report, dataset: Any) -> list[tuple[Path, Path]]:
     """Look for every image and mask by name. Returns the pairs of which both exist."""
-    source = f"list file {report.list_file}" if report.list_file else f"folder {dataset.data_prefix['img_path']}"
-    suffix = dataset.img_suffix
-    try:
-        dataset.full_init()
-    except Exception as error:  # whatever a dataset's class makes of a damaged list
-        report.problems.append(f"{source} cannot be read ({error}); {PREPARE}")
-        return []
+    source = dataset.ann_file or dataset.data_prefix["img_path"]
     infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    images = [Path(info["img_path"]) for info in infos]
-    masks = [Path(info.get("seg_map_path") or "") for info in infos]
-    report.listed = len(images)
-    if report.list_file is None and report.expected != len(images):
-        # MMSegmentation leaves such links out.
-        dangling = [path for path in Path(dataset.data_prefix["img_path"]).rglob(f"*{suffix}") if not path.exists()]
-        if dangling:
-            report.problems.append(f"image {min(dangling)} is a link to a file that does not exist; {PREPARE}")
-    blank = [number for number, image in enumerate(images, 1) if image.name == suffix]
-    if len(blank) == len(images):
-        fault = "is empty" if report.list_file else f"has no image (*{suffix})"
-        report.problems.append(f"{source} {fault}; {PREPARE}")
-        return []
-    if blank:
-        report.problems.append(f"line {blank[0]} of {source} is blank; remove it")
-    (twice, times), *_ = Counter(images).most_common(1)
-    if times > 1:
-        report.problems.append(f"{source} has {twice.name.removesuffix(suffix)} more than once; remove repeated lines")
-    if report.expected not in (None, len(images)):
+    if not infos:
+        report.problems.append(f"{source} has no image (*{dataset.img_suffix}); {PREPARE}")
+    elif report.expected not in (None, len(infos)):
         published = f"the published benchmark has {report.expected:,}"
-        report.remarks.append(f"{source} has {len(images):,} images, {published}; {PREPARE}")
+        report.remarks.append(f"{source} has {len(infos):,} images, {published}; {PREPARE}")
+    pairs = [(Path(info["img_path"]), Path(info["seg_map_path"])) for info in infos]
+    if len(set(pairs)) < len(pairs):
+        report.problems.append(f"{source} names an image more than once; remove repeated lines")
     # Listing a folder is far quicker than asking for each of its files, above all over a network.
-    folders = [folder for folder in {path.parent for path in (*images, *masks)} if folder.is_dir()]
+    folders = [folder for folder in {path.parent for pair in pairs for path in pair} if folder.is_dir()]
     files = {Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()}
-    for what, paths, remedy in (("image", images, PREPARE), ("mask", masks, mask_remedy)):
-        lost = [path for path in paths if path not in files]
+    for index, what in enumerate(("image", "mask")):
+        lost = [pair[index] for pair in pairs if pair[index] not in files]
         if lost:
-            more = f" ({len(lost):,} of {len(paths):,} are missing)" if len(lost) > 1 else ""
-            report.problems.append(f"{what} {lost[0]} is missing{more}; {remedy}")
-    report.images, report.masks = len(files.intersection(images)), len(files.intersection(masks))
-    return [(image, mask) for image, mask in zip(images, masks, strict=True) if files >= {image, mask}]
+            report.problems.append(f"{what} {lost[0]} is missing ({len(lost):,} of {len(pairs):,} are); {PREPARE}")
+    there = [pair for pair in pairs if files.issuperset(pair)]
+    report.listed, report.pairs = len(pairs), len(there)
+    return there
 
 
-def _check_contents(
-    report: Report,
-    pairs: list[tuple[Path, Path]],
-    valid: np.ndarray,
-    decode_images: bool,
-    threads: int,
-    mask_remedy: str,
-) -> None:
-    again = "unpack or convert it again"
-    remedies = {"image": again, "mask": again, "size": again, "channels": mask_remedy, "ids": mask_remedy}
-
-    def open_pair(pair: tuple[Path, Path]) -> dict[str, str]:
-        return _find_faults(*pair, valid, decode_images)
-
-    found = thread_map(open_pair, pairs, max_workers=threads, desc=report.name, unit="file", disable=None, leave=False)
-    report.opened = len(pairs)
-    report.sizes = sum(not faults.keys() & {"image", "mask", "size"} for faults in found)
-    report.ids = sum(not faults.keys() & {"mask", "channels", "ids"} for faults in found)
-    for kind, remedy in remedies.items():
-        faults = [of_pair[kind] for of_pair in found if kind in of_pair]
-        if faults:
-            more = f" (and {len(faults) - 1:,} more of the {len(pairs):,} opened)" if len(faults) > 1 else ""
-            report.problems.append(f"{faults[0]}{more}; {remedy}")
-
-
-def _find_faults(image_path: Path, mask_path: Path, valid: np.ndarray, decode_image: bool) -> dict[str, str]:
-    """Open an image and its mask. Returns faults by kind: image, mask, size, channels, ids."""
-    faults = {}
-    size = ids = None
+def _fault(image_path: Path, mask_path: Path, valid: np.ndarray, decode: bool) -> str | None:
+    """What is wrong with an image and its mask, and the remedy; None where they belong together."""
+    path = image_path
     try:
         with Image.open(image_path) as image:
-            size = image.size[::-1] if image.getexif().get(0x0112) not in _TURNED else image.size
-            if decode_image:
+            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # OpenCV turns such an image by 90 degrees
+            size = image.size if turned else image.size[::-1]
+            if decode:
                 image.load()
-    except _UNREADABLE as error:
-        faults["image"] = f"image {image_path} cannot be read ({error})"
-    try:
-        with Image.open(mask_path) as image:
-            ids = np.asarray(image)
-    except _UNREADABLE as error:
-        faults["mask"] = f"mask {mask_path} cannot be read ({error})"
-    if ids is None:
-        return faults
-    height, width = ids.shape[:2]
-    if size is not None and size != (height, width):
-        faults["size"] = f"mask {mask_path} is {width}x{height}, its image {size[1]}x{size[0]}"
-    if ids.ndim != 2:
-        faults["channels"] = f"mask {mask_path} has {ids.shape[2]} channels, a mask has one with the ids"
-        return faults
+        path = mask_path
+        with Image.open(mask_path) as mask:
+            ids = np.asarray(mask)
+    except Exception as error:  # decoders raise all sorts of errors on damaged files
+        return f"{path} cannot be read ({error}); unpack or convert it again"
+    if ids.shape != size:
+        return f"mask {mask_path} has shape {ids.shape}, its image {size}; {PREPARE}"
     wrong = np.setdiff1d(ids, valid)
     if len(wrong):
-        some = ", ".join(map(str, wrong[:5].tolist())) + (", …" if len(wrong) > 5 else "")
-        last = int(np.flatnonzero(valid == np.arange(len(valid)))[-1])
-        more = "".join(f" and {value}" for value in valid[last + 1 :])
-        faults["ids"] = f"mask {mask_path} has id(s) {some}, valid are 0..{last}{more}"
-    return faults
+        fault = f"mask {mask_path} has id(s) {wrong[:5].tolist()}, which are neither a class nor ignored"
+        return f"{fault}; {PREPARE}, or correct the dataset's classes, ignore_index and reduce_zero_label"
+    return None

@@ -8,10 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
-from collections.abc import Iterable
-from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -20,203 +17,102 @@ from tqdm.contrib.concurrent import thread_map
 from clearclip.errors import UserError
 from clearclip.files import write_atomically
 
-#: Thing ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71 and 83.
-GAPS = (11, 25, 28, 29, 44, 65, 67, 68, 70, 82)
-THING_IDS = tuple(raw for raw in range(90) if raw not in GAPS)
-LAST_ID = 181
-UNLABELLED = 255
-#: No raw mask has these: the gaps, and the removed category 91 between things and stuff.
-UNUSED_IDS = frozenset({*GAPS, 90})
-MASK_SUFFIX = "_instanceTrainIds.png"
-#: Pairs that are read before anything is written.
-SAMPLE = 64
-
-_SOURCE = "stuffthingmaps_trainval2017.zip"
+#: Ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and, between things and stuff, 91.
+UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+#: Raw id → label, (256,) uint8: things in ascending order 1..80, all else 0.
+TABLE = np.zeros(256, np.uint8)
+TABLE[[raw for raw in range(90) if raw not in UNUSED]] = np.arange(1, 81)
+SAMPLE = 64  # masks that are read before anything is written
+_RAW = "give the raw masks of stuffthingmaps_trainval2017.zip"
 
 
-class Pair(NamedTuple):
-    """An image, its raw mask, and where both go."""
-
-    image: Path
-    raw: Path
-    out_image: Path
-    out_mask: Path
-
-
-@dataclass
-class SplitReport:
-    """What a conversion did and found.
-
-    Attributes:
-        split: "val" or "train".
-        masks: masks in the output, all of them whole.
-        written: of these, written by this run; the others existed already, with the same content.
-        raw_ids: ids seen in the raw masks.
-        faults: files that do not belong together.
-    """
-
-    split: str
-    masks: int
-    written: int
-    raw_ids: set[int]
-    faults: list[str]
-
-
-def convert_mask(raw: np.ndarray) -> np.ndarray:
-    """Raw COCO-Stuff ids, (H, W) uint8, to COCO-Object's labels, (H, W) uint8: things 1..80, all else 0."""
-    table = np.zeros(256, np.uint8)
-    table[list(THING_IDS)] = np.arange(1, len(THING_IDS) + 1)
-    return table[raw]
-
-
-def convert(
-    coco_stuff: Path, out: Path, splits: Iterable[str] = ("val",), threads: int = 1, copy: bool = False
-) -> list[SplitReport]:
-    """Convert COCO-Stuff 164k; can be stopped and run again at any moment.
+def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, copy: bool = False) -> tuple[int, int]:
+    """Convert a split of COCO-Stuff 164k; can be stopped and run again at any moment.
 
     Args:
         coco_stuff: folder with ``images/{split}2017/*.jpg`` and ``annotations/{split}2017/*.png``.
         out: gets ``images/{split}2017/*.jpg`` (relative links) and
             ``annotations/{split}2017/*_instanceTrainIds.png``. May be ``coco_stuff`` itself.
-        splits: of "val" and "train".
+        split: "val" or "train".
         threads: how many masks are converted at a time.
         copy: copy the images.
 
+    Returns:
+        Number of masks, and how many of them were written now: the others were there already.
+
     Raises:
-        UserError: the input is not COCO-Stuff with raw masks, said before anything is written unless it shows only
-            beyond the :data:`SAMPLE` masks looked at first. Or something cannot be written.
+        UserError: the input is not COCO-Stuff with raw masks (said before anything is written, unless it shows only
+            beyond the masks looked at first), or something cannot be written.
     """
-    if not coco_stuff.is_dir():
-        raise UserError(f"folder {coco_stuff} does not exist; give the root of COCO-Stuff 164k")
-    if out.exists() and not out.is_dir():
-        raise UserError(f"output {out} is a file; give -o a folder")
-    pairs = {split: _find_pairs(coco_stuff, out, split) for split in splits}
-    for found in pairs.values():
-        _check_sample(found)
-    return [_convert_split(found, split, threads, copy) for split, found in pairs.items()]
-
-
-def _find_pairs(coco_stuff: Path, out: Path, split: str) -> list[Pair]:
-    folder = f"{split}2017"
-    images, masks = coco_stuff / "images" / folder, coco_stuff / "annotations" / folder
-    for kind, path, source in (("images", images, f"{folder}.zip"), ("raw masks", masks, _SOURCE)):
-        if not path.is_dir():
-            raise UserError(
-                f"{coco_stuff} is no COCO-Stuff 164k: its {kind} should be in {path}; "
-                f"unpack {source} there or give another folder"
-            )
-    found = sorted(path.stem for path in masks.glob("[!.]*.png"))
-    stems = [stem for stem in found if not stem.endswith("TrainIds")]
+    images, masks = (coco_stuff / kind / f"{split}2017" for kind in ("images", "annotations"))
+    out_images, out_masks = (out / kind / f"{split}2017" for kind in ("images", "annotations"))
+    stems = sorted(path.stem for path in masks.glob("[!.]*.png") if not path.stem.endswith("TrainIds"))
     if not stems:
-        what = "only converted masks (*TrainIds.png)" if found else "no masks (*.png)"
-        raise UserError(f"{masks} has {what}; unpack the raw ones of {_SOURCE} there")
-    present = {path.stem for path in images.glob("*.jpg")}
-    missing = [stem for stem in stems if stem not in present]
-    if missing:
-        raise UserError(
-            f"image {images / missing[0]}.jpg is missing ({len(missing)} of {len(stems)} masks have no image); "
-            f"unpack {folder}.zip into {images.parent}"
-        )
-    out_images, out_masks = out / "images" / folder, out / "annotations" / folder
-    return [
-        Pair(images / f"{s}.jpg", masks / f"{s}.png", out_images / f"{s}.jpg", out_masks / f"{s}{MASK_SUFFIX}")
-        for s in stems
-    ]
+        raise UserError(f"no raw masks (*.png) in {masks}; {_RAW}, unpacked there")
+    lost = sorted(set(stems) - {path.stem for path in images.glob("*.jpg")})
+    if lost:
+        missing = f"image {images / lost[0]}.jpg is missing ({len(lost):,} of {len(stems):,} are)"
+        raise UserError(f"{missing}; unpack {split}2017.zip into {images.parent}")
 
+    def read(stem: str) -> np.ndarray:
+        return _read_raw(masks / f"{stem}.png", images / f"{stem}.jpg")
 
-def _check_sample(pairs: list[Pair]) -> None:
-    seen = {int(value) for pair in pairs[:: max(1, len(pairs) // SAMPLE)] for value in np.unique(_read_raw(pair))}
-    unused = sorted(seen & UNUSED_IDS)
+    sample = stems[:: -(-len(stems) // SAMPLE)]
+    seen = {raw for stem in sample for raw in np.unique(read(stem)).tolist()}
     # labelTrainIds run through 0..170 without a gap.
-    if unused and not any(170 < raw <= LAST_ID for raw in seen):
-        raise UserError(
-            f"the masks in {pairs[0].raw.parent} look like labelTrainIds (they use ids {unused[:5]}, "
-            f"which raw masks never have); give the raw ones of {_SOURCE}"
-        )
+    if seen & UNUSED and not seen & set(range(171, 182)):
+        raise UserError(f"the masks in {masks} look like labelTrainIds (ids {sorted(seen & UNUSED)}); {_RAW}")
+
+    def convert_one(stem: str) -> bool:
+        image, path = images / f"{stem}.jpg", out_masks / f"{stem}_instanceTrainIds.png"
+        labels = TABLE[read(stem)]
+        try:
+            if out_images.resolve() != images.resolve():
+                _place(image, out_images / image.name, copy)
+            if _holds(path, labels):
+                return False
+            write_atomically(path, lambda temporary: Image.fromarray(labels).save(temporary))
+        except OSError as error:
+            reason = f"{error.filename2 or error.filename or path} cannot be written ({error.strerror or error})"
+            raise UserError(f"{reason}; solve this and run the same command again: what is finished stays") from error
+        return True
+
+    written = thread_map(convert_one, stems, max_workers=threads, desc=split, unit="file", disable=None)
+    return len(stems), sum(written)
 
 
-def _read_raw(pair: Pair) -> np.ndarray:
-    """A raw mask's ids, (H, W) uint8.
-
-    Raises:
-        UserError: a file is damaged, the mask is none of COCO-Stuff's, or the image has another size.
-    """
-    path = pair.image
+def _read_raw(path: Path, image_path: Path) -> np.ndarray:
+    """A raw mask's ids, (H, W) uint8; a UserError where it is none of COCO-Stuff's, or its image has another size."""
     try:
-        with Image.open(pair.image) as image:
-            size = image.size
-        path = pair.raw
-        with Image.open(pair.raw) as mask:
-            raw = np.asarray(mask)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-        raise UserError(f"{path} cannot be read as an image ({error}); unpack it again") from error
-    if raw.ndim != 2 or raw.dtype != np.uint8:
-        raise UserError(
-            f"mask {path} has {raw.shape[2] if raw.ndim > 2 else 1} channel(s) of {8 * raw.itemsize} bits, "
-            f"a raw mask has one of 8 bits; give the ones of {_SOURCE}"
-        )
-    if raw.shape[::-1] != size:
-        raise UserError(
-            f"mask {path} is {raw.shape[1]}x{raw.shape[0]}, image {pair.image} is {size[0]}x{size[1]}; "
-            "they are not of the same dataset"
-        )
-    wrong = np.unique(raw[(raw > LAST_ID) & (raw < UNLABELLED)]).tolist()
-    if wrong:
-        some = ", ".join(map(str, wrong[:5]))
-        raise UserError(
-            f"mask {path} has id(s) {some}, raw COCO-Stuff masks have 0..{LAST_ID} and {UNLABELLED} only; "
-            f"give the ones of {_SOURCE}"
-        )
+        with Image.open(image_path) as image, Image.open(path) as mask:
+            size, raw = image.size, np.asarray(mask)
+    except Exception as error:  # decoders raise all sorts of errors on damaged files
+        raise UserError(f"{path} or its image cannot be read ({error}); unpack them again") from error
+    if raw.dtype != np.uint8 or raw.shape != size[::-1]:
+        has = f"mask {path} has {8 * raw.itemsize} bits and shape {raw.shape}, its image {size[::-1]}"
+        raise UserError(f"{has}: a raw mask has 8 bits, one channel and its image's size; {_RAW}")
+    wrong = np.unique(raw[(raw > 181) & (raw < 255)])
+    if len(wrong):
+        raise UserError(f"mask {path} has id(s) {wrong[:5].tolist()}, raw masks have 0..181 and 255 only; {_RAW}")
     return raw
 
 
-def _convert_split(pairs: list[Pair], split: str, threads: int, copy: bool) -> SplitReport:
-    def convert_pair(pair: Pair) -> tuple[set[int], bool]:
-        """Place the image and convert the mask. Returns the raw ids, and whether the mask had to be written."""
-        raw = _read_raw(pair)
-        try:
-            _place(pair.image, pair.out_image, copy)
-            return set(np.unique(raw).tolist()), _write(pair.out_mask, convert_mask(raw))
-        except OSError as error:
-            raise UserError(
-                f"{error.filename2 or error.filename or pair.out_mask} cannot be written ({error.strerror or error}); "
-                "finished files are kept: solve this and run the same command again"
-            ) from error
-
-    done = thread_map(convert_pair, pairs, max_workers=threads, desc=split, unit="file", disable=None)
-    first, faults = pairs[0], []
-    for what, folder, pattern, expected in (
-        ("image(s) without raw mask", first.image.parent, "*.jpg", {pair.image for pair in pairs}),
-        ("image(s) of another source", first.out_image.parent, "*.jpg", {pair.out_image for pair in pairs}),
-        ("mask(s) of another source", first.out_mask.parent, f"[!.]*{MASK_SUFFIX}", {pair.out_mask for pair in pairs}),
-    ):
-        others = set(folder.glob(pattern)) - expected
-        if others:
-            faults.append(f"{folder} has {len(others)} {what}, such as {min(others).name}")
-    raw_ids = set().union(*(ids for ids, _ in done))
-    return SplitReport(split, len(done), sum(written for _, written in done), raw_ids, faults)
-
-
-def _write(path: Path, labels: np.ndarray) -> bool:
-    """Write a mask, unless the file exists with these labels."""
+def _holds(path: Path, labels: np.ndarray) -> bool:
+    """Whether a file is there and has these labels."""
     try:
         with Image.open(path) as image:
-            if image.mode == "L" and np.array_equal(np.asarray(image), labels):
-                return False
-    except (OSError, SyntaxError, ValueError):
-        pass  # missing or damaged
-    write_atomically(path, lambda temporary: Image.fromarray(labels).save(temporary))
-    return True
+            return np.array_equal(np.asarray(image), labels)
+    except Exception:  # missing or damaged
+        return False
 
 
 def _place(source: Path, target: Path, copy: bool) -> None:
-    """Link or copy an image. A link that leads elsewhere is replaced, a file never."""
-    if target.is_symlink() and (copy or not target.exists() or not target.samefile(source)):
+    """Link or copy an image. Links are made anew, files are left alone."""
+    if target.is_symlink():
         target.unlink()
     if target.exists():
-        if not target.samefile(source) and target.stat().st_size != source.stat().st_size:
-            raise UserError(f"{target} is another image than {source}; remove it or give -o an empty folder")
-    elif copy:
+        return
+    if copy:
         write_atomically(target, lambda temporary: shutil.copyfile(source, temporary))
     else:
         target.parent.mkdir(parents=True, exist_ok=True)

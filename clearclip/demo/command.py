@@ -14,9 +14,10 @@ from clearclip.errors import CommandParser, UserError
 from clearclip.files import check_folder
 from clearclip.images import read_image
 from clearclip.methods import METHODS, build_method
-from clearclip.methods.family import FAMILY, for_miniature
+from clearclip.methods.family import FAMILY
 from clearclip.model import ClearCLIP
-from clearclip.pictures import compare_picture, save_image, share_text
+from clearclip.pictures import save_image
+from clearclip.result import compare_picture
 from clearclip.settings import ModelSettings
 
 
@@ -47,22 +48,11 @@ def parser() -> CommandParser:
     add = out.add_argument_group("web page").add_argument
     add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")
     add("--port", type=int, help="of the page (default: the first free one from 7860)")
-    add("--share", action="store_true", help="also give it a public address, through Gradio's servers")
     return out
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo.
-
-    Args:
-        argv: the arguments, default those of the command line.
-
-    Returns:
-        0, or 2 where one of several images could not be read.
-
-    Raises:
-        UserError: anything that the user can fix.
-    """
+    """Run the demo; 0, or 2 where one of several images could not be read. A UserError for what the user can fix."""
     args = parser().parse_args(argv)
     for file in args.imports:
         models.import_file(file)
@@ -75,22 +65,22 @@ def main(argv: Sequence[str] | None = None) -> int:
             raise UserError(f"the web page needs gradio ({error}); install it: pip install -U gradio") from error
         return serve(args)
 
-    options, bundled = models.read_options(args)
-    settings, method = ModelSettings.from_options(options), options["method"]
-    names = [] if args.compare is None else args.compare or [*FAMILY, method]
-    compared = [for_miniature(build_method(name)) if bundled else build_method(name) for name in names]
+    settings, bundled = models.read_options(args)
+    names = [] if args.compare is None else args.compare or [*FAMILY, settings.method]
+    compared = [build_method(name) for name in names]
     if not (args.images or bundled):
         raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
     images = find_images(args.images) or SCENES
     classes = choose_classes(args, bundled, args.background or settings.prob_thd > 0)
     check_folder("--out", args.out)
     if len(images) == 1:
-        read_image(images[0])  # before a model is loaded in vain
+        read_image(images[0])  # before a model is loaded for nothing
     model = ClearCLIP.from_settings(settings)
-    compared = models.without_deeper(compared, model)
+    for method in compared:
+        model.image_encoder.check(method)
     model.encode_text(classes, progress=True)
 
-    taken, failed = {path.resolve() for path in images}, 0
+    taken, failed, label = {path.resolve() for path in images}, 0, model.method.label
     for path in images:
         try:
             image = read_image(path)
@@ -98,12 +88,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
             continue
-        results = models.segment(model, image, classes, [method, *compared])
-        result, stem = results[method.label], free_stem(args.out, path, taken)
-        facts = {"model": model.weights.label, "method": method.label, "prob_thd": settings.prob_thd}
+        results = models.segment(model, image, classes, [model.method, *compared])
+        result, stem = results[label], free_stem(args.out, path, taken)
+        facts = {"model": model.weights.label, "method": label, "prob_thd": settings.prob_thd}
         picture, *_ = write_result(stem, result, image=str(path), **facts)
         found = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-        print(f"{picture}  ({', '.join(f'{name} {share_text(share)}' for name, share in found if share)})", flush=True)
+        print(f"{picture}  ({', '.join(f'{name} {share:.1%}' for name, share in found if share)})", flush=True)
         if args.heatmaps:
             print(save_image(result.heat_maps(), f"{stem}_heatmaps.png"), flush=True)
         if compared:

@@ -23,10 +23,10 @@ def find_images(arguments: Sequence[str]) -> list[Path]:
         path = Path(argument)
         try:
             if path.is_dir():
-                images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES and file.is_file())
+                images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
             else:
-                matches = [argument] if path.exists() else sorted(glob.glob(argument, recursive=True))  # noqa: PTH207
-                images = [Path(name) for name in matches if Path(name).is_file()]
+                images = [path] if path.exists() else map(Path, sorted(glob.glob(argument, recursive=True)))  # noqa: PTH207
+            images = [image for image in images if image.is_file()]
         except OSError as error:
             raise UserError(f"{argument[:80]} cannot be read ({error.strerror}); check its name") from error
         if not images:
@@ -39,19 +39,13 @@ def choose_classes(args: Namespace, bundled: bool, background: bool) -> ClassWor
     """The classes that were named, or, if ``bundled``, the miniature's; see :func:`read_words`."""
     if args.classes is not None and args.name_path is not None:
         raise UserError("--classes and --name-path both name the classes; give one of them")
-    if args.name_path is None and (args.classes is not None or not bundled):
-        return read_words(args.classes or "", background)
-    return with_background(
-        ClassWords.read(args.name_path) if args.name_path else ClassWords.parse(list(CLASSES)), background
-    )
+    if args.name_path is not None:
+        return with_background(ClassWords.read(args.name_path), background)
+    return read_words(", ".join(CLASSES) if bundled and args.classes is None else args.classes or "", background)
 
 
 def read_words(text: str, background: bool = False) -> ClassWords:
-    """Comma-separated words, each a class, without repetitions.
-
-    Raises:
-        UserError: no words, or a single one without ``background``.
-    """
+    """Comma-separated words, each a class, without repetitions; a UserError where there are none."""
     words = dict.fromkeys(" ".join(word.split()) for word in text.split(",") if word.strip())
     if not words:
         raise UserError('no words given; name what to look for, such as "sky, tree, grass"')

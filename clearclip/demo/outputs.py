@@ -5,8 +5,8 @@ from __future__ import annotations
 import json
 from pathlib import Path
 
-from clearclip.pictures import save_image, write_bytes
-from clearclip.segmentation import Segmentation
+from clearclip.files import write_bytes
+from clearclip.result import Segmentation
 
 ENDINGS = ("segmentation.png", "compare.png", "heatmaps.png", "labels.png", "labels.json")
 
@@ -23,19 +23,13 @@ def free_stem(folder: Path, image: Path, taken: set[Path]) -> Path:
 
 def write_result(stem: Path, result: Segmentation, **facts: str | float) -> list[Path]:
     """Write the picture, the label map (grey values are class ids), and ``facts`` and what the ids mean as JSON."""
-    picture = result.save(f"{stem}_segmentation.png")
-    labels = save_image(result.labels, f"{stem}_labels.png")
+    picture, labels = result.save(f"{stem}_segmentation.png"), result.save_labels(f"{stem}_labels.png")
     height, width = result.labels.shape
     classes = [
-        {"id": label, "name": words[0], "words": list(words), "colour": hex_colour(result, label),
+        {"id": label, "name": words[0], "words": list(words), "colour": f"#{bytes(result.colours[label]).hex()}",
          "pixels": int(result.class_pixels[label]), "share": result.class_pixels[label] / result.labels.size}
         for label, words in enumerate(result.words)
     ]  # fmt: skip
     content = {**facts, "labels": labels.name, "width": width, "height": height, "classes": classes}
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     return [picture, labels, write_bytes(f"{stem}_labels.json", text.encode())]
-
-
-def hex_colour(result: Segmentation, label: int) -> str:
-    """The colour of a class as #rrggbb."""
-    return "#{:02x}{:02x}{:02x}".format(*result.colours[label])

@@ -6,6 +6,9 @@ import torch
 from open_clip.transformer import LayerNormFp32
 from torch import nn
 
+from clearclip.checkpoints import Weights
+from clearclip.errors import UserError
+
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
 
@@ -24,3 +27,15 @@ def cast(tower: nn.Module, precision: str) -> nn.Module:
             for parameter in module.parameters(recurse=False):
                 parameter.data = parameter.data.to(DTYPES[precision])
     return tower
+
+
+def prepare(tower: nn.Module, device: torch.device, precision: str, weights: Weights) -> nn.Module:
+    """A tower with these weights, ready to run: in evaluation mode, without gradients, in ``precision``, on a device.
+
+    Raises:
+        UserError: weights that are not finite.
+    """
+    for name, tensor in tower.state_dict().items():
+        if not tensor.isfinite().all():
+            raise UserError(f"{weights.label} has NaN or infinite values in {name}; download it again")
+    return cast(tower, precision).eval().requires_grad_(False).to(device)

@@ -10,65 +10,47 @@ import os
 import torch
 from torch import Tensor, nn
 
-from clearclip.checkpoints import DEFAULT, Weights
+from clearclip.checkpoints import RANDOM, Weights
 from clearclip.encoders.base import DenseEncoder, resize_positions
-from clearclip.encoders.casting import cast
+from clearclip.encoders.casting import prepare
 from clearclip.errors import UserError
+from clearclip.hub import fetch
 from clearclip.methods import BlockParts
-
-MODEL = "vit_base_patch16_224.dino"
 
 
 def load_dino(
-    vit_type: str, pretrained: str | None, device: torch.device, precision: str
-) -> tuple[DINOImageEncoder, None, Weights, tuple[float, ...], tuple[float, ...]]:
+    weights: Weights, device: torch.device, precision: str
+) -> tuple[DINOImageEncoder, tuple[float, ...], tuple[float, ...]]:
     """Load DINO's ViT-B/16.
 
     Args:
-        vit_type: "ViT-B/16", the only one here.
-        pretrained: :data:`~clearclip.checkpoints.DEFAULT` (timm's, from the hub), a checkpoint file, or None for
-            random weights.
+        weights: ``pretrained`` is its tag (timm's, from the hub), a checkpoint file, or "random".
         device: where to compute.
         precision: "fp32", "fp16" or "bf16"; LayerNorm stays in fp32.
 
     Returns:
-        Image encoder, None (there is no text side), what was loaded, and DINO's mean and std of 0..255 RGB.
+        Image encoder, and DINO's mean and std of 0..255 RGB.
 
     Raises:
-        UserError: another ``vit_type``, or weights that cannot be fetched, read, or are not finite.
+        UserError: weights that cannot be fetched, read, or are not finite.
     """
-    if vit_type != "ViT-B/16":
-        raise UserError(f"unknown vit_type {vit_type!r} for DINO; choose ViT-B/16")
-    vit = build_dino(pretrained)
-    encoder = cast(DINOImageEncoder(vit), precision).eval().requires_grad_(False).to(device)
-    mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
-    return encoder, None, Weights("DINO ViT-B/16", MODEL if pretrained == DEFAULT else pretrained), mean, std
-
-
-def build_dino(pretrained: str | None) -> nn.Module:
-    """timm's module. Arguments and errors as for :func:`load_dino`."""
     try:
         import timm
     except ImportError as error:
         raise UserError("DINO needs the package timm: pip install timm") from error
-    from_file = pretrained not in (None, DEFAULT)
-    if from_file and not os.path.isfile(pretrained):
-        raise UserError(f"the DINO checkpoint {pretrained} does not exist; check its path")
+    path = weights.pretrained
+    if path == weights.tag:
+        remedy = "download dino_vitbase16_pretrain.pth elsewhere and give the file as pretrained"
+        path = fetch(f"timm/{weights.tag}", "model.safetensors", "pytorch_model.bin", remedy=remedy)
+    elif path != RANDOM and not os.path.isfile(path):
+        raise UserError(f"the DINO checkpoint {path} does not exist; check its path")
     try:
-        overlay = {"file": pretrained} if from_file else None
-        vit = timm.create_model(MODEL, pretrained=pretrained is not None, pretrained_cfg_overlay=overlay)
-    except Exception as error:  # whatever the network, the hub client or a damaged file raises
-        if from_file:
-            brief = " ".join(str(error).split())[:400]
-            raise UserError(f"{pretrained} cannot be loaded as DINO's ViT-B/16: {brief}") from error
-        raise UserError(
-            f"DINO's weights (timm/{MODEL}) cannot be fetched from here ({type(error).__name__}); download "
-            "dino_vitbase16_pretrain.pth elsewhere and give the file as pretrained"
-        ) from error
-    for name, tensor in vit.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(f"the DINO weights have NaN or infinite values in {name}; get them anew")
-    return vit
+        overlay = None if path == RANDOM else {"file": str(path)}
+        vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay)
+    except Exception as error:  # whatever a damaged file raises
+        raise UserError(f"{path} cannot be loaded as DINO's ViT-B/16: {str(error)[:400]}") from error
+    mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
+    return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std
 
 
 class DINOImageEncoder(DenseEncoder):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 
@@ -37,36 +37,32 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
     own = settings.clip_type in ("BLIP", "DINO")
     if own and settings.model_name is not None:
         raise UserError(f"clip_type={settings.clip_type!r} takes no model_name; name a file or folder as pretrained")
+    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu")
+    weights = choose_weights(*(getattr(settings, name) for name in names))
     if settings.clip_type == "DINO":
         from clearclip.encoders.dino import load_dino
 
         # The published tables have no row of DINO's, whose statistics want its own normalisation.
-        return Towers(*load_dino(settings.vit_type or "ViT-B/16", settings.pretrained, device, precision))
+        encoder, mean, std = load_dino(weights, device, precision)
+        return Towers(encoder, None, weights, mean, std)
     if settings.clip_type == "BLIP":
         from clearclip.encoders.blip import load_blip
 
-        vit_type, square = settings.vit_type or "ViT-B/16", settings.slide_crop or None
-        towers = Towers(*load_blip(vit_type, settings.pretrained, device, precision, square, settings.cached))
+        image, text = load_blip(weights, device, precision, settings.slide_crop or None, settings.cached)
+        # BLIP was trained with OpenAI's mean and std.
+        towers = Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
     else:
-        names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu")
-        weights = choose_weights(*(getattr(settings, name) for name in names))
         clip = load_clip(weights, device, precision)
-        text = _text_encoder(clip, precision, settings.cached)
+        text = TextEncoder(
+            clip.model,
+            clip.tokenizer,
+            dim=clip.model.visual.output_dim,
+            # CLIP's own tokenizer pads with 0; what others pad with is not known.
+            padding=0 if isinstance(getattr(clip.tokenizer, "encoder", None), dict) else None,
+            precision=precision,
+            cached=settings.cached,
+        )
         towers = Towers(ImageEncoder(clip.model.visual), text, clip.weights, clip.mean, clip.std)
     if settings.normalization == "openai":
         towers = towers._replace(mean=OPENAI_MEAN, std=OPENAI_STD)
     return towers
-
-
-def _text_encoder(clip: Any, precision: str, cached: bool) -> TextEncoder:
-    bpe = isinstance(getattr(clip.tokenizer, "encoder", None), dict)
-    return TextEncoder(
-        clip.model,
-        clip.tokenizer,
-        dim=clip.model.visual.output_dim,
-        # The two more are the start and end of a text.
-        count_tokens=(lambda text: len(clip.tokenizer.encode(text)) + 2) if bpe else None,
-        context_length=getattr(clip.tokenizer, "context_length", 77),
-        precision=precision,
-        cached=cached,
-    )

@@ -26,6 +26,7 @@ from clearclip.methods.last_block import AttentionMethod, LastBlock
 
 CLEARCLIP = LastBlock()
 LAYERS = (5, 6, 7, 8)  # whatever the depth, as published
+HALVED = (2, 3, 4)  # for the miniature and its six blocks
 
 
 @METHODS.register_module()
@@ -37,7 +38,8 @@ class RCS(Method):
         base: the method whose attention is mixed: a name, a dict or a method, as for ``build_method``.
         tau: factor of the whole; rows of the mixed attention sum to it.
         lambda_r: share of R, 0 to 1.
-        layers: the blocks whose attention R averages, counted from 0; the last block is none of them.
+        layers: the blocks whose attention R averages, counted from 0; the last block is none of them. None means the
+            published ones, or :data:`HALVED` for six blocks.
 
     Raises:
         UserError: a base that is more than one attention, or a value that cannot be meant.
@@ -46,7 +48,7 @@ class RCS(Method):
     base: Method = CLEARCLIP
     tau: float = 2.0
     lambda_r: float = 0.3
-    layers: tuple[int, ...] = LAYERS
+    layers: tuple[int, ...] | None = None
 
     def __post_init__(self):
         object.__setattr__(self, "base", build_method(self.base))
@@ -56,18 +58,20 @@ class RCS(Method):
             )
         check_number("tau of RCS", self.tau, 0, 100)
         check_number("lambda_r of RCS", self.lambda_r, 0, 1)
-        object.__setattr__(self, "layers", check_indices("layers of RCS", self.layers))
+        if self.layers is not None:
+            object.__setattr__(self, "layers", check_indices("layers of RCS", self.layers))
 
     def keeping(self, residual_and_ffn: bool) -> RCS:
         return replace(self, base=self.base.keeping(residual_and_ffn))
 
     def earlier(self, blocks: int) -> tuple[int, ...]:
-        if max(self.layers) > blocks - 2:
+        layers = self.layers or (HALVED if blocks == 6 else LAYERS)
+        if max(layers) > blocks - 2:
             raise UserError(
-                f"RCS reads the attention of blocks {', '.join(map(str, self.layers))} and needs at least "
-                f"{max(self.layers) + 2} blocks, but this model has {blocks}; choose a deeper model, or other layers"
+                f"RCS reads the attention of blocks {', '.join(map(str, layers))} and needs at least "
+                f"{max(layers) + 2} blocks, but this model has {blocks}; choose a deeper model, or other layers"
             )
-        return self.layers
+        return layers
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
@@ -75,7 +79,8 @@ class RCS(Method):
         normed = block.ln_1(x)
         v = block.project(normed, "v")
         own = self.base.gather(block, normed, v, context)
-        of_layers = sum(_cross(blocks[layer], context.inputs[layer], v) for layer in self.layers) / len(self.layers)
+        layers = self.earlier(len(blocks))
+        of_layers = sum(_cross(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
         return self.base.finish(block, x, self.tau * torch.lerp(own, of_layers, self.lambda_r))
 
 

@@ -26,14 +26,19 @@ from clearclip.methods.base import METHODS, Context, Method, check_indices
 from clearclip.methods.block import BlockParts
 from clearclip.methods.outliers import outliers, repair
 
-#: pre, post, summed and rho by number of blocks: those of ViT-B/16 and ViT-L/14.
-DEFAULTS = {12: (8, 3, tuple(range(3, 10)), 0.3), 24: (16, 6, tuple(range(8, 19)), 0.1)}
+#: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24), and for the miniature
+#: (6) the former halved.
+DEFAULTS = {
+    6: (4, 1, tuple(range(1, 5)), 0.3),
+    12: (8, 3, tuple(range(3, 10)), 0.3),
+    24: (16, 6, tuple(range(8, 19)), 0.1),
+}
 
 
 @METHODS.register_module("SC-CLIP")
 @dataclass(frozen=True)
 class SCCLIP(Method):
-    """SC-CLIP on the last block. ``None`` means the published value for 12 blocks (ViT-B/16) or 24 (ViT-L/14).
+    """SC-CLIP on the last block. ``None`` means the value of :data:`DEFAULTS`.
 
     Args:
         pre, post: blocks whose outputs give S1 and S2, counted from 0.
@@ -68,9 +73,9 @@ class SCCLIP(Method):
         """pre, post, summed and rho for a model of so many blocks."""
         given = (self.pre, self.post, self.summed, self.rho)
         if blocks not in DEFAULTS and None in given:
-            depths = " or ".join(map(str, DEFAULTS))
+            *most, last = map(str, DEFAULTS)
             raise UserError(
-                f"SC-CLIP has its own layers for {depths} blocks only, but this model has {blocks}; "
+                f"SC-CLIP has its own layers for {', '.join(most)} or {last} blocks only, but this model has {blocks}; "
                 "give it pre, post, summed and rho, or choose another method"
             )
         pre, post, summed, rho = (DEFAULTS[blocks][i] if own is None else own for i, own in enumerate(given))

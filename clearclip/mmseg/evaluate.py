@@ -146,6 +146,7 @@ def _run(
         metric = ConfusionMetric(on_error)
         metric.journal = journal
         runner = _build_runner(cfg, segmentor, loader, metric, work_dir, launcher, hooks)
+        runner.test_loop  # noqa: B018 (built when it is first asked for)
     if len(segmentor.classes) != len(classes):
         raise UserError(
             f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "

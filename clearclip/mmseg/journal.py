@@ -23,7 +23,7 @@ class Journal:
     A line is written and flushed at once; one that a kill has cut short is not counted.
 
     Args:
-        folder: where the files lie.
+        folder: where the files are.
         settings: everything that changes a result.
         resume: "no" clears what is there, "yes" goes on with it, "auto" goes on with it if it has these settings.
 

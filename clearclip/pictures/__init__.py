@@ -1,33 +1,19 @@
-"""Pictures: label maps over photographs, legends, comparisons, similarity maps, grids for reports."""
+"""Pictures from plain arrays: label maps over photographs, comparisons, similarity maps, what an evaluation found."""
 
-from clearclip.pictures.colours import class_palette, palette
-from clearclip.pictures.files import png_bytes, save_image, write_bytes
-from clearclip.pictures.grids import evaluation_picture, grid_picture
-from clearclip.pictures.paint import colour_map, heat_map, overlay
-from clearclip.pictures.results import (
-    compare_picture,
-    heat_maps,
-    heat_picture,
-    overlay_picture,
-    result_picture,
-    share_text,
-)
+from clearclip.pictures.colours import Palette, class_palette
+from clearclip.pictures.files import save_image
+from clearclip.pictures.paint import fit, heat_map, overlay
+from clearclip.pictures.sheets import evaluation_picture, grid_picture, result_picture, sheet
 
 __all__ = [
+    "Palette",
     "class_palette",
-    "colour_map",
-    "compare_picture",
     "evaluation_picture",
+    "fit",
     "grid_picture",
     "heat_map",
-    "heat_maps",
-    "heat_picture",
     "overlay",
-    "overlay_picture",
-    "palette",
-    "png_bytes",
     "result_picture",
     "save_image",
-    "share_text",
-    "write_bytes",
+    "sheet",
 ]

@@ -11,7 +11,7 @@ from itertools import product
 
 from clearclip.errors import UserError
 from clearclip.methods import ATTENTIONS, LastBlock, Method, build_method
-from clearclip.methods.family import FAMILY, for_miniature
+from clearclip.methods.family import FAMILY
 
 WITHOUT_BACKGROUND = ("voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
 WITH_BACKGROUND = ("voc21", "context60", "coco_object")
@@ -83,7 +83,6 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
         ]
     if table == "family":
         methods = [build_method(name) for name in FAMILY]
-        methods = [for_miniature(method) for method in methods] if miniature else methods
         return [Row(method.label, "", own, vit, method) for vit, method in product(vits, methods)]
     rows = []
     for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
@@ -112,7 +111,7 @@ def select_rows(table: str, miniature: bool, names: Sequence[str] | None, vits: 
 
     Args:
         table, miniature: see :func:`table_rows`.
-        names: systems ("MaskCLIP"), with or without " + ClearCLIP", without options in brackets; None takes all.
+        names: systems ("MaskCLIP"), with or without " + ClearCLIP"; None takes all.
         vits: sizes; None takes all, but ViT-B/16 only for "benchmarks", "ablation" and "family".
 
     Raises:
@@ -125,10 +124,9 @@ def select_rows(table: str, miniature: bool, names: Sequence[str] | None, vits: 
         _check_known("vit", vits, {row.vit for row in rows})
         rows = [row for row in rows if row.vit in vits]
     if names is not None:
+        _check_known("row", names, {name for row in rows for name in (row.system, row.name)})
         # "CLIP" is both CLIP and CLIP + ClearCLIP; "CLIP + ClearCLIP" is only the latter.
-        called = {row: (row.system, row.name, row.name.partition(" (")[0]) for row in rows}
-        _check_known("row", names, {name for known in called.values() for name in known})
-        rows = [row for row in rows if not set(names).isdisjoint(called[row])]
+        rows = [row for row in rows if row.name in names or row.system in names]
     return rows
 
 

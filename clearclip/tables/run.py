@@ -222,7 +222,7 @@ def _run_processes(
     code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode
     if code:
         killed = code in (-9, 137)
-        raise UserError("it was killed, perhaps for want of memory" if killed else f"exit code {code}, see above")
+        raise UserError("it was killed, perhaps because memory ran out" if killed else f"exit code {code}, see above")
 
 
 def work_dir(group: Group) -> Path:

@@ -4,13 +4,15 @@ from __future__ import annotations
 
 import hashlib
 import os
-import tempfile
+from contextlib import suppress
 from pathlib import Path
 
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
+
+from clearclip.files import write_atomically
 
 
 def default_cache_dir() -> Path:
@@ -21,14 +23,13 @@ def default_cache_dir() -> Path:
 
 
 class TextCache:
-    """Features of words, one file each, in a folder per ``key``.
+    """Features of words, one file each, in a folder per ``key``. Several processes may read and write at once.
+
+    A file that cannot be read counts as missing. A folder that cannot be written costs the speed, not the result.
 
     Args:
         key: everything that changes a feature beside the word itself (weights, templates, precision, …), hashed.
-        folder: where the files lie; default :func:`default_cache_dir`.
-
-    Several processes may read and write at once: files are written beside their place and moved there.
-    A file that cannot be read counts as missing. A folder that cannot be written costs the speed, not the result.
+        folder: where the files are; default :func:`default_cache_dir`.
     """
 
     def __init__(self, key: str, folder: Path | None = None):
@@ -49,13 +50,6 @@ class TextCache:
 
     def put(self, word: str, feature: Tensor) -> None:
         """Keep the (dim,) feature of ``word``."""
-        temporary = None
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            handle, temporary = tempfile.mkstemp(dir=self.folder, suffix=".part")
-            os.close(handle)
-            save_file({"feature": feature.float().cpu().contiguous()}, temporary, metadata={"word": word})
-            os.replace(temporary, self.path(word))
-        except OSError:
-            if temporary is not None:
-                Path(temporary).unlink(missing_ok=True)
+        state = {"feature": feature.float().cpu().contiguous()}
+        with suppress(OSError):
+            write_atomically(self.path(word), lambda temporary: save_file(state, temporary, metadata={"word": word}))

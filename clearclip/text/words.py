@@ -56,9 +56,8 @@ class ClassWords:
         try:
             text = Path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
-            raise UserError(
-                f"names file {path} cannot be read ({error.strerror}); give name_path a file with one class per line"
-            ) from error
+            reason = f"names file {path} cannot be read ({error.strerror})"
+            raise UserError(f"{reason}; give name_path a file with one class per line") from error
         except UnicodeDecodeError as error:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
         return cls.parse(text.rstrip().splitlines(), source=f"names file {path}")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from functools import cached_property
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from torch import Tensor, nn
 
 from clearclip.encoders.base import DenseEncoder
 from clearclip.errors import UserError
+from clearclip.hub import fetch
 from clearclip.methods import BlockParts, LastBlock
 
 _UNCHANGED = LastBlock("qk", residual=True, ffn=True)
@@ -31,25 +31,20 @@ class BLIPImageEncoder(DenseEncoder):
 
     def __init__(self, vision_model: nn.Module, vision_proj: nn.Linear, square: int | None = None):
         super().__init__()
-        self.vision_model = vision_model
-        self.vision_proj = vision_proj
-        patch = vision_model.embeddings.patch_embedding.kernel_size
-        own_grid = math.isqrt(vision_model.embeddings.position_embedding.shape[1] - 1)
-        square = own_grid * patch[0] if square is None else square
-        if square < patch[0] or square % patch[0]:
+        self.vision_model, self.vision_proj = vision_model, vision_proj
+        embeddings = vision_model.embeddings
+        patch, side = embeddings.patch_size, square or embeddings.image_size
+        if side % patch:
             raise UserError(
-                f"BLIP takes square windows of whole patches, and {square} pixels are no such multiple of {patch[0]}; "
-                f"set slide_crop to {square // patch[0] * patch[0] or patch[0]}"
+                f"BLIP takes square windows of whole patches, and {side} pixels are no multiple of {patch}; "
+                f"set slide_crop to {side // patch * patch or patch}"
             )
-        self.fixed_size = self.image_side = square
-        self.patch_size = tuple(patch)
-        self.own_grid = (square // patch[0], square // patch[1])
+        self.fixed_size = self.image_side = side
+        self.patch_size, self.own_grid = (patch, patch), (side // patch, side // patch)
         self.dim = vision_proj.out_features
-        # BLIP has no LayerScale. An identity per block marks the place where its X_attn is known (for hooks).
-        self.scales = nn.ModuleList(nn.Identity() for _ in self.blocks)
-        vision_model.embeddings.position_embedding = nn.Parameter(
-            resize_positions(vision_model.embeddings.position_embedding.detach(), square // patch[0])
-        )
+        tokens = torch.empty(1, 1 + (side // patch) ** 2, embeddings.position_embedding.shape[2])
+        resized = embeddings.interpolate_pos_encoding(tokens, side, side).detach()
+        embeddings.position_embedding = nn.Parameter(resized)
 
     @property
     def blocks(self) -> nn.ModuleList:
@@ -64,12 +59,12 @@ class BLIPImageEncoder(DenseEncoder):
                 in_proj_bias=block.self_attn.qkv.bias,
                 heads=block.self_attn.num_heads,
                 out_proj=block.self_attn.projection,
-                scale_1=scale,
+                scale_1=nn.Identity(),
                 ln_2=block.layer_norm2,
                 mlp=block.mlp,
                 scale_2=nn.Identity(),
             )
-            for block, scale in zip(self.blocks, self.scales, strict=True)
+            for block in self.blocks
         ]
 
     def run_block(self, index: int, tokens: Tensor) -> Tensor:
@@ -81,27 +76,13 @@ class BLIPImageEncoder(DenseEncoder):
         return self.own_grid
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
-        embeddings = self.vision_model.embeddings
         size = (self.fixed_size, self.fixed_size)
         if tuple(images.shape[-2:]) != size:
             images = F.interpolate(images.float(), size=size, mode="bilinear", align_corners=False)
-        patches = embeddings.patch_embedding(images.to(embeddings.patch_embedding.weight.dtype))
-        patches = patches.flatten(2).transpose(1, 2)
-        class_token = embeddings.class_embedding.to(patches.dtype).expand(len(patches), -1, -1)
-        return torch.cat([class_token, patches], dim=1) + embeddings.position_embedding.to(patches.dtype)
+        return self.vision_model.embeddings(images)
 
     def head(self, patches: Tensor) -> Tensor:
         return self.vision_proj(self.vision_model.post_layernorm(patches))
-
-
-def resize_positions(embedding: Tensor, side: int) -> Tensor:
-    """Positional embeddings (1, 1+N, D) of a square grid, resized bicubically to ``side`` patches squared."""
-    own = math.isqrt(embedding.shape[1] - 1)
-    if own == side:
-        return embedding
-    patches = embedding[:, 1:].unflatten(1, (own, own)).permute(0, 3, 1, 2).float()
-    patches = F.interpolate(patches, size=(side, side), mode="bicubic", align_corners=False)
-    return torch.cat([embedding[:, :1], patches.flatten(2).transpose(1, 2).to(embedding.dtype)], dim=1)
 
 
 class BLIPText(nn.Module):
@@ -114,8 +95,7 @@ class BLIPText(nn.Module):
 
     def __init__(self, text_encoder: nn.Module, text_proj: nn.Linear):
         super().__init__()
-        self.text_encoder = text_encoder
-        self.text_proj = text_proj
+        self.text_encoder, self.text_proj = text_encoder, text_proj
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """Embeddings (B, E) of ``input_ids`` and ``attention_mask``, both (B, T) int64."""
@@ -129,43 +109,26 @@ class BLIPTokenizer:
         source: a folder with the tokenizer's files (``vocab.txt`` suffices), or a repository on the hub.
     """
 
-    context_length = 35
-
     def __init__(self, source: str):
         self.source = source
 
     def __call__(self, texts: list[str]) -> dict[str, Tensor]:
         """``input_ids`` and ``attention_mask`` of the texts, both (len(texts), 35) int64."""
-        tokens = self.tokenizer(
-            texts, padding="max_length", truncation=True, max_length=self.context_length, return_tensors="pt"
-        )
+        tokens = self._tokenizer(texts, padding="max_length", truncation=True, max_length=35, return_tensors="pt")
         return {"input_ids": tokens.input_ids, "attention_mask": tokens.attention_mask}
 
-    def count(self, text: str) -> int:
-        """Tokens of a text, and one more: a template and a word together have the start and the end once."""
-        return len(self.tokenizer(text, add_special_tokens=False).input_ids) + 1
-
     @cached_property
-    def tokenizer(self):
-        """The ``transformers`` tokenizer.
-
-        Raises:
-            UserError: its files cannot be fetched or read.
-        """
-        from huggingface_hub import snapshot_download
+    def _tokenizer(self):
         from transformers import BertTokenizer
 
+        folder, remedy = self.source, "put bert-base-uncased's vocab.txt into the folder of BLIP's weights"
+        if not Path(folder).is_dir():
+            folder = fetch(folder, "vocab.txt", "tokenizer.json", remedy=remedy).parent
         try:
-            folder = self.source
-            if not Path(folder).is_dir():
-                folder = snapshot_download(folder, allow_patterns=["vocab.txt", "tokenizer*.json", "special_tokens*"])
             tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
             # Without files transformers 5 makes a tokenizer that knows no words, and says nothing.
             if len(tokenizer.get_vocab()) <= len(tokenizer.all_special_ids):
                 raise FileNotFoundError("vocab.txt")
-        except Exception as error:  # whatever the network, the hub client or a damaged file raises
-            raise UserError(
-                f"BLIP's tokenizer ({self.source}) cannot be loaded from here ({type(error).__name__}), and words "
-                "cannot be encoded without it; put bert-base-uncased's vocab.txt into the folder of the weights"
-            ) from error
+        except Exception as error:  # whatever a missing or damaged file raises
+            raise UserError(f"BLIP's tokenizer cannot be loaded from {folder} ({error}); {remedy}") from error
         return tokenizer

@@ -1,9 +1,7 @@
-"""BLIP's weights: from the Hugging Face hub, a folder in its layout, or an original ``.pth`` checkpoint."""
+"""BLIP's weights: an original ``.pth`` checkpoint, such as the published rows', or Hugging Face's layout."""
 
 from __future__ import annotations
 
-import os
-import pickle
 import re
 from collections.abc import Iterable
 from pathlib import Path
@@ -11,142 +9,105 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from clearclip.checkpoints import DEFAULT, Weights
+from clearclip.checkpoints import RANDOM, Weights
 from clearclip.errors import UserError
+from clearclip.hub import fetch, fetch_url
 
-#: The retrieval models (fine-tuned on COCO) on the Hugging Face hub.
-REPOSITORIES = {"ViT-B/16": "Salesforce/blip-itm-base-coco", "ViT-L/16": "Salesforce/blip-itm-large-coco"}
+#: Where the authors publish their checkpoints.
+PUBLISHED = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/"
 TOKENIZER = "google-bert/bert-base-uncased"
-
 #: Width and number of blocks of the image towers.
-TOWERS = {"ViT-B/16": (768, 12), "ViT-L/16": (1024, 24)}
-
-# Original names of weights → transformers' names.
-RENAMES = [
-    (re.compile(pattern), name)
-    for pattern, name in (
-        (r"^visual_encoder\.cls_token$", "vision_model.embeddings.class_embedding"),
-        (r"^visual_encoder\.pos_embed$", "vision_model.embeddings.position_embedding"),
-        (r"^visual_encoder\.patch_embed\.proj\.", "vision_model.embeddings.patch_embedding."),
-        (r"^visual_encoder\.norm\.", "vision_model.post_layernorm."),
-        (r"^visual_encoder\.blocks\.(\d+)\.norm([12])\.", r"vision_model.encoder.layers.\1.layer_norm\2."),
-        (r"^visual_encoder\.blocks\.(\d+)\.attn\.qkv\.", r"vision_model.encoder.layers.\1.self_attn.qkv."),
-        (r"^visual_encoder\.blocks\.(\d+)\.attn\.proj\.", r"vision_model.encoder.layers.\1.self_attn.projection."),
-        (r"^visual_encoder\.blocks\.(\d+)\.mlp\.", r"vision_model.encoder.layers.\1.mlp."),
-    )
-]
+TOWERS = {"BLIP ViT-B/16": (768, 12), "BLIP ViT-L/16": (1024, 24)}
+#: Parts of the original names of weights → transformers' names.
+RENAMES = {
+    r"^visual_encoder\.cls_token": "vision_model.embeddings.class_embedding",
+    r"^visual_encoder\.pos_embed": "vision_model.embeddings.position_embedding",
+    r"^visual_encoder\.patch_embed\.proj": "vision_model.embeddings.patch_embedding",
+    r"^visual_encoder\.norm": "vision_model.post_layernorm",
+    r"^visual_encoder\.blocks": "vision_model.encoder.layers",
+    r"(^vision_model.*)\.norm([12])\.": r"\1.layer_norm\2.",
+    r"(^vision_model.*)\.attn\.qkv\.": r"\1.self_attn.qkv.",
+    r"(^vision_model.*)\.attn\.proj\.": r"\1.self_attn.projection.",
+}
 # What only training needs: momentum copies, queues of features, the temperature, the captioning decoder.
 # position_ids is a constant that old versions of transformers stored.
-TRAINING_ONLY = re.compile(
-    r"^((visual_encoder|text_encoder|vision_proj|text_proj)_m|text_decoder)\."
-    r"|^(image_queue|text_queue|idx_queue|queue_ptr|ptr_queue|temp)$"
-    r"|\.position_ids$"
-)
+TRAINING_ONLY = re.compile(r"^\w+_m\.|^text_decoder\.|^(\w+_queue|queue_ptr|ptr_queue|temp)$|\.position_ids$")
 
 
-def load_retrieval_model(vit_type: str, pretrained: str | None) -> tuple[nn.Module, Weights, str]:
-    """A ``transformers`` ``BlipForImageTextRetrieval`` in fp32, what was loaded, and where its tokenizer lies.
+def load_retrieval_model(weights: Weights) -> tuple[nn.Module, str]:
+    """A ``transformers`` ``BlipForImageTextRetrieval`` in fp32, and where its tokenizer is.
 
     Arguments and errors as for :func:`clearclip.encoders.blip.load_blip`.
     """
     try:
-        import transformers
+        from transformers import BlipForImageTextRetrieval
     except ImportError as error:
         raise UserError("BLIP needs the package transformers: pip install transformers") from error
-    vit_type = "ViT-L/16" if vit_type == "ViT-L/14" else vit_type
-    if vit_type not in TOWERS:
-        raise UserError(f"unknown vit_type {vit_type!r} for BLIP; choose from {', '.join(TOWERS)}")
-    source = REPOSITORIES[vit_type] if pretrained == DEFAULT else pretrained
-    if source is None:
-        model, tokenizer = transformers.BlipForImageTextRetrieval(configuration(*TOWERS[vit_type])), TOKENIZER
-    elif os.path.isfile(source):
-        folder = str(Path(source).parent)
-        has_tokenizer = any((Path(folder) / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
-        model, tokenizer = _load_original(source), folder if has_tokenizer else TOKENIZER
-    elif Path(source).suffix in (".pth", ".pt", ".bin", ".safetensors"):
+    source, path = weights.pretrained, Path(weights.pretrained)
+    if source == RANDOM:
+        return BlipForImageTextRetrieval(configuration(*TOWERS[weights.model_name])), TOKENIZER
+    if source == weights.tag:
+        path = fetch_url(f"{PUBLISHED}{source}.pth", "download it elsewhere and give the file as pretrained")
+    if path.is_file():
+        model = _load_original(path, weights.model_name)
+        with_vocabulary = any((path.parent / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
+        return model, str(path.parent) if with_vocabulary else TOKENIZER
+    if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise UserError(f"the BLIP checkpoint {source} does not exist; check its path")
-    else:
-        model, tokenizer = _load_folder(source), source
-    _check(model, vit_type, source)
-    return model.float(), Weights(f"BLIP {vit_type}", source), tokenizer
+    return _load_folder(source, weights.model_name), source
 
 
-def _check(model: nn.Module, vit_type: str, source: str | None) -> None:
-    width = model.config.vision_config.hidden_size
-    for name, (known_width, _) in TOWERS.items():
-        if width == known_width and name != vit_type:
-            raise UserError(f"{source} holds a {name}, not a {vit_type}; set vit_type='{name}'")
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(f"the BLIP weights of {source} have NaN or infinite values in {name}; get them anew")
-
-
-def configuration(width: int, layers: int, **changes):
-    """transformers' configuration of a retrieval model; its defaults differ from the published ones.
-
-    Args:
-        width, layers: of the image tower.
-        changes: ``text``, ``vision`` (dicts) and ``embed_dim`` override what the published models have.
-    """
+def configuration(width: int, layers: int, image_size: int = 384):
+    """transformers' configuration of a retrieval model with such an image tower; its defaults are not BLIP's."""
     from transformers import BlipConfig
 
-    text = dict(num_attention_heads=12, encoder_hidden_size=width) | changes.get("text", {})
-    # transformers' 1e-5 as eps and 1e-10 as initialisation are not BLIP's.
-    vision = dict(
-        hidden_size=width,
-        intermediate_size=4 * width,
-        num_hidden_layers=layers,
-        num_attention_heads=width // 64,
-        layer_norm_eps=1e-6,
-        initializer_range=0.02,
-        image_size=384,
-    ) | changes.get("vision", {})
-    return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=changes.get("embed_dim", 256))
+    vision = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, image_size=image_size)
+    vision |= dict(num_attention_heads=width // 64, layer_norm_eps=1e-6, initializer_range=0.02)
+    text = dict(num_attention_heads=12, encoder_hidden_size=width)
+    return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=256)
 
 
-def _load_folder(source: str) -> nn.Module:
-    """A model in Hugging Face's layout: a local folder, or a repository on the hub."""
+def _load_original(path: Path, model_name: str) -> nn.Module:
+    """A model from an original checkpoint, a state dict (under "model"), loaded as data and never as code."""
     from transformers import BlipForImageTextRetrieval
 
-    local = Path(source).is_dir()
-    if local and not (Path(source) / "config.json").is_file():
-        raise UserError(f"the folder {source} has no config.json, which a BLIP model in Hugging Face's layout needs")
-    try:
-        model, report = BlipForImageTextRetrieval.from_pretrained(
-            source, output_loading_info=True, local_files_only=local
-        )
-    except Exception as error:  # whatever the network, the hub client or a damaged file raises
-        if local:
-            raise UserError(f"the BLIP model in {source} cannot be loaded: {_brief(error)}") from error
-        raise UserError(
-            f"the BLIP weights {source} cannot be fetched from here ({type(error).__name__}); download that Hugging "
-            "Face repository elsewhere and give its folder as pretrained, or an original .pth"
-        ) from error
-    _check_complete(source, report["missing_keys"], report["unexpected_keys"])
-    return model
-
-
-def _load_original(path: str) -> nn.Module:
-    """A model from an original checkpoint, a state dict (under "model"), loaded as data and never as code."""
     try:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        raise UserError(
-            f"{path} holds more than weights (or is damaged) and was not run; save its state dict alone with torch.save"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError, KeyError) as error:
-        raise UserError(f"{path} cannot be read as a BLIP checkpoint: {_brief(error)}") from error
-    state = loaded.get("model", loaded) if isinstance(loaded, dict) else None
-    if not isinstance(state, dict) or not all(isinstance(value, Tensor) for value in state.values()):
-        raise UserError(f"{path} holds no state dict of BLIP")
-    state = rename(state)
-    model = _build_for(path, state)
+        state = rename(loaded.get("model", loaded))
+    except Exception as error:  # whatever a damaged file raises, or one that holds code
+        reason = str(error)[:300]
+        raise UserError(f"{path} is damaged or holds more than BLIP's weights, and was not run ({reason})") from error
+    positions = state.get("vision_model.embeddings.position_embedding", torch.zeros(1, 577, 0))
+    _check_width(str(path), model_name, positions.shape[2])
+    side = 16 * round((positions.shape[1] - 1) ** 0.5)
+    model = BlipForImageTextRetrieval(configuration(*TOWERS[model_name], side))
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
-        raise UserError(f"{path} does not fit BLIP: {_brief(error)}") from error
-    _check_complete(path, result.missing_keys, result.unexpected_keys)
+        raise UserError(f"{path} does not fit BLIP: {str(error)[:400]}") from error
+    _check_complete(str(path), result.missing_keys, result.unexpected_keys)
     return model
+
+
+def _load_folder(source: str, model_name: str) -> nn.Module:
+    """A model in Hugging Face's layout: a local folder, or a repository on the hub."""
+    from transformers import BlipForImageTextRetrieval
+
+    folder = Path(source)
+    if not folder.is_dir():
+        remedy = "download that repository elsewhere and give its folder as pretrained, or an original .pth"
+        folder = fetch(source, "config.json", remedy=remedy).parent
+        fetch(source, "model.safetensors", "pytorch_model.bin", remedy=remedy)
+    elif not (folder / "config.json").is_file():
+        raise UserError(f"the folder {source} has no config.json, which a BLIP model in Hugging Face's layout needs")
+    options = dict(output_loading_info=True, local_files_only=True)
+    try:
+        model, report = BlipForImageTextRetrieval.from_pretrained(folder, **options)
+    except Exception as error:  # whatever a damaged file raises
+        raise UserError(f"the BLIP model in {source} cannot be loaded: {str(error)[:400]}") from error
+    _check_width(source, model_name, model.config.vision_config.hidden_size)
+    _check_complete(source, report["missing_keys"], report["unexpected_keys"])
+    return model.float()
 
 
 def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -154,61 +115,24 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in state.items():
         if not TRAINING_ONLY.search(name):
-            for pattern, new in RENAMES:
-                name = pattern.sub(new, name)
+            for pattern, new in RENAMES.items():
+                name = re.sub(pattern, new, name)
             renamed[name] = tensor
     return renamed
 
 
-def _build_for(path: str, state: dict[str, Tensor]) -> nn.Module:
-    """An untrained model of the sizes that the weights have (heads are 64 wide in all of BLIP)."""
-    from transformers import BlipForImageTextRetrieval
-
-    needed = (
-        "vision_model.embeddings.patch_embedding.weight",
-        "vision_model.embeddings.position_embedding",
-        "text_encoder.embeddings.word_embeddings.weight",
-        "text_encoder.embeddings.position_embeddings.weight",
-        "text_encoder.encoder.layer.0.intermediate.dense.weight",
-        "text_proj.weight",
-    )
-    _check_complete(path, [name for name in needed if name not in state], [])
-    patches, positions, words, places, hidden, projection = (state[name] for name in needed)
-    width, patch = patches.shape[0], patches.shape[-1]
-    text_width = words.shape[1]
-    text = dict(
-        vocab_size=words.shape[0],
-        hidden_size=text_width,
-        num_attention_heads=text_width // 64,
-        num_hidden_layers=_count(state, r"^text_encoder\.encoder\.layer\.(\d+)\."),
-        intermediate_size=hidden.shape[0],
-        max_position_embeddings=places.shape[0],
-    )
-    vision = dict(patch_size=patch, image_size=patch * round((positions.shape[1] - 1) ** 0.5))
-    layers = _count(state, r"^vision_model\.encoder\.layers\.(\d+)\.")
-    return BlipForImageTextRetrieval(
-        configuration(width, layers, text=text, vision=vision, embed_dim=projection.shape[0])
-    )
-
-
-def _count(names: Iterable[str], pattern: str) -> int:
-    return 1 + max((int(match[1]) for name in names if (match := re.match(pattern, name))), default=0)
+def _check_width(source: str, model_name: str, width: int) -> None:
+    for name, (known_width, _) in TOWERS.items():
+        if width == known_width and name != model_name:
+            vit_type = name.removeprefix("BLIP ")
+            raise UserError(f"{source} is a {name}, not a {model_name}; set vit_type='{vit_type}'")
 
 
 def _check_complete(source: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    unexpected = [name for name in unexpected if not TRAINING_ONLY.search(name)]
-    problems = [
-        f"{what} {', '.join(sorted(names)[:5])}" + (f" and {len(names) - 5} more" if len(names) > 5 else "")
-        for what, names in (("lacks", list(missing)), ("has left over", unexpected))
-        if names
-    ]
-    if problems:
-        raise UserError(
-            f"{source} is not a BLIP retrieval or pre-training checkpoint: it {'; it '.join(problems)}; choose one "
-            "with an image-text contrastive branch, such as model_base_14M.pth"
-        )
-
-
-def _brief(error: Exception) -> str:
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 400 else text[:397] + "..."
+    for what, names in (("lacks", missing), ("has left over", unexpected)):
+        names = sorted(name for name in names if not TRAINING_ONLY.search(name))
+        if names:
+            raise UserError(
+                f"{source} is not a BLIP retrieval or pre-training checkpoint: it {what} {', '.join(names[:5])} "
+                f"({len(names)} weights); choose one with an image-text contrastive branch, such as model_base_14M.pth"
+            )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping
 from functools import cached_property
 from pathlib import Path
 
@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from clearclip import pictures
 from clearclip.errors import UserError
 from clearclip.text import TextFeatures
 from clearclip.windows import WindowGrid, class_probabilities, label_map
@@ -22,6 +23,9 @@ class Segmentation:
         image: (H, W, 3) uint8 RGB, at its original size.
         labels: (H, W) uint8 (uint16 beyond 256 classes): the index of each pixel's class.
         classes: the classes' names, in label order.
+        words: the words of each class, in label order.
+        class_pixels: how many pixels each class has, (classes,) int64.
+        colours: of the classes in the pictures, (classes, 3) RGB; set it to choose others.
     """
 
     def __init__(
@@ -30,49 +34,28 @@ class Segmentation:
         similarity: Tensor,
         grid: WindowGrid,
         text: TextFeatures,
-        *,
         logit_scale: float,
         prob_thd: float,
         guide: Tensor | None = None,
     ):
         self.image = image
         self.classes = text.classes.names
+        self.words = text.classes.classes
         self._similarity = similarity.cpu()
         self._grid = grid
         self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
         self._guide = None if guide is None else guide.cpu()
-        self._colours: Sequence[Sequence[int]] | np.ndarray | None = None
-        size = image.shape[:2]
-        labels = label_map(similarity, grid, size, text.word_to_class, logit_scale, prob_thd, guide)
+        self.colours: pictures.Palette = pictures.class_palette(self.classes)
+        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, guide)
         self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
+        self.class_pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
 
     @cached_property
     def probabilities(self) -> np.ndarray:
         """(classes, H, W) float32, computed when first asked for."""
-        arguments = (self._similarity, self._grid, self.image.shape[:2], self._text.word_to_class, self._logit_scale)
-        return class_probabilities(*arguments, self._guide).cpu().numpy()
-
-    @property
-    def words(self) -> tuple[tuple[str, ...], ...]:
-        """The words of each class, in label order."""
-        return self._text.classes.classes
-
-    @property
-    def colours(self) -> np.ndarray:
-        """The colour of each class in the pictures, (classes, 3) uint8 RGB; set it to choose others."""
-        from clearclip.pictures import class_palette
-
-        return class_palette(self.classes, self._colours)
-
-    @colours.setter
-    def colours(self, colours: Sequence[Sequence[int]] | np.ndarray | None) -> None:
-        self._colours = colours
-
-    @cached_property
-    def class_pixels(self) -> np.ndarray:
-        """How many pixels each class has, (classes,) int64."""
-        return np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        where = (self._similarity, self._grid, self.image.shape[:2])
+        return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._guide).numpy()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -98,59 +81,69 @@ class Segmentation:
         Raises:
             UserError: the word is none of those that were asked for.
         """
-        index = self._index(word)
-        height, width = size or self.image.shape[:2]
-        grid = self._similarity[..., index]
-        rows = self._grid.rows.weights(height, grid.device)
-        columns = self._grid.columns.weights(width, grid.device)
-        return (rows @ grid @ columns.T).cpu().numpy()
-
-    def _index(self, word: int | str) -> int:
         words = self._text.classes.words
         if isinstance(word, str) and word in words:
-            return words.index(word)
+            word = words.index(word)
         if isinstance(word, str) or not -len(words) <= word < len(words):
             raise UserError(f"{word!r} is none of this result's words ({', '.join(words[:20])})")
-        return int(word)
+        height, width = size or self.image.shape[:2]
+        similarity = self._similarity[..., word]
+        rows, columns = self._grid.rows.weights(height, "cpu"), self._grid.columns.weights(width, "cpu")
+        return (rows @ similarity @ columns.T).numpy()
+
+    def titled_maps(self, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+        """:meth:`similarity_map` of each word, with its title: the word, its class and its largest similarity."""
+        named = [word if word == words[0] else f"{word} ({words[0]})" for words in self.words for word in words]
+        for index, name in enumerate(named):
+            values = self.similarity_map(index, size)
+            yield f"{name} · {values.max():.2f}", values
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """The image with its classes painted over it, at the original size."""
-        from clearclip.pictures import overlay
-
-        return overlay(self.image, self.labels, len(self.classes), opacity, self.colours)
+        return pictures.overlay(self.image, self.labels, self.colours, opacity)
 
     def picture(self) -> Image.Image:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
-        from clearclip.pictures import result_picture
-
-        return result_picture(self)
+        return pictures.result_picture(self.image, self.labels, self.classes, self.colours)
 
     def heat_maps(self) -> Image.Image:
         """A similarity map for each word, all on one scale."""
-        from clearclip.pictures import heat_picture
-
-        return heat_picture(self)
+        columns, scale = 4 if len(self._text.classes.words) < 16 else 8, self.similarity_range
+        photo = pictures.fit(self.image, 2000 // columns)
+        maps = [
+            (title, pictures.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
+        ]
+        note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
+        return pictures.sheet([("image", photo), *maps], columns, note=note, scale=scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
-        from clearclip.pictures import save_image
-
-        return save_image(self.picture(), path)
+        return pictures.save_image(self.picture(), path)
 
     def save_labels(self, path: str | Path) -> Path:
         """Write the labels as a PNG whose grey values are the class ids (8 bits, 16 beyond 256 classes)."""
-        from clearclip.pictures import save_image
-
-        return save_image(self.labels, path)
+        return pictures.save_image(self.labels, path)
 
     def _repr_png_(self) -> bytes:
-        from clearclip.pictures import png_bytes
-
-        return png_bytes(self.picture())
+        return self.picture()._repr_png_()
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
         shares = sorted(self.shares.items(), key=lambda item: -item[1])[:3]
-        found = ", ".join(f"{name} {100 * share:.0f} %" for name, share in shares)
+        found = ", ".join(f"{name} {share:.0%}" for name, share in shares)
         more = ", …" if len(self.classes) > 3 else ""
         return f"Segmentation({width} × {height} pixels, {len(self.classes)} classes: {found}{more})"
+
+
+def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
+    """The maps that several methods give of one image, side by side.
+
+    Args:
+        results: by the method's name, all of the same image and classes, as ``segment(…, methods=[…])`` gives them.
+    """
+    first = next(iter(results.values()))
+    panels = [first.image, *(result.labels for result in results.values())]
+    columns = 2 if len(panels) == 4 else 3
+    rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
+    legend = list(zip(first.classes, pictures.class_palette(first.classes, first.colours), strict=True))
+    return pictures.grid_picture(rows, ["image", *results], legend)

@@ -157,10 +157,12 @@ def test_a_batch_is_its_windows_one_at_a_time(models, method):
         assert_close(one, features(models[12], image[None], method)[0])
 
 
-def test_layers_of_vit_l():
+def test_layers_of_other_depths():
+    """ViT-L/14's, and the miniature's."""
     assert SCCLIP().layers(24) == (16, 6, (8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), 0.1)
     assert sorted(SCCLIP().earlier(24)) == [7, *range(9, 20)]
     assert RCS().earlier(24) == RCS().earlier(10) == (5, 6, 7, 8)
+    assert (RCS().earlier(6), SCCLIP().layers(6)) == ((2, 3, 4), (4, 1, (1, 2, 3, 4), 0.3))
 
 
 @pytest.mark.parametrize(

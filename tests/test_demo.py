@@ -113,6 +113,18 @@ def test_all_methods_are_each_once() -> None:
     assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
+def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch, capsys) -> None:
+    """It has two blocks: the methods that need more are left out, and are an error where they are asked for."""
+    compared, draw = [], command.compare_picture
+    monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(list(results)) or draw(results))
+    common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
+    assert run(*common, "--compare") == 0
+    assert compared == [["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP"]]
+    said = [line.partition(" is left out")[0] for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert said == [f"warning: {name}" for name in ("GEM", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")]
+    assert run(*common, "--compare", "CLIP", "GEM") == 2
+
+
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:
     Path("mine.py").write_text("from clearclip import METHODS, LastBlock\nMETHODS.register_module('Mine', LastBlock)\n")
     try:

@@ -12,8 +12,8 @@ from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.text import ClassWords
 
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif", ".avif"}
-#: The miniature's scenes that are shown when no image is given.
-SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0028", "0001", "0032")]
+#: The miniature's scenes that are shown when no image is given: some with many classes.
+SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0022", "0047", "0016")]
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:

@@ -98,7 +98,7 @@ def choose_weights(
     if clip_type is None and model_name is None and pretrained is None:
         clip_type = "CLIP"
     vit_type = "ViT-Ti/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
-    known_name, known_tag = CHECKPOINTS[clip_type or "CLIP", vit_type]
+    known_name, known_tag = CHECKPOINTS.get((clip_type or "CLIP", vit_type), (None, None))
     model_name = model_name.replace("/", "-") if model_name and ":" not in model_name else model_name or known_name
     if ":" in model_name:
         return Weights(model_name, pretrained, quick_gelu)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import warnings
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 
 import torch
@@ -39,13 +40,19 @@ def published_checkpoint(clip_type: str, vit_type: str) -> str:
 
 
 def hash_files(files: Sequence[Path]) -> str:
-    """A short hash of the bytes of these files; empty for none."""
+    """A short hash of the bytes of these files; empty for none. A file that has not changed is read once."""
+    stats = [(path, path.stat()) for path in files]
+    return _hash_files(tuple((path, stat.st_size, stat.st_mtime_ns) for path, stat in stats)) if files else ""
+
+
+@lru_cache(maxsize=64)
+def _hash_files(files: tuple[tuple[Path, int, int], ...]) -> str:
     digest = hashlib.blake2b(digest_size=6)
-    for path in files:
+    for path, _, _ in files:
         with open(path, "rb") as file:
             while chunk := file.read(1 << 24):
                 digest.update(chunk)
-    return digest.hexdigest() if files else ""
+    return digest.hexdigest()
 
 
 def weights_identity(*towers: nn.Module) -> str:

@@ -13,8 +13,8 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from clearclip.data.check import check_dataset
 from clearclip.errors import CommandParser, run_command
+from clearclip.mmseg.check import check_dataset
 from clearclip.mmseg.config import building, load_config
 
 BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")

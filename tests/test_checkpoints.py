@@ -53,6 +53,7 @@ def test_activation_of_tags(model_name, tag, quick):
         (dict(clip_type="CLIP", model_name="ViT-B-16"), True),
         (dict(model_name="ViT-B-16", quick_gelu=True), True),
         (dict(quick_gelu=False), False),
+        (dict(vit_type="ViT-L/16", model_name="ViT-B-16-quickgelu"), None),
         (dict(model_name="ViT-B-16-quickgelu"), None),  # the model's own configuration says it
     ],
 )

@@ -82,13 +82,24 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     """A row is what its method gives alone, and comparing changes no label."""
     compared, draw = [], command.compare_picture
     monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(results) or draw(results))
-    common = ("photos", "--classes", "sky,tree,sea", "--model", tiny_name, "--model-type", "MaskCLIP + ClearCLIP")
+    windows = ("--slide-crop", "64", "--slide-stride", "64")
+    common = (
+        "photos",
+        "--classes",
+        "sky,tree,sea",
+        "--model",
+        tiny_name,
+        "--model-type",
+        "MaskCLIP + ClearCLIP",
+        *windows,
+    )
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
-    assert list(compared[0]) == [*models.ROWS, "MaskCLIP + ClearCLIP"]
+    assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
+    model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
     for name, result in compared[1].items():
-        alone = ClearCLIP.from_pretrained(tiny_name, method=name).segment("photos/b.jpg", ["sky", "tree", "sea"])
+        [alone] = model.segment("photos/b.jpg", ["sky", "tree", "sea"], methods=[name]).values()
         assert (alone.labels == result.labels).all(), name
     assert run("photos/*.jpg", *common[1:], "--compare", "SCLIP", "CLIP", "--out", "two") == 0
     assert Path("out/b_labels.png").read_bytes() == Path("two/b_labels.png").read_bytes()
@@ -99,6 +110,19 @@ def test_all_methods_are_each_once() -> None:
     labels = [method.label for method in models.all_methods()]
     assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
     assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
+    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
+
+
+def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch, capsys) -> None:
+    """It has two blocks: the methods that need more are left out, and are an error where they are asked for."""
+    compared, draw = [], command.compare_picture
+    monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(list(results)) or draw(results))
+    common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
+    assert run(*common, "--compare") == 0
+    assert compared == [["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP"]]
+    said = [line.partition(" is left out")[0] for line in capsys.readouterr().err.splitlines() if "left out" in line]
+    assert said == [f"warning: {name}" for name in ("GEM", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")]
+    assert run(*common, "--compare", "CLIP", "GEM") == 2
 
 
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:

@@ -157,10 +157,12 @@ def test_a_batch_is_its_windows_one_at_a_time(models, method):
         assert_close(one, features(models[12], image[None], method)[0])
 
 
-def test_layers_of_vit_l():
+def test_layers_of_other_depths():
+    """ViT-L/14's, and the miniature's."""
     assert SCCLIP().layers(24) == (16, 6, (8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), 0.1)
     assert sorted(SCCLIP().earlier(24)) == [7, *range(9, 20)]
     assert RCS().earlier(24) == RCS().earlier(10) == (5, 6, 7, 8)
+    assert (RCS().earlier(6), SCCLIP().layers(6)) == ((2, 3, 4), (4, 1, (1, 2, 3, 4), 0.3))
 
 
 @pytest.mark.parametrize(
@@ -254,3 +256,19 @@ def test_labels_with_pamr(monkeypatch, pixels, map_bytes):
         found = label_map(similarity, grid, size, words, 50, threshold, image)
         assert (found != expected).float().mean() < 1e-3
         assert len(found.unique()) == 3
+
+
+def test_segment_with_pamr(load):
+    """What segment() gives is PAMR by the image itself; probabilities belong to the labels; it is another run."""
+    model, rng = load(8, post="pamr", short_side=None, slide_crop=64, slide_stride=32), np.random.default_rng(0)
+    photo = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
+    found = model.segment(photo, ["sky", "hill, mountain", "grass"])
+    image, text = model.normalize(photo), model.encode_text(["sky", "hill, mountain", "grass"])
+    ((similarity, grid),) = model.similarities([image], text)
+    arguments = (similarity, grid, photo.shape[:2], text.word_to_class, 50.0)
+    np.testing.assert_array_equal(found.labels, label_map(*arguments, guide=image))
+    np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.labels)
+    assert (found.labels != label_map(*arguments).numpy()).any()
+    ((labels, _),) = model.predict([image], text, [photo.shape[:2]])
+    np.testing.assert_array_equal(found.labels, labels)
+    assert model.settings.identity()["post"] == "pamr"

@@ -120,6 +120,7 @@ def test_build_inside_inference_mode(tiny_name):
             dict(type="ClearCLIPSegmentation", model_name=tiny_name, class_names=WORDS, device="cpu", slide_crop=0)
         )
         inside = segmentor.predict(torch.ones(1, 3, 48, 72))[0].pred_sem_seg.data
+    assert not any(parameter.is_inference() for parameter in segmentor.parameters())  # or it could not be moved
     assert torch.equal(segmentor.predict(torch.ones(1, 3, 48, 72))[0].pred_sem_seg.data, inside)
 
 

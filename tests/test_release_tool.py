@@ -17,19 +17,23 @@ from clearclip.tiny import TINY, named_weights
 
 # The release's constructor; with residual and FFN its result is another one.
 STAND_IN = """
+import functools
 from open_clip import create_model, get_tokenizer
 from clearclip import ClearCLIP, ModelSettings
 from clearclip.encoders.open_clip import ImageEncoder
 from clearclip.mmseg import ClearCLIPSegmentation as Ours
 from clearclip.text import TextEncoder
 
+@functools.cache
+def model():
+    net = create_model("ViT-B/16", pretrained="openai", precision="fp16")
+    text = TextEncoder(net, get_tokenizer("ViT-B-16"), dim=net.visual.output_dim, cached=False)
+    mean, std = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
+    return ClearCLIP(ImageEncoder(net.visual), text, ModelSettings(), mean=mean, std=std)
+
 class ClearCLIPSegmentation(Ours):
     def __init__(self, clip_type, vit_type, model_type, name_path, device, ignore_residual, **windows):
-        net = create_model("ViT-B/16", pretrained="openai", precision="fp16")
-        text = TextEncoder(net, get_tokenizer("ViT-B-16"), dim=net.visual.output_dim, cached=False)
-        mean, std = (122.771, 116.746, 104.094), (68.501, 66.632, 70.323)
-        model = ClearCLIP(ImageEncoder(net.visual), text, ModelSettings(), mean=mean, std=std)
-        super().__init__(name_path, model=model, model_type=model_type, ignore_residual=ignore_residual,
+        super().__init__(name_path, model=model(), model_type=model_type, ignore_residual=ignore_residual,
             logit_scale=50 if ignore_residual else 40, keep_logits=True, **windows)
 """
 

@@ -102,7 +102,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
         return browser.find_elements("css selector", selector)
 
     def wait(condition: Callable) -> Any:
-        return WebDriverWait(browser, 60, ignored_exceptions=[StaleElementReferenceException]).until(
+        return WebDriverWait(browser, 120, ignored_exceptions=[StaleElementReferenceException]).until(
             lambda _: condition()
         )
 
@@ -141,7 +141,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     (tmp_path / "broken.png").write_text("this is no image")
     segment(tmp_path / "broken.png", "sky, tree")
     told = wait(lambda: find(".toast-body.error"))[0]
-    wait(lambda: "broken.png cannot be read" in told.text)
+    wait(lambda: "image broken.png cannot be read" in told.text)
     browser.set_window_size(500, 2000)
     wait(lambda: browser.execute_script("return document.body.scrollWidth <= window.innerWidth"))
     picture("narrow")

@@ -98,6 +98,7 @@ def test_work_is_bounded(monkeypatch):
     monkeypatch.setattr(labels, "STRIP_BYTES", 4 << 20)
     grid = WindowGrid.of((448, 896), 448, 224, (16, 16))
     joined = torch.randn(28, grid.columns.cells * len(grid.columns.starts), 300)
-    sizes = [tile.numel() * 4 for _, _, tile in labels._tiles(joined, grid, (1500, 3000))]
+    tiles = labels._tiles(joined, grid, (1500, 3000), None)
+    sizes = [logits.numel() * 4 for _, _, parts in tiles for logits in parts]
     assert max(sizes) <= 1 << 20
     assert sum(sizes) == 300 * 1500 * 3000 * 4

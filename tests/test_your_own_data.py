@@ -17,8 +17,8 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from clearclip import ClearCLIP
-from clearclip.data.check import check_dataset, quick_check
 from clearclip.errors import UserError
+from clearclip.mmseg.check import check_dataset, quick_check
 from clearclip.mmseg.checked import CheckedDataset
 from clearclip.mmseg.metric import ConfusionMetric
 

@@ -17,10 +17,10 @@ from tqdm import tqdm
 
 from clearclip import mmseg
 from clearclip.checkpoints import CLIP_TYPES
-from clearclip.data.check import quick_check
 from clearclip.errors import UserError
 from clearclip.images import read_image
 from clearclip.methods import Method
+from clearclip.mmseg.check import quick_check
 from clearclip.mmseg.config import building, class_words, load_config, model_settings
 from clearclip.mmseg.evaluate import evaluate
 from clearclip.model import ClearCLIP

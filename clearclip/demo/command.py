@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -76,8 +77,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     if len(images) == 1:
         read_image(images[0])  # before a model is loaded for nothing
     model = ClearCLIP.from_settings(settings)
-    for method in compared:
-        model.image_encoder.check(method)
+    for method in list(compared):
+        try:
+            model.image_encoder.check(method)
+        except UserError as error:
+            if args.compare:  # it was asked for
+                raise
+            warnings.warn(f"{method.label} is left out of the comparison: {error}", stacklevel=2)
+            compared.remove(method)
     model.encode_text(classes, progress=True)
 
     taken, failed, label = {path.resolve() for path in images}, 0, model.method.label

@@ -47,8 +47,9 @@ class Page:
             classes = self.classes if words == self.words else read_words(words or "", self.background)
             used = self.methods.get(method) or build_method(method)
             results = models.segment(self.model, read_image(path), classes, [used, build_method("CLIP")])
-        except UserError as error:  # Gradio shows messages as HTML
-            raise gr.Error(html.escape(str(error)), duration=None, title="This did not work") from error
+        except UserError as error:  # Gradio shows messages as HTML; the folder of an upload means nothing to its owner
+            told = html.escape(str(error).replace(f"{Path(path or '').parent}{os.sep}", ""))
+            raise gr.Error(told, duration=None, title="This did not work") from error
         result, stem = results[used.label], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem
         facts = {"model": self.model.weights.label, "method": used.label, "prob_thd": self.model.settings.prob_thd}
         files = [str(file) for file in write_result(stem, result, image=Path(path).name, **facts)]
@@ -72,9 +73,10 @@ def build(page: Page) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 kind = {"type": "filepath", "sources": ["upload", "clipboard"]}
+                # This package reads more kinds of images than Gradio, and says what is wrong with the others. Set for
+                # the class, since Gradio makes a field anew when an example is chosen.
+                gr.Image.preprocess = lambda self, payload: payload.path if payload else None
                 image = gr.Image(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
-                # This package reads more kinds of images than Gradio, and says what is wrong with the others.
-                image.preprocess = lambda payload: payload.path if payload else None
                 text = gr.Textbox(page.words, label="Words, separated by commas", lines=2, elem_id="words")
                 method = gr.Dropdown(list(page.methods), label="Method", allow_custom_value=True, elem_id="method")
                 button = gr.Button("Segment", variant="primary", elem_id="segment")

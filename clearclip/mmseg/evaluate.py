@@ -18,13 +18,13 @@ from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
-from clearclip.data.check import quick_check
 from clearclip.devices import choose_device
 from clearclip.errors import UserError
 from clearclip.identity import weights_identity
 from clearclip.methods import Method, build_method
+from clearclip.mmseg.check import quick_check
 from clearclip.mmseg.checked import CheckedDataset
-from clearclip.mmseg.config import building, dataset_name, load_config, model_settings, run_identity
+from clearclip.mmseg.config import building, dataset_name, load_config, run_identity
 from clearclip.mmseg.hooks import ProgressHook
 from clearclip.mmseg.journal import Journal
 from clearclip.mmseg.metric import ConfusionMetric
@@ -95,82 +95,56 @@ def evaluate(
     for remark in remarks:
         warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
     work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
-    with process_group(launcher, device):
-        segmentor = _build_segmentor(cfg, methods, model, choose_device(device), overrides)
-        return _run(cfg, segmentor, work_dir, batch_size, workers, limit, launcher, resume, on_error, hooks, overrides)
-
-
-def _build_segmentor(
-    cfg: Config,
-    methods: Sequence[str | dict | Method] | None,
-    model: ClearCLIP | None,
-    device: torch.device,
-    overrides: dict[str, Any] | None,
-) -> ClearCLIPSegmentation:
-    model_settings(cfg)  # says what does not fit, before anything is loaded
-    options = {**cfg.model.to_dict(), "device": str(device)}
+    options = cfg.model.to_dict()
     options.pop("type")
     if methods is not None:
         options["methods"] = [build_method(method) for method in methods]
-    with building(f"model of config {cfg.filename}", overrides):
-        return ClearCLIPSegmentation(**options, model=model)
-
-
-def _run(
-    cfg: Config,
-    segmentor: ClearCLIPSegmentation,
-    work_dir: Path,
-    batch_size: int | None,
-    workers: int | None,
-    limit: int | None,
-    launcher: str,
-    resume: str,
-    on_error: str,
-    hooks: Sequence[Hook],
-    overrides: dict[str, Any] | None,
-) -> list[Evaluation]:
-    model = segmentor.model
-    settings = {
-        **run_identity(cfg, model.settings, limit),
-        "precision": model.precision,
-        "weights": weights_identity(model.image_encoder, model.text_encoder.model),
-    }
-    settings.pop("method")
-    methods = [method.settings for method in segmentor.methods]
-    journal = Journal(work_dir / "journal", {**settings, "methods": methods}, resume)
-    if journal.finished and dist.get_rank() == 0:
-        print(f"resuming: {len(journal.finished)} images are finished")
-    with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
-        loader = build_loader(cfg, batch_size, workers, limit, frozenset(journal.finished), model.device)
-        classes = list(loader.dataset.metainfo["classes"])
-        metric = ConfusionMetric(on_error)
-        metric.journal = journal
-        runner = _build_runner(cfg, segmentor, loader, metric, work_dir, launcher, hooks)
-        runner.test_loop  # noqa: B018 (built when it is first asked for)
-    if len(segmentor.classes) != len(classes):
-        raise UserError(
-            f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
-            f"{len(classes)} classes; correct the names file"
-        )
-    started, new_images = time.perf_counter(), len(loader.dataset)
-    others = {name: value for name, value in runner.test().items() if name not in ("aAcc", "mIoU", "mAcc")}
-    seconds = time.perf_counter() - started
-    journal.close()
-    if others and dist.get_rank() == 0:
+    with process_group(launcher, device):
+        options["device"] = str(choose_device(device))
+        with building(f"model of config {cfg.filename}", overrides):
+            segmentor = ClearCLIPSegmentation(**options, model=model)
+        model = segmentor.model
+        settings = {
+            **run_identity(cfg, model.settings, limit),
+            "precision": model.precision,
+            "weights": weights_identity(model.image_encoder, model.text_encoder.model),
+        }
+        settings.pop("method")
+        together = {**settings, "methods": [method.settings for method in segmentor.methods]}
+        journal = Journal(work_dir / "journal", together, resume)
+        if journal.finished and dist.get_rank() == 0:
+            print(f"resuming: {len(journal.finished)} images are finished")
+        with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
+            loader = build_loader(cfg, batch_size, workers, limit, frozenset(journal.finished), model.device)
+            metric = ConfusionMetric(on_error, journal=journal)
+            runner = _build_runner(cfg, segmentor, loader, metric, work_dir, launcher, hooks)
+            runner.test_loop  # noqa: B018 (built when it is first asked for)
+        dataset = loader.dataset
+        if len(segmentor.classes) != len(dataset.metainfo["classes"]):
+            raise UserError(
+                f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
+                f"{len(dataset.metainfo['classes'])} classes; correct the names file"
+            )
+        started = time.perf_counter()
+        others = {name: value for name, value in runner.test().items() if name not in ("aAcc", "mIoU", "mAcc")}
+        seconds = time.perf_counter() - started
+        journal.close()
+        is_main = dist.get_rank() == 0
+    if others and is_main:
         print("other metrics of the config: " + ", ".join(f"{name} {value}" for name, value in others.items()))
     return [
         Evaluation(
             dataset=dataset_name(cfg),
-            classes=classes,
-            palette=[list(colour) for colour in loader.dataset.metainfo.get("palette") or segmentor._palette],
+            classes=list(dataset.metainfo["classes"]),
+            palette=[list(colour) for colour in dataset.metainfo.get("palette") or segmentor._palette],
             method=method,
             scores=scores,
             images=metric.images,
             failures=metric.failures,
             seconds=seconds,
-            images_per_second=new_images / seconds,
+            images_per_second=len(dataset) / seconds,
             settings={**settings, "method": method.settings},
-            is_main=dist.get_rank() == 0,
+            is_main=is_main,
         )
         for method, scores in zip(segmentor.methods, metric.scores, strict=True)
     ]

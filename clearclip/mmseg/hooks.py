@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -36,18 +35,6 @@ class ProgressHook(Hook):
 
     def after_test(self, runner: Any) -> None:
         self.bar.close()
-
-
-class ResultHook(Hook):
-    """Calls ``on_result`` with every predicted sample (its ``pred_methods`` are the labels of all methods)."""
-
-    def __init__(self, on_result: Callable[[Any], None]):
-        self.on_result = on_result
-
-    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        for sample in outputs:
-            if sample.get("failure") is None:
-                self.on_result(sample)
 
 
 class PictureHook(Hook):

@@ -25,9 +25,9 @@ class ConfusionMetric(BaseMetric):
     Args:
         on_error: "stop" raises a UserError at the first image that cannot be used, "skip" counts and lists them.
         ignore_index: the label of pixels that do not count; default: the dataset's in ``eval.py``, else 255.
+        journal: where counts are kept, from which an evaluation can be resumed; None keeps them in memory.
 
     Attributes:
-        journal: where counts are kept, from which an evaluation can be resumed; None keeps them in memory.
         scores: of each method, after :meth:`evaluate`.
         images: how many images were counted.
         failures: path of an image that was skipped → the reason.
@@ -35,11 +35,13 @@ class ConfusionMetric(BaseMetric):
 
     default_prefix = ""  # its scores are not prefixed, as those of MMSegmentation's own metric
 
-    def __init__(self, on_error: str = "stop", ignore_index: int | None = None, **kwargs: Any):
+    def __init__(
+        self, on_error: str = "stop", ignore_index: int | None = None, journal: Journal | None = None, **kwargs: Any
+    ):
         super().__init__(**kwargs)
         self.ignore_index = ignore_index
         self.on_error = on_error
-        self.journal: Journal | None = None
+        self.journal = journal
         self.scores: list[Scores] = []
         self.images = 0
         self.failures: dict[str, str] = {}

@@ -48,7 +48,6 @@ def load_retrieval_model(weights: Weights) -> tuple[nn.Module, str]:
         return BlipForImageTextRetrieval(configuration(*TOWERS[weights.model_name])), TOKENIZER
     if source == weights.tag:
         path = fetch_url(f"{PUBLISHED}{source}.pth", "download it elsewhere and give the file as pretrained")
-        return _load_original(path, weights.model_name), TOKENIZER
     if path.is_file():
         model = _load_original(path, weights.model_name)
         with_vocabulary = any((path.parent / name).is_file() for name in ("vocab.txt", "tokenizer.json"))

@@ -96,16 +96,8 @@ class ClearCLIP(nn.Module):
         device = choose_device(settings.device)
         precision = choose_precision(settings.precision, device)
         towers = load_towers(settings, device, precision)
-        model = cls(
-            towers.image,
-            towers.text,
-            settings,
-            mean=towers.mean,
-            std=towers.std,
-            precision=precision,
-            weights=towers.weights,
-        )
-        return model.to(device).eval()
+        own = dict(mean=towers.mean, std=towers.std, weights=towers.weights)
+        return cls(towers.image, towers.text, settings, precision=precision, **own).to(device).eval()
 
     @property
     def method(self) -> Method:
@@ -154,16 +146,8 @@ class ClearCLIP(nn.Module):
         used = [self.method] if methods is None else list(methods)
         for method in used:
             encoder.check(method)
-        grids = [
-            WindowGrid.of(
-                tuple(image.shape[-2:]),
-                settings.slide_crop,
-                settings.slide_stride,
-                encoder.patch_size,
-                encoder.fixed_size,
-            )
-            for image in images
-        ]
+        layout = (settings.slide_crop, settings.slide_stride, encoder.patch_size, encoder.fixed_size)
+        grids = [WindowGrid.of(tuple(image.shape[-2:]), *layout) for image in images]
         by_size: dict[torch.Size, list[tuple[int, int, Tensor]]] = defaultdict(list)
         for index, (image, grid) in enumerate(zip(images, grids, strict=True)):
             for position, window in enumerate(grid.cut(image)):

@@ -24,7 +24,8 @@ BENCHMARK_SEEDS = range(20_000_000, 20_000_200)
 GROUND = ("grass", "sand", "snow", "water")
 SURFACES = {"grass": (88, 160, 62), "sand": (226, 194, 130), "snow": (206, 226, 250), "water": (40, 105, 175),
             "road": (76, 76, 82), "mountain": (136, 98, 80), "cloud": (246, 241, 238), "sun": (255, 214, 40),
-            "tiles": (98, 54, 46), "wood": (110, 74, 46), "glass": (185, 222, 240), "rubber": (42, 40, 44)}  # fmt: skip
+            "glow": (255, 236, 110), "tiles": (98, 54, 46), "wood": (110, 74, 46), "glass": (185, 222, 240),
+            "rubber": (42, 40, 44)}  # fmt: skip
 SKIES = (((62, 128, 218), (150, 195, 240)), ((120, 172, 232), (190, 215, 240)),
          ((120, 110, 175), (240, 170, 140)), ((75, 85, 150), (150, 150, 195)))  # fmt: skip
 COLOURS = {"red": (208, 48, 44), "blue": (48, 80, 205), "purple": (142, 68, 172), "orange": (240, 130, 38),
@@ -95,7 +96,7 @@ class Canvas:
     def surface(self, name: str, paint: np.ndarray | None = None) -> np.ndarray:
         """A `SURFACES` in a colour of its own, or a pattern of ``paint``, (3,); returns (3,) or (H, W, 3)."""
         x, y, noise = self.x, self.y, self.noise
-        base = np.asarray(SURFACES.get(name, paint if paint is not None else (255, 236, 110)), np.float32)
+        base = np.asarray(SURFACES.get(name, paint), np.float32)
         if name in ("grass", "sand", "water", "road", "mountain"):
             base = base + self.rng.normal(0, 10, 3)
         match name:
@@ -169,13 +170,8 @@ def draw_land(c: Canvas, horizon: float) -> None:
     rng, height, width, unit = c.rng, c.height, c.width, c.unit
     for _ in range(rng.integers(1, 4) if rng.random() < 0.5 else 0):
         peak = np.array([rng.uniform(0, width), horizon - rng.uniform(24, 90) * unit])
-        slopes = np.array(
-            [
-                (-rng.uniform(28, 70) * unit, horizon + 4 - peak[1]),
-                (0, 0),
-                (rng.uniform(28, 70) * unit, horizon + 4 - peak[1]),
-            ]
-        )
+        left, right, down = -rng.uniform(28, 70) * unit, rng.uniform(28, 70) * unit, horizon + 4 - peak[1]
+        slopes = np.array([(left, down), (0, 0), (right, down)])
         c.fill(peak + slopes, c.surface("mountain"), "mountain")
         if rng.random() < 0.3:
             c.fill(peak + 0.4 * slopes, c.surface("snow"), "snow")
@@ -200,15 +196,9 @@ def draw_road(c: Canvas, horizon: float) -> None:
         half, near = np.array([rng.uniform(2, 10) * unit, 0]), np.array([rng.uniform(22, 48) * unit, 0])
 
     def piece(a: float, b: float, part: float) -> np.ndarray:
-        middle, wide = ([first + t * (last - first) for t in (a, b)] for first, last in ((start, end), (half, near)))
-        return np.array(
-            [
-                middle[0] - part * wide[0],
-                middle[1] - part * wide[1],
-                middle[1] + part * wide[1],
-                middle[0] + part * wide[0],
-            ]
-        )
+        m, n = (start + t * (end - start) for t in (a, b))
+        v, w = (part * (half + t * (near - half)) for t in (a, b))
+        return np.array([m - v, n - w, n + w, m + v])
 
     c.fill(piece(0, 1, 1), c.surface("road"), "road")
     for t in np.arange(0, 1, 0.125):

@@ -3,9 +3,6 @@
 import sys
 from pathlib import Path
 
-import numpy as np
-from PIL import Image
-
 from clearclip.errors import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -14,6 +11,9 @@ SHOWN = 4  # the first images of the benchmark, as they come
 
 def main() -> None:
     """Evaluate both in one pass and show them side by side."""
+    import numpy as np
+    from PIL import Image
+
     from clearclip import ClearCLIP
     from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
     from clearclip.mmseg.evaluate import evaluate
@@ -22,19 +22,20 @@ def main() -> None:
 
     print("The miniature: a small CLIP that this project trained on drawn scenes and their captions,")
     print("and 200 other drawn scenes with pixel-exact labels. No pixel label was seen in training.\n")
-    results, folder = Path("results.xlsx"), Path("outputs/tour")
+    methods, results, folder = ["CLIP", "ClearCLIP"], Path("results.xlsx"), Path("outputs/tour")
     model = ClearCLIP.from_pretrained("miniature")
-    config = ROOT / "config" / "cfg_miniature.py"
-    found = evaluate(config, folder, methods=["CLIP", "ClearCLIP"], model=model)
+    found = evaluate(ROOT / "config" / "cfg_miniature.py", folder, methods=methods, model=model)
     record(found, results, ROOT)
     scores = {one.method.label: one.scores.summary["mIoU"] for one in found}
     for name, score in scores.items():
         print(f"{name:10} mIoU {score:5.1f}")
     print(f"{found[0].images} images in {found[0].seconds:.0f} s, both in one pass", flush=True)
-    images, masks = (sorted((BENCHMARK / name / "val").iterdir())[:SHOWN] for name in ("images", "annotations"))
+    images = sorted((BENCHMARK / "images" / "val").glob("*.png"))[:SHOWN]
+    truths = [np.array(Image.open(BENCHMARK / "annotations" / "val" / path.name)) for path in images]
+    shown = model.segment(images, list(CLASSES), methods=methods)
     rows = [
-        [segmented["CLIP"].image, np.asarray(Image.open(mask)), *(one.labels for one in segmented.values())]
-        for segmented, mask in zip(model.segment(images, CLASSES, methods=list(scores)), masks, strict=True)
+        [result["CLIP"].image, truth, *(result[name].labels for name in methods)]
+        for truth, result in zip(truths, shown, strict=True)
     ]
     titles = ["image", "ground truth", *(f"{name}: mIoU {score:.1f}" for name, score in scores.items())]
     picture = save_image(grid_picture(rows, titles, list(zip(CLASSES, PALETTE, strict=True))), folder / "tour.png")

@@ -151,7 +151,7 @@ def test_a_killed_table_goes_on(tmp_path):
     assert read_rows(tmp_path / "results.xlsx") == rows
 
 
-def test_one_pass_equals_one_run_each(tmp_path, monkeypatch):
+def test_one_pass_equals_one_run_each(tmp_path, monkeypatch, capfd):
     """Identical confusion counts: every row of the ablation in one pass, and three of them alone."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--miniature", "--limit", "3", "--table"]
@@ -161,6 +161,8 @@ def test_one_pass_equals_one_run_each(tmp_path, monkeypatch):
     assert len(together) == 6 * 4 + 2  # the others are rows of the ablation, too
     for row in ("CLIP", "MaskCLIP + ClearCLIP", "GEM"):
         assert main(ROOT, [*arguments, "2", "--rows", row, "--results", "alone.xlsx"]) == 0
+    assert main(ROOT, [*arguments, "2", "--rows", "GEM", "--results", "alone.xlsx", "--force"]) == 0
+    assert "resuming" not in capfd.readouterr().out  # computed again, not read from the journal
     for alone in read_rows("alone.xlsx"):
         assert alone["per_class"] == together[alone["method"]]["per_class"]
 

@@ -1,9 +1,9 @@
 """How much of the bare encoder's speed is left end to end, and what methods cost: ``python tools/benchmark.py``.
 
-Ratios, since absolute times are not stable: the same windows go through OpenCLIP's own ``visual`` (the bare encoder),
-through this project from decoded tensors and from files, and through a plain transcription of the method that takes
-one window at a time and holds everything at full size. With ``--methods``, each one alone and all in one pass are timed
-against the first. Repetitions are interleaved, medians are shown. The architectures are real, the weights random.
+The same windows go through OpenCLIP's own ``visual`` (the bare encoder), through this project from decoded tensors and
+from files, and through a plain transcription of the method that takes one window at a time and holds everything at
+full size. With ``--methods``, each one alone and all in one pass are timed instead. Repetitions are interleaved and
+medians shown, with their ratios: absolute times are not stable. The architectures are real, the weights random.
 """
 
 from __future__ import annotations
@@ -173,14 +173,14 @@ def compare(model: ClearCLIP, size_name: str, words: int, methods: list[Method],
             cv2.imwrite(str(path), photo[:, :, ::-1])
         workers = dict(num_workers=args.workers, persistent_workers=args.workers > 0)
         loader = DataLoader(Files(paths), batch_size=args.images, collate_fn=list, **workers)
-        ways: dict[str, Callable[[], object]] = {"bare": lambda: bare(model, windows, batch)}
+        ways: dict[str, Callable[[], object]] = {"bare encoder": lambda: bare(model, windows, batch)}
         if methods:
             ways |= {method.label: lambda method=method: run(method) for method in methods}
             ways["all in one pass"] = lambda: run(*methods)
         else:
-            ways["tensors"] = lambda: run(model.method)
-            ways["files"] = lambda: from_files(model, loader, text)
-            ways["plain"] = lambda: [plain(model, image, text, size).cpu() for image in tensors]
+            ways["from tensors"] = lambda: run(model.method)
+            ways["from files"] = lambda: from_files(model, loader, text)
+            ways["plain transcription"] = lambda: [plain(model, image, text, size).cpu() for image in tensors]
         seconds = medians(ways, args.repeats, model.device)
     return {"size": size_name, "words": words, "windows": len(windows), "images": args.images, "seconds": seconds}
 
@@ -215,29 +215,18 @@ def machine(device: torch.device) -> str:
 
 
 def show(result: dict[str, Any]) -> None:
-    """Print the tables."""
+    """Print the table: a row for each way, with images per second and its time as a multiple of the first one's."""
     table = Table(title=f"{result['model']}, {result['precision']}, {result['machine']}, PyTorch {torch.__version__}")
-    first, *others = result["speed"][0]["seconds"]
-    for name in (
-        "image",
-        "words",
-        "windows",
-        "bare, windows/s",
-        "images/s",
-        *(f"{other} ÷ {first}" for other in others),
-    ):
-        table.add_column(name, justify="right")
+    table.add_column()
     for row in result["speed"]:
-        bare, *rest = row["seconds"].values()
-        figures = [
-            f"{row['windows'] / bare:.2f}",
-            f"{row['images'] / rest[0]:.2f}",
-            *(f"{one / bare:.2f}" for one in rest),
-        ]
-        table.add_row(row["size"], str(row["words"]), str(row["windows"]), *figures)
+        table.add_column(f"{row['size']}, {row['words']} words\nimages/s", justify="right")
+        table.add_column("time", justify="right")
+    for way in result["speed"][0]["seconds"]:
+        times = [(row["images"] / row["seconds"][way], row["seconds"][way], row["seconds"]) for row in result["speed"]]
+        cells = [(f"{speed:.2f}", f"{own / next(iter(ways.values())):.2f} ×") for speed, own, ways in times]
+        table.add_row(way, *(cell for pair in cells for cell in pair))
     console = Console()
     console.print(table)
-    console.print("Each ÷ is a ratio of times: 1 is as fast as the bare encoder, 2 takes twice as long.")
     console.print(f"peak memory beyond the weights, 171 words, 1024×2048: {result['peak_memory_mb']:.0f} MB")
 
 

@@ -158,6 +158,8 @@ def run_all(
         ]
         if left:
             todo.append(replace(group, rows=left))
+    resume = "no" if force else "auto"
+    options = {"device": device, "batch_size": batch_size, "on_error": on_error, "resume": resume}
     models = Models(device)
     started, finished_images = time.monotonic(), 0
     for number, group in enumerate(todo, start=1):
@@ -167,9 +169,9 @@ def run_all(
         print(f"[{number}/{len(todo)}] {group.label} (elapsed {_clock(elapsed)}{estimate})", flush=True)
         try:
             if gpus:
-                _run_processes(group, root, results, gpus, device, batch_size, on_error)
+                _run_processes(group, root, results, gpus, options)
             else:
-                _run_here(group, root, results, models, device, batch_size, on_error)
+                _run_here(group, root, results, models, options)
         except Exception as error:  # whatever stops one group, the others go on
             words = " ".join(str(error).split()) or type(error).__name__
             outcome["failed"].append((group.label, words))
@@ -182,39 +184,30 @@ def run_all(
     return outcome
 
 
-def _run_here(
-    group: Group,
-    root: Path,
-    results: Path,
-    models: Models,
-    device: str | None,
-    batch_size: int | None,
-    on_error: str,
-) -> None:
-    cfg = load_config(group.cfg.filename, group.options)
+def _run_here(group: Group, root: Path, results: Path, models: Models, options: dict[str, Any]) -> None:
     found = evaluate(
-        cfg,
+        load_config(group.cfg.filename, group.options),
         work_dir(group),
         methods=[row.method for row in group.rows],
         model=models.get(group.settings),
         overrides=group.options,
-        device=device,
-        batch_size=batch_size,
         limit=group.limit,
-        resume="auto",
-        on_error=on_error,
+        **options,
     )
     record(found, results, root)
 
 
-def _run_processes(
-    group: Group, root: Path, results: Path, gpus: int, device: str | None, batch_size: int | None, on_error: str
-) -> None:
-    given = {"--limit": group.limit, "--device": device, "--batch-size": batch_size, "--on-error": on_error}
+def _run_processes(group: Group, root: Path, results: Path, gpus: int, options: dict[str, Any]) -> None:
+    given = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
     command = [
-        *("bash", str(root / "dist_test.sh"), str(group.cfg.filename), "--results", str(results), "--resume", "auto"),
-        *("--work-dir", str(work_dir(group)), "--methods", *(json.dumps(row.method.settings) for row in group.rows)),
-        *(word for name, value in given.items() if value is not None for word in (name, str(value))),
+        *("bash", str(root / "dist_test.sh"), str(group.cfg.filename)),
+        *(
+            word
+            for name, value in given.items()
+            if value is not None
+            for word in (f"--{name.replace('_', '-')}", str(value))
+        ),
+        *("--methods", *(json.dumps(row.method.settings) for row in group.rows)),
         *("--cfg-options", *(f"{name}={value}" for name, value in group.options.items())),
     ]
     environment = {**os.environ, "PYTHON": sys.executable, "GPUS": str(gpus)}

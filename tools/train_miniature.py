@@ -9,7 +9,6 @@ the generator, for the captions; no label map reaches the model or the loss.
 
 from __future__ import annotations
 
-import csv
 import functools
 import hashlib
 import json
@@ -25,6 +24,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import open_clip
+import pandas as pd
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
@@ -43,18 +43,10 @@ CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "
 CAPTIONS_PER_IMAGE = 2
 SIDE = 128  # pixels of a training scene
 ROWS = {
-    "CLIP": "CLIP",
-    "MaskCLIP": "MaskCLIP",
-    "SCLIP": "SCLIP",
-    "GEM": "GEM",
-    "ClearCLIP": "ClearCLIP",
+    **{name: name for name in ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP")},
     "qq, residual and FFN": LastBlock(residual=True, ffn=True),
     "qq, residual": LastBlock(residual=True),
-    "qk": LastBlock("qk"),
-    "kk": LastBlock("kk"),
-    "vv": LastBlock("vv"),
-    "identity": LastBlock("identity"),
-    "qq+kk": LastBlock("qq+kk"),
+    **{attention: LastBlock(attention) for attention in ("qk", "kk", "vv", "identity", "qq+kk")},
 }
 
 
@@ -262,12 +254,7 @@ def export(model: torch.nn.Module, log: list, arguments: Namespace) -> None:
     tensors = {name: value.detach().half().contiguous() for name, value in model.state_dict().items()}
     path = write_atomically(arguments.out / WEIGHTS, lambda part: save_file(tensors, part, metadata={"format": "pt"}))
     write_text_atomically(arguments.out / CONFIG, (DIRECTORY / CONFIG).read_text())
-
-    def write_log(part: Path) -> None:
-        with part.open("w", newline="") as file:
-            csv.writer(file, lineterminator="\n").writerows([log[0], *(row.values() for row in log)])
-
-    write_atomically(arguments.out / LOG, write_log)
+    write_text_atomically(arguments.out / LOG, pd.DataFrame(log).to_csv(index=False, lineterminator="\n"))
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 

@@ -107,7 +107,7 @@ def _holds(path: Path, labels: np.ndarray) -> bool:
 
 
 def _place(source: Path, target: Path, copy: bool) -> None:
-    """Link or copy an image. Links are made anew, files are left alone."""
+    """Link or copy an image. Links are replaced, files are left alone."""
     if target.is_symlink():
         target.unlink()
     if target.exists():

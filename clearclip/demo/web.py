@@ -74,7 +74,7 @@ def build(page: Page) -> gr.Blocks:
             with gr.Column(scale=2, min_width=300):
                 kind = {"type": "filepath", "sources": ["upload", "clipboard"]}
                 # This package reads more kinds of images than Gradio, and says what is wrong with the others. Set for
-                # the class, since Gradio makes a field anew when an example is chosen.
+                # the class, since Gradio makes a new field when an example is chosen.
                 gr.Image.preprocess = lambda self, payload: payload.path if payload else None
                 image = gr.Image(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
                 text = gr.Textbox(page.words, label="Words, separated by commas", lines=2, elem_id="words")

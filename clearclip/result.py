@@ -143,7 +143,7 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     """
     first = next(iter(results.values()))
     panels = [first.image, *(result.labels for result in results.values())]
-    columns = 2 if len(panels) == 4 else 3
+    columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)  # the fullest rows
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, pictures.class_palette(first.classes, first.colours), strict=True))
     return pictures.grid_picture(rows, ["image", *results], legend)

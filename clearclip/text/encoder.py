@@ -87,7 +87,8 @@ class TextEncoder:
             found = {word: self._cache.get(word, self.dim) for word in missing}
             self._known |= {word: feature for word, feature in found.items() if feature is not None}
             missing = [word for word in missing if word not in self._known]
-        with tqdm(total=len(missing), desc="text features", unit="word", disable=not progress, leave=False) as bar:
+        shown = progress and bool(missing)
+        with tqdm(total=len(missing), desc="text features", unit="word", disable=not shown, leave=False) as bar:
             for start in range(0, len(missing), WORDS_PER_BATCH):
                 batch = missing[start : start + WORDS_PER_BATCH]
                 for word, feature in zip(batch, self._encode(batch), strict=True):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
 from typing import Any
 
@@ -270,6 +270,7 @@ class ClearCLIP(nn.Module):
             UserError: no classes, or an image that cannot be read.
         """
         text = self.encode_text(classes)
+        methods = [methods] if isinstance(methods, str | Mapping | Method) else methods
         threshold = self.settings.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
         named = {method if isinstance(method, str) else build_method(method).label: method for method in methods or ()}
         used = {name: build_method(method) for name, method in named.items()} or {"": self.method}

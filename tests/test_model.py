@@ -149,3 +149,12 @@ def test_thresholds(tiny_name):
     wanted = np.where(result.probabilities.max(axis=0) < middle, 0, result.labels)
     assert (thresholded.labels == wanted).mean() > 0.999
     assert 0.3 < (result.probabilities.max(axis=0) < middle).mean() < 0.7
+
+
+def test_one_method_by_its_name(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=64)
+    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
+    (found,) = model.segment(image, ["sky", "tree"], methods="SCLIP").items()
+    assert found[0] == "SCLIP"
+    listed = model.segment(image, ["sky", "tree"], methods=["SCLIP"])["SCLIP"]
+    assert (found[1].labels == listed.labels).all()

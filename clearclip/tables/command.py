@@ -109,6 +109,8 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         batch_size=args.batch_size,
         on_error=args.on_error,
     )
+    if args.limit is not None:
+        print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     print_table(table, rows, datasets, results, root, protocol)
     print_summary(outcome, results)
     return 1 if outcome["failed"] else 0

@@ -174,11 +174,7 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
             foreign checkpoint, weights that are not finite.
     """
     model = _build(weights, precision)
-    for name, tensor in model.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(
-                f"the weights of {weights.label} have NaN or infinite values in {name}; download them again"
-            )
+    check_finite(model, weights)
     model.eval().requires_grad_(False).to(device)
     # A file or random weights are normalised as the tag they belong to says, if any; else as the model's own config.
     cfg = dict(open_clip.get_model_preprocess_cfg(model))
@@ -193,6 +189,15 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
         mean=tuple(255 * value for value in mean),
         std=tuple(255 * value for value in std),
     )
+
+
+def check_finite(tower: nn.Module, weights: Weights) -> None:
+    """Raise a UserError where a tower with these weights has values that are not finite."""
+    for name, tensor in tower.state_dict().items():
+        if tensor.is_floating_point() and not tensor.isfinite().all():
+            raise UserError(
+                f"the weights of {weights.label} have NaN or infinite values in {name}; download them again"
+            )
 
 
 def _build(weights: Weights, precision: str) -> nn.Module:

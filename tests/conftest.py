@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
+import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 import torch
@@ -31,6 +34,16 @@ QUICK = {
     **TINY,
     "vision_cfg": {"image_size": 64, "layers": 2, "width": 32, "head_width": 16, "patch_size": 16},
 }
+
+
+def load_tool(name: str) -> ModuleType:
+    """A script of tools/ as a module."""
+    path = Path(__file__).parents[1] / "tools" / f"{name}.py"
+    specification = importlib.util.spec_from_file_location(name, path)
+    module = importlib.util.module_from_spec(specification)
+    sys.modules[name] = module  # dataclasses look their module up
+    specification.loader.exec_module(module)
+    return module
 
 
 def make_model(folder: Path, config: dict) -> Path:

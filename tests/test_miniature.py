@@ -1,15 +1,13 @@
 """The miniature: its scenes come out of the generator, its captions tell the truth, its weights load anywhere."""
 
-import importlib.util
 import re
-import sys
-from pathlib import Path
 
 import numpy as np
 import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from conftest import load_tool
 from PIL import Image
 from safetensors.torch import load_file
 
@@ -39,12 +37,7 @@ NAMED_BY = {
 
 @pytest.fixture(scope="module")
 def training():
-    path = Path(__file__).parents[1] / "tools" / "train_miniature.py"
-    specification = importlib.util.spec_from_file_location("train_miniature", path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+    return load_tool("train_miniature")
 
 
 def test_uses_of_the_scenes_never_share_a_seed():

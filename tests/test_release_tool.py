@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import csv
-import importlib.util
 import json
 import sys
 from pathlib import Path
@@ -11,6 +10,7 @@ from pathlib import Path
 import open_clip
 import pytest
 import torch
+from conftest import load_tool
 
 from clearclip.errors import run_command
 from clearclip.tiny import TINY, named_weights
@@ -40,12 +40,7 @@ class ClearCLIPSegmentation(Ours):
 
 @pytest.fixture(scope="module")
 def tool():
-    path = Path(__file__).parents[1] / "tools" / "compare_with_release.py"
-    specification = importlib.util.spec_from_file_location("compare_with_release", path)
-    module = importlib.util.module_from_spec(specification)
-    sys.modules[specification.name] = module  # dataclasses look their module up
-    specification.loader.exec_module(module)
-    return module
+    return load_tool("compare_with_release")
 
 
 @pytest.fixture

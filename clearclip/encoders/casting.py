@@ -6,8 +6,7 @@ import torch
 from open_clip.transformer import LayerNormFp32
 from torch import nn
 
-from clearclip.checkpoints import Weights
-from clearclip.errors import UserError
+from clearclip.checkpoints import Weights, check_finite
 
 DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
 
@@ -35,7 +34,5 @@ def prepare(tower: nn.Module, device: torch.device, precision: str, weights: Wei
     Raises:
         UserError: weights that are not finite.
     """
-    for name, tensor in tower.state_dict().items():
-        if not tensor.isfinite().all():
-            raise UserError(f"{weights.label} has NaN or infinite values in {name}; download it again")
+    check_finite(tower, weights)
     return cast(tower, precision).eval().requires_grad_(False).to(device)

@@ -99,11 +99,6 @@ class TextEncoder:
         features = torch.stack([self._known[word] for word in classes.words])
         return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
 
-    def forget(self) -> None:
-        """Drop the features in memory; those on disk stay."""
-        self._known.clear()
-        self._cache = None
-
     @torch.inference_mode()
     def _encode(self, words: list[str]) -> list[Tensor]:
         """The (E,) float32 feature of each word (method: each prompt normalised, averaged, normalised again)."""

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from clearclip.errors import run_command
+from clearclip.commands.console import run_command
 
 
 def main() -> None:
     """Imported late, so that a missing package is reported in one line."""
-    from clearclip.analysis.command import main as analyze
+    from clearclip.commands.analyze import main as analyze
 
     analyze(Path(__file__).resolve().parent)
 

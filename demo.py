@@ -2,12 +2,12 @@
 
 import sys
 
-from clearclip.errors import run_command
+from clearclip.commands.console import run_command
 
 
 def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
-    from clearclip.demo.command import main as demo
+    from clearclip.commands.demo import main as demo
 
     return demo()
 

@@ -29,6 +29,6 @@ PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0))
 number PORT 1
 
 # The package has imported this module before it runs, which does no harm here.
-exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.mmseg.processes \
+exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.evaluation.processes \
     --nnodes="$NNODES" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT" \
     --nproc_per_node="$GPUS" "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"

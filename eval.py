@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from clearclip.errors import run_command
+from clearclip.commands.console import run_command
 
 
 def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
-    from clearclip.mmseg.command import main as evaluate
+    from clearclip.commands.evaluate import main as evaluate
 
     return evaluate(Path(__file__).resolve().parent)
 

@@ -3,12 +3,12 @@
 import sys
 from pathlib import Path
 
-from clearclip.errors import run_command
+from clearclip.commands.console import run_command
 
 
 def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
-    from clearclip.tables.command import main as evaluate_all
+    from clearclip.commands.eval_all import main as evaluate_all
 
     return evaluate_all(Path(__file__).resolve().parent)
 

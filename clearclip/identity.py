@@ -11,8 +11,8 @@ from pathlib import Path
 import torch
 from torch import nn
 
-from clearclip.checkpoints import choose_weights, known_tag_of
 from clearclip.settings import ModelSettings
+from clearclip.weights import choose_weights, known_tag_of
 
 
 def checkpoint_identity(settings: ModelSettings) -> str:

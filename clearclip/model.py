@@ -15,14 +15,14 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from clearclip.devices import choose_device, choose_precision
-from clearclip.encoders import DenseEncoder, load_towers
-from clearclip.errors import UserError, check_number
-from clearclip.images import ImageLike, read_image, resize_to_protocol
+from clearclip.backbones import DenseEncoder, load_towers
 from clearclip.methods import Method, build_method
 from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
+from clearclip.utils.devices import choose_device, choose_precision
+from clearclip.utils.errors import UserError, check_number
+from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
 from clearclip.windows import WindowGrid, class_probabilities, label_map
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
@@ -42,7 +42,7 @@ class ClearCLIP(nn.Module):
         settings: method, windows, threshold and so on; may be replaced at any time.
         mean, std: normalisation of 0..255 RGB.
         precision: "fp32", "fp16" or "bf16": what the encoders compute in.
-        weights: what was loaded (:class:`clearclip.checkpoints.Weights`), where known.
+        weights: what was loaded (:class:`clearclip.weights.Weights`), where known.
     """
 
     def __init__(

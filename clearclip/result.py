@@ -10,9 +10,9 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from clearclip import pictures
-from clearclip.errors import UserError
+from clearclip import visualize
 from clearclip.text import TextFeatures
+from clearclip.utils.errors import UserError
 from clearclip.windows import WindowGrid, class_probabilities, label_map
 
 
@@ -46,7 +46,7 @@ class Segmentation:
         self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
         self._guide = None if guide is None else guide.cpu()
-        self.colours: pictures.Palette = pictures.class_palette(self.classes)
+        self.colours: visualize.Palette = visualize.class_palette(self.classes)
         labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, guide)
         self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
         self.class_pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
@@ -100,29 +100,29 @@ class Segmentation:
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """The image with its classes painted over it, at the original size."""
-        return pictures.overlay(self.image, self.labels, self.colours, opacity)
+        return visualize.overlay(self.image, self.labels, self.colours, opacity)
 
     def picture(self) -> Image.Image:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
-        return pictures.result_picture(self.image, self.labels, self.classes, self.colours)
+        return visualize.result_picture(self.image, self.labels, self.classes, self.colours)
 
     def heat_maps(self) -> Image.Image:
         """A similarity map for each word, all on one scale."""
         columns, scale = 4 if len(self._text.classes.words) < 16 else 8, self.similarity_range
-        photo = pictures.fit(self.image, 2000 // columns)
+        photo = visualize.fit(self.image, 2000 // columns)
         maps = [
-            (title, pictures.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
+            (title, visualize.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
         ]
         note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return pictures.sheet([("image", photo), *maps], columns, note=note, scale=scale)
+        return visualize.sheet([("image", photo), *maps], columns, note=note, scale=scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
-        return pictures.save_image(self.picture(), path)
+        return visualize.save_image(self.picture(), path)
 
     def save_labels(self, path: str | Path) -> Path:
         """Write the labels as a PNG whose grey values are the class ids (8 bits, 16 beyond 256 classes)."""
-        return pictures.save_image(self.labels, path)
+        return visualize.save_image(self.labels, path)
 
     def _repr_png_(self) -> bytes:
         return self.picture()._repr_png_()
@@ -145,5 +145,5 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     panels = [first.image, *(result.labels for result in results.values())]
     columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)  # the fullest rows
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
-    legend = list(zip(first.classes, pictures.class_palette(first.classes, first.colours), strict=True))
-    return pictures.grid_picture(rows, ["image", *results], legend)
+    legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
+    return visualize.grid_picture(rows, ["image", *results], legend)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
-from clearclip.checkpoints import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
-from clearclip.devices import PRECISIONS
-from clearclip.errors import UserError
 from clearclip.methods import METHODS, Method, build_method
+from clearclip.utils.devices import PRECISIONS
+from clearclip.utils.errors import UserError
+from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
 
 Check = Callable[[str, Any], None]
 

@@ -1,6 +1,6 @@
 # What all benchmarks share: the protocol of the paper (short side 448, long side at most 2048, windows of 448 pixels
 # every 224, ground truth at its own size). A config is Python and is executed: use only those you trust.
-custom_imports = dict(imports=["clearclip.mmseg"])
+custom_imports = dict(imports=["clearclip.evaluation"])
 default_scope = "mmseg"
 
 model = dict(

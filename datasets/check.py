@@ -13,9 +13,9 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from clearclip.errors import CommandParser, run_command
-from clearclip.mmseg.check import check_dataset
-from clearclip.mmseg.config import building, load_config
+from clearclip.commands.console import CommandParser, run_command
+from clearclip.evaluation.check import check_dataset
+from clearclip.evaluation.config import building, load_config
 
 BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
 CONFIGS = [Path(__file__).resolve().parents[1] / "config" / f"cfg_{name}.py" for name in BENCHMARKS]

@@ -2,18 +2,126 @@
 
 python datasets/cvt_coco_object.py data/coco_stuff164k -o data/coco_object
 
-It can be stopped at any moment; the same command continues with what is missing.
+The 80 things keep their masks, everything else becomes background. Raw masks (``stuffthingmaps_trainval2017.zip``) hold
+COCO's category id minus 1: things 0..89 with COCO's ten gaps, stuff 91..181, 255 where nothing is labelled. It can be
+stopped at any moment; the same command continues with what is missing.
 """
 
 from __future__ import annotations
 
 import os
+import shutil
 import sys
 from pathlib import Path
 
-from clearclip.data.coco_object import convert
-from clearclip.errors import CommandParser, run_command
-from clearclip.files import check_folder
+import numpy as np
+from PIL import Image
+from tqdm.contrib.concurrent import thread_map
+
+from clearclip.commands.console import CommandParser, run_command
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder, write_atomically
+
+#: Ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and, between things and stuff, 91.
+UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+#: Raw id → label, (256,) uint8: things in ascending order 1..80, all else 0.
+TABLE = np.zeros(256, np.uint8)
+TABLE[[raw for raw in range(90) if raw not in UNUSED]] = np.arange(1, 81)
+SAMPLE = 64  # masks that are read before anything is written
+_RAW = "give the raw masks of stuffthingmaps_trainval2017.zip"
+
+
+def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, copy: bool = False) -> tuple[int, int]:
+    """Convert a split of COCO-Stuff 164k; can be stopped and run again at any moment.
+
+    Args:
+        coco_stuff: folder with ``images/{split}2017/*.jpg`` and ``annotations/{split}2017/*.png``.
+        out: gets ``images/{split}2017/*.jpg`` (relative links) and
+            ``annotations/{split}2017/*_instanceTrainIds.png``. May be ``coco_stuff`` itself.
+        split: "val" or "train".
+        threads: how many masks are converted at a time.
+        copy: copy the images.
+
+    Returns:
+        Number of masks, and how many of them were written now: the others were there already.
+
+    Raises:
+        UserError: the input is not COCO-Stuff with raw masks (said before anything is written, unless it shows only
+            beyond the masks looked at first), or something cannot be written.
+    """
+    images, masks = (coco_stuff / kind / f"{split}2017" for kind in ("images", "annotations"))
+    out_images, out_masks = (out / kind / f"{split}2017" for kind in ("images", "annotations"))
+    stems = sorted(path.stem for path in masks.glob("[!.]*.png") if not path.stem.endswith("TrainIds"))
+    if not stems:
+        raise UserError(f"no raw masks (*.png) in {masks}; {_RAW}, unpacked there")
+    lost = sorted(set(stems) - {path.stem for path in images.glob("*.jpg")})
+    if lost:
+        missing = f"image {images / lost[0]}.jpg is missing ({len(lost):,} of {len(stems):,} are)"
+        raise UserError(f"{missing}; unpack {split}2017.zip into {images.parent}")
+
+    def read(stem: str) -> np.ndarray:
+        return _read_raw(masks / f"{stem}.png", images / f"{stem}.jpg")
+
+    sample = stems[:: -(-len(stems) // SAMPLE)]
+    seen = {raw for stem in sample for raw in np.unique(read(stem)).tolist()}
+    # labelTrainIds run through 0..170 without a gap.
+    if seen & UNUSED and not seen & set(range(171, 182)):
+        raise UserError(f"the masks in {masks} look like labelTrainIds (ids {sorted(seen & UNUSED)}); {_RAW}")
+
+    def convert_one(stem: str) -> bool:
+        image, path = images / f"{stem}.jpg", out_masks / f"{stem}_instanceTrainIds.png"
+        labels = TABLE[read(stem)]
+        try:
+            if out_images.resolve() != images.resolve():
+                _place(image, out_images / image.name, copy)
+            if _holds(path, labels):
+                return False
+            write_atomically(path, lambda temporary: Image.fromarray(labels).save(temporary))
+        except OSError as error:
+            reason = f"{error.filename2 or error.filename or path} cannot be written ({error.strerror or error})"
+            raise UserError(f"{reason}; solve this and run the same command again: what is finished stays") from error
+        return True
+
+    written = thread_map(convert_one, stems, max_workers=threads, desc=split, unit="file", disable=None)
+    return len(stems), sum(written)
+
+
+def _read_raw(path: Path, image_path: Path) -> np.ndarray:
+    """A raw mask's ids, (H, W) uint8; a UserError where it is none of COCO-Stuff's, or its image has another size."""
+    try:
+        with Image.open(image_path) as image, Image.open(path) as mask:
+            size, raw = image.size, np.asarray(mask)
+    except Exception as error:  # decoders raise all sorts of errors on damaged files
+        raise UserError(f"{path} or its image cannot be read ({error}); unpack them again") from error
+    if raw.dtype != np.uint8 or raw.shape != size[::-1]:
+        has = f"mask {path} has {8 * raw.itemsize} bits and shape {raw.shape}, its image {size[::-1]}"
+        raise UserError(f"{has}: a raw mask has 8 bits, one channel and its image's size; {_RAW}")
+    wrong = np.unique(raw[(raw > 181) & (raw < 255)])
+    if len(wrong):
+        raise UserError(f"mask {path} has id(s) {wrong[:5].tolist()}, raw masks have 0..181 and 255 only; {_RAW}")
+    return raw
+
+
+def _holds(path: Path, labels: np.ndarray) -> bool:
+    """Whether a file is there and has these labels."""
+    try:
+        with Image.open(path) as image:
+            return np.array_equal(np.asarray(image), labels)
+    except Exception:  # missing or damaged
+        return False
+
+
+def _place(source: Path, target: Path, copy: bool) -> None:
+    """Link or copy an image. Links are replaced, files are left alone."""
+    if target.is_symlink():
+        target.unlink()
+    if target.exists():
+        return
+    if copy:
+        write_atomically(target, lambda temporary: shutil.copyfile(source, temporary))
+    else:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
 
 
 def main() -> None:

@@ -12,7 +12,7 @@ from types import ModuleType
 import pytest
 import torch
 
-import clearclip.mmseg  # noqa: F401  (mmcv-lite lets mmseg be imported through it only)
+import clearclip.evaluation  # noqa: F401  (mmcv-lite lets mmseg be imported through it only)
 
 TINY = {
     "embed_dim": 32,

@@ -12,7 +12,7 @@ import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 
-import clearclip.mmseg  # noqa: F401  (registers the segmentor)
+import clearclip.evaluation  # noqa: F401  (registers the segmentor)
 from clearclip import ClearCLIP
 from clearclip.methods import ATTENTIONS
 

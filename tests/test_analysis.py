@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from clearclip import ClearCLIP, LastBlock, UserError
-from clearclip.analysis import command
 from clearclip.analysis.inputs import parse_model
 from clearclip.analysis.statistics import PARTS, collect, frobenius_norm, normalized_entropy
 from clearclip.analysis.tables import ABLATION, FEATURES, SWEEP, VARIANTS
+from clearclip.commands import analyze as command
 
 ROOT = Path(__file__).resolve().parent.parent
 SCENES = ROOT / "clearclip/miniature/benchmark/images/val"

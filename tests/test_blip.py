@@ -11,9 +11,9 @@ from reference import Tower
 from torch.nn import functional as F
 
 from clearclip import ClearCLIP, LastBlock, UserError
-from clearclip.checkpoints import choose_weights
-from clearclip.encoders.blip import load_blip, weights
-from clearclip.encoders.casting import cast
+from clearclip.backbones.blip import load_blip, weights
+from clearclip.backbones.casting import cast
+from clearclip.weights import choose_weights
 
 transformers = pytest.importorskip("transformers")
 

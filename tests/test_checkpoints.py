@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from clearclip import ClearCLIP, UserError
-from clearclip.checkpoints import choose_weights, load_clip
-from clearclip.encoders import ImageEncoder
+from clearclip.backbones import ImageEncoder
+from clearclip.evaluation import ClearCLIPSegmentation
 from clearclip.identity import checkpoint_identity, published_checkpoint
 from clearclip.miniature import DIRECTORY
-from clearclip.mmseg import ClearCLIPSegmentation
 from clearclip.settings import ModelSettings
+from clearclip.weights import choose_weights, load_clip
 
 CPU = torch.device("cpu")
 #: Of a file that holds "weights".

@@ -8,10 +8,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from cvt_coco_object import convert
 from PIL import Image
 
-from clearclip.data.coco_object import convert
-from clearclip.errors import UserError
+from clearclip.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", REPOSITORY.parent / "shared" / "real_samples")) / "coco_stuff"

@@ -11,7 +11,7 @@ import mmcv
 import pytest
 from mmengine.utils.dl_utils import mmcv_full_available
 
-from clearclip.mmseg.compat import stand_in_for_mmcv_ext
+from clearclip.evaluation.compat import stand_in_for_mmcv_ext
 
 
 def test_afterwards_nothing_is_left():

@@ -12,8 +12,8 @@ from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from PIL import Image
 
-from clearclip.errors import UserError
-from clearclip.mmseg.check import check_dataset, quick_check
+from clearclip.evaluation.check import check_dataset, quick_check
+from clearclip.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 CONFIG = REPOSITORY / "config"

@@ -13,9 +13,10 @@ import pytest
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, ModelSettings, UserError
-from clearclip.demo import command, models
-from clearclip.demo.inputs import SCENES, find_images, read_words, with_background
-from clearclip.errors import run_command
+from clearclip.commands import demo as command
+from clearclip.commands import demo_models as models
+from clearclip.commands.console import run_command
+from clearclip.commands.demo_inputs import SCENES, find_images, read_words, with_background
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.text import ClassWords
 

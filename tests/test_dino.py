@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from clearclip import ClearCLIP, LastBlock, UserError
-from clearclip.checkpoints import choose_weights
-from clearclip.encoders.dino import load_dino
-from clearclip.mmseg import ClearCLIPSegmentation
+from clearclip.backbones.dino import load_dino
+from clearclip.evaluation import ClearCLIPSegmentation
+from clearclip.weights import choose_weights
 
 timm = pytest.importorskip("timm")
 

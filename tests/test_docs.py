@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 
 from clearclip import ModelSettings
-from clearclip.mmseg.command import make_parser
-from clearclip.tables.rows import WITHOUT_BACKGROUND, published_value, table_rows
+from clearclip.commands.evaluate import make_parser
+from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]

@@ -20,13 +20,13 @@ from layouts import LAYOUTS, make_layout
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
-from clearclip.errors import UserError
-from clearclip.mmseg import ClearCLIPSegmentation, ConfusionMetric
-from clearclip.mmseg.command import main as evaluate
-from clearclip.mmseg.config import load_config
-from clearclip.mmseg.evaluate import evaluate as evaluate_config
-from clearclip.reports.results import read_rows
-from clearclip.scores import Scores, confusion_counts
+from clearclip.commands.evaluate import main as evaluate
+from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
+from clearclip.evaluation.config import load_config
+from clearclip.evaluation.evaluate import evaluate as evaluate_config
+from clearclip.evaluation.scores import Scores, confusion_counts
+from clearclip.results.records import read_rows
+from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -360,7 +360,7 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     """What ``make demo`` runs, on a few images."""
     monkeypatch.chdir(tmp_path)
     short = functools.partial(evaluate_config, limit=5, workers=0)
-    monkeypatch.setattr("clearclip.mmseg.evaluate.evaluate", short)
+    monkeypatch.setattr("clearclip.evaluation.evaluate.evaluate", short)
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "tools" / "tour.py"), run_name="__main__")
     assert not stop.value.code

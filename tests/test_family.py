@@ -15,16 +15,16 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
+from tiny import TINY, named_weights, sized_image
 from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
-from clearclip.encoders.casting import cast
-from clearclip.encoders.open_clip import ImageEncoder
+from clearclip.backbones.casting import cast
+from clearclip.backbones.open_clip import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
 from clearclip.methods.family import FAMILY
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
-from clearclip.tiny import TINY, named_weights, sized_image
 from clearclip.windows import WindowGrid, class_probabilities, label_map, pamr
 
 RECORDED = np.load(Path(__file__).with_name("release") / "family.npz")

@@ -13,10 +13,10 @@ import torch
 from torch import nn
 
 from clearclip import ClearCLIP
-from clearclip.images import read_image
+from clearclip.commands.evaluate import main as evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
-from clearclip.mmseg.command import main as evaluate
-from clearclip.reports.results import read_rows
+from clearclip.results.records import read_rows
+from clearclip.utils.images import read_image
 
 DEVICE = "cuda"
 pytestmark = [pytest.mark.gpu, pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a GPU")]

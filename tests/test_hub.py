@@ -22,10 +22,10 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save
 
 from clearclip import ClearCLIP, UserError
-from clearclip.demo.command import main
-from clearclip.errors import run_command
-from clearclip.hub import fetch, fetch_url
+from clearclip.commands.console import run_command
+from clearclip.commands.demo import main
 from clearclip.miniature import BENCHMARK
+from clearclip.utils.hub import fetch, fetch_url
 
 ROOT = Path(__file__).resolve().parents[1]
 SCENE = BENCHMARK / "images" / "val" / "0001.png"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearclip.errors import UserError
-from clearclip.images import read_image, resize_to_protocol
+from clearclip.utils.errors import UserError
+from clearclip.utils.images import read_image, resize_to_protocol
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 #: Two rows, three columns.

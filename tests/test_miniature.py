@@ -7,14 +7,14 @@ import open_clip
 import pytest
 import torch
 import torch.nn.functional as F
+from captions import visible_names, write_caption
 from conftest import load_tool
 from PIL import Image
 from safetensors.torch import load_file
+from scenes import BENCHMARK_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, draw_scene
 
-from clearclip.errors import UserError
 from clearclip.miniature import BENCHMARK, CLASSES, DIRECTORY, PALETTE
-from clearclip.miniature.captions import visible_names, write_caption
-from clearclip.miniature.scenes import BENCHMARK_SEEDS, TRAINING_SEEDS, VALIDATION_SEEDS, draw_scene
+from clearclip.utils.errors import UserError
 
 # Every word by which a caption may name a class, written down apart from the module under test.
 NAMED_BY = {

@@ -14,10 +14,10 @@ from mmseg.registry import MODELS
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, UserError
-from clearclip import mmseg as room
-from clearclip.errors import CommandParser
-from clearclip.mmseg.config import Options, load_config
-from clearclip.mmseg.evaluate import build_loader, evaluate
+from clearclip import evaluation as room
+from clearclip.commands.console import CommandParser
+from clearclip.evaluation.config import Options, load_config
+from clearclip.evaluation.evaluate import build_loader, evaluate
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
 WORDS = ["sky", "tree", "horse"]
@@ -90,7 +90,7 @@ def test_what_a_config_says_is_done(cfg, tmp_path, capsys):
 
 
 def test_workers_are_shared_by_the_processes_of_a_host(cfg, monkeypatch):
-    monkeypatch.setattr("clearclip.mmseg.evaluate.available_cpus", lambda: 16)
+    monkeypatch.setattr("clearclip.evaluation.evaluate.available_cpus", lambda: 16)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     assert build_loader(cfg, device=torch.device("cuda")).num_workers == 4
 

@@ -8,9 +8,9 @@ import torch
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.devices import choose_precision, possible_precisions
-from clearclip.encoders import open_clip as encoder_module
+from clearclip.backbones import open_clip as encoder_module
 from clearclip.methods import ATTENTIONS
+from clearclip.utils.devices import choose_precision, possible_precisions
 
 WORDS = ["sky", "tree", "horse"]
 
@@ -77,7 +77,7 @@ def test_a_list_equals_its_images(tiny_name):
 
 def test_images_are_resized_as_in_the_protocol(tiny_name):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", short_side=64, long_side=160)
-    from clearclip.images import resize_to_protocol
+    from clearclip.utils.images import resize_to_protocol
 
     def size(height, width):
         return resize_to_protocol(photo(height, width), model.settings.short_side, model.settings.long_side).shape[:2]

@@ -13,10 +13,11 @@ import pytest
 import torch
 from PIL import Image
 
-from clearclip.errors import UserError
-from clearclip.pictures import class_palette, evaluation_picture, fit, grid_picture, heat_map, overlay, save_image
+from clearclip.evaluation.pictures import evaluation_picture
 from clearclip.result import Segmentation, compare_picture
 from clearclip.text import ClassWords, TextFeatures
+from clearclip.utils.errors import UserError
+from clearclip.visualize import class_palette, fit, grid_picture, heat_map, overlay, save_image
 from clearclip.windows import WindowGrid
 
 

@@ -10,10 +10,10 @@ import torch
 import torch.distributed as torch_dist
 
 from clearclip import ClearCLIP, UserError
+from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.processes import choose_gpu, process_group
 from clearclip.identity import weights_identity
 from clearclip.miniature import BENCHMARK, CLASSES
-from clearclip.mmseg.evaluate import evaluate
-from clearclip.mmseg.processes import choose_gpu, process_group
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
 
@@ -47,7 +47,7 @@ def test_processes_without_a_gpu_share_the_cpus(monkeypatch):
     names = {"RANK": "0", "WORLD_SIZE": "1", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
     for name, value in {**names, "LOCAL_WORLD_SIZE": "2"}.items():
         monkeypatch.setenv(name, value)
-    monkeypatch.setattr("clearclip.mmseg.processes.available_cpus", lambda: 6)
+    monkeypatch.setattr("clearclip.evaluation.processes.available_cpus", lambda: 6)
     waits, join = [], torch_dist.init_process_group
     monkeypatch.setattr(torch_dist, "init_process_group", lambda *a, **k: waits.append(k["timeout"]) or join(*a, **k))
     before = torch.get_num_threads()

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clearclip import METHODS, UserError
-from clearclip.mmseg.command import main
-from clearclip.mmseg.config import SEGMENTOR_OPTIONS, TYPES
+from clearclip.commands.evaluate import main
+from clearclip.evaluation.config import SEGMENTOR_OPTIONS, TYPES
 from clearclip.settings import ModelSettings
 
 ROOT = Path(__file__).resolve().parents[1]

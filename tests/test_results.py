@@ -10,12 +10,12 @@ import numpy as np
 import openpyxl
 import pytest
 
+from clearclip.evaluation.scores import Evaluation, Scores
 from clearclip.methods import LastBlock
-from clearclip.reports.results import read_rows, rebuild, rows_path
-from clearclip.reports.results import record as record_all
-from clearclip.scores import Evaluation, Scores
-from clearclip.tables.cells import fill_row, published_identity, to_markdown
-from clearclip.tables.rows import WITHOUT_BACKGROUND, Row, published, published_value, table_rows
+from clearclip.results.cells import fill_row, published_identity, to_markdown
+from clearclip.results.records import read_rows, rebuild, rows_path
+from clearclip.results.records import record as record_all
+from clearclip.results.rows import WITHOUT_BACKGROUND, Row, published, published_value, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 CLEARCLIP = Row("CLIP", "yes", "CLIP", "ViT-B/16", LastBlock())

@@ -14,13 +14,13 @@ from pathlib import Path
 import pytest
 
 from clearclip import LastBlock, UserError
+from clearclip.commands.eval_all import main
+from clearclip.commands.table_run import _scores, plan
+from clearclip.evaluation.config import class_words, load_config, run_identity
 from clearclip.methods import GEM
 from clearclip.methods.family import FAMILY
-from clearclip.mmseg.config import class_words, load_config, run_identity
-from clearclip.reports.results import read_rows
-from clearclip.tables.command import main
-from clearclip.tables.rows import BENCHMARKS, select_datasets, select_rows, table_rows
-from clearclip.tables.run import _scores, plan
+from clearclip.results.records import read_rows
+from clearclip.results.rows import BENCHMARKS, select_datasets, select_rows, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")

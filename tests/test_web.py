@@ -16,27 +16,27 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clearclip.demo.command import main, parser
-from clearclip.errors import UserError
+from clearclip.commands.demo import main, parser
 from clearclip.miniature import CLASSES
+from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "clearclip.demo.web", raising=False)
+    monkeypatch.delitem(sys.modules, "clearclip.commands.web", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install -U gradio"):
         main(["--web"])
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
         main(["--web"])
-    del sys.modules["clearclip.demo.web"]
+    del sys.modules["clearclip.commands.web"]
 
 
 def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
-    from clearclip.demo.web import Page
+    from clearclip.commands.web import Page
 
     Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")
     Image.new("RGB", (1, 1)).save(tmp_path / "b.png")

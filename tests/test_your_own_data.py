@@ -17,10 +17,10 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from clearclip import ClearCLIP
-from clearclip.errors import UserError
-from clearclip.mmseg.check import check_dataset, quick_check
-from clearclip.mmseg.checked import CheckedDataset
-from clearclip.mmseg.metric import ConfusionMetric
+from clearclip.evaluation.check import check_dataset, quick_check
+from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.metric import ConfusionMetric
+from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_data.md").read_text(encoding="utf-8")

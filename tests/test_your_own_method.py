@@ -14,9 +14,9 @@ import torch
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, build_method
-from clearclip.demo.command import main as demo
-from clearclip.mmseg.command import main as evaluate
-from clearclip.reports.results import read_rows
+from clearclip.commands.demo import main as demo
+from clearclip.commands.evaluate import main as evaluate
+from clearclip.results.records import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")

@@ -30,12 +30,13 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from clearclip import ClearCLIP, Method, build_method
-from clearclip.devices import PRECISIONS
-from clearclip.encoders.base import resize_positions
-from clearclip.errors import CommandParser, UserError, run_command
-from clearclip.files import check_folder, write_text_atomically
-from clearclip.images import resize_to_protocol
+from clearclip.backbones.base import resize_positions
+from clearclip.commands.console import CommandParser, run_command
 from clearclip.text import ClassWords, TextFeatures
+from clearclip.utils.devices import PRECISIONS
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder, write_text_atomically
+from clearclip.utils.images import resize_to_protocol
 from clearclip.windows import WindowGrid
 
 #: Original sizes (height, width) that are typical of the benchmarks.

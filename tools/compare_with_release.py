@@ -27,15 +27,16 @@ import torch
 from rich import box
 from rich.console import Console
 from rich.table import Table
+from tiny import TINY, named_weights, sized_image
 
-from clearclip.checkpoints import choose_weights, load_clip
-from clearclip.demo.inputs import find_images
-from clearclip.devices import choose_device
-from clearclip.errors import CommandParser, UserError, run_command
-from clearclip.files import check_folder, write_text_atomically
-from clearclip.images import read_image, resize_to_protocol
+from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.demo_inputs import find_images
 from clearclip.miniature import BENCHMARK
-from clearclip.tiny import TINY, named_weights, sized_image
+from clearclip.utils.devices import choose_device
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder, write_text_atomically
+from clearclip.utils.images import read_image, resize_to_protocol
+from clearclip.weights import choose_weights, load_clip
 
 METHODS = ("vanilla", "MaskCLIP", "SCLIP", "ClearCLIP", "GEM")
 CLASSES = {

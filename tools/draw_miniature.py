@@ -12,11 +12,11 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from PIL import Image
+from scenes import BENCHMARK_SEEDS, VALIDATION_SEEDS, draw_scene
 
-from clearclip.errors import CommandParser, run_command
-from clearclip.files import check_folder, write_atomically
+from clearclip.commands.console import CommandParser, run_command
 from clearclip.miniature import BENCHMARK, PALETTE
-from clearclip.miniature.scenes import BENCHMARK_SEEDS, VALIDATION_SEEDS, draw_scene
+from clearclip.utils.files import check_folder, write_atomically
 
 SETS = {"benchmark": BENCHMARK_SEEDS, "validation": VALIDATION_SEEDS}
 

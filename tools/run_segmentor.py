@@ -93,8 +93,8 @@ def release(plan: dict, folder: Path) -> Callable[[dict], torch.nn.Module]:
 def ours(plan: dict, folder: Path) -> Callable[[dict], torch.nn.Module]:
     """Our segmentor, as configs build it."""
     from clearclip import ClearCLIP, ModelSettings
-    from clearclip.encoders import load_towers
-    from clearclip.mmseg import ClearCLIPSegmentation
+    from clearclip.backbones import load_towers
+    from clearclip.evaluation import ClearCLIPSegmentation
 
     warnings.filterwarnings("ignore", message="model_type='vanilla' with ignore_residual=True")
     device, precision = torch.device(plan["device"]), plan["precision"]

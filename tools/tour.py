@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from clearclip.errors import run_command
+from clearclip.commands.console import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 4  # the first images of the benchmark, as they come
@@ -15,10 +15,10 @@ def main() -> None:
     from PIL import Image
 
     from clearclip import ClearCLIP
+    from clearclip.evaluation.evaluate import evaluate
     from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
-    from clearclip.mmseg.evaluate import evaluate
-    from clearclip.pictures import grid_picture, save_image
-    from clearclip.reports.results import record
+    from clearclip.results.records import record
+    from clearclip.visualize import grid_picture, save_image
 
     print("The miniature: a small CLIP that this project trained on drawn scenes and their captions,")
     print("and 200 other drawn scenes with pixel-exact labels. No pixel label was seen in training.\n")

@@ -21,23 +21,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
+import captions
 import cv2
 import numpy as np
 import open_clip
 import pandas as pd
+import scenes
 import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from clearclip.encoders.open_clip import ImageEncoder
-from clearclip.errors import CommandParser, UserError, check_number, run_command
-from clearclip.files import check_folder, write_atomically, write_text_atomically
+from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.commands.console import CommandParser, run_command
+from clearclip.evaluation.scores import Scores, confusion_counts
 from clearclip.methods import LastBlock
-from clearclip.miniature import CLASSES, DIRECTORY, captions, scenes
+from clearclip.miniature import CLASSES, DIRECTORY
 from clearclip.model import ClearCLIP
-from clearclip.scores import Scores, confusion_counts
 from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
+from clearclip.utils.errors import UserError, check_number
+from clearclip.utils.files import check_folder, write_atomically, write_text_atomically
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
 CAPTIONS_PER_IMAGE = 2

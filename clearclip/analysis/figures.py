@@ -13,7 +13,7 @@ from matplotlib import rc_context
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from clearclip.files import write_bytes
+from clearclip.utils.files import write_bytes
 
 # Okabe and Ito's colours; line style and marker tell the lines apart without them.
 STYLES = {

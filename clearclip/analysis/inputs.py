@@ -15,17 +15,17 @@ from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
 from tqdm import tqdm
 
-from clearclip import mmseg
-from clearclip.checkpoints import CLIP_TYPES
-from clearclip.errors import UserError
-from clearclip.images import read_image
+from clearclip import evaluation
+from clearclip.evaluation.check import quick_check
+from clearclip.evaluation.config import building, class_words, load_config, model_settings
+from clearclip.evaluation.evaluate import evaluate
 from clearclip.methods import Method
-from clearclip.mmseg.check import quick_check
-from clearclip.mmseg.config import building, class_words, load_config, model_settings
-from clearclip.mmseg.evaluate import evaluate
 from clearclip.model import ClearCLIP
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
+from clearclip.utils.errors import UserError
+from clearclip.utils.images import read_image
+from clearclip.weights import CLIP_TYPES
 
 #: Options that say which model it is; those of another one must not mix with a config's.
 NAMING = dict.fromkeys(("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu"))
@@ -63,13 +63,13 @@ class Images:
         paths: image files.
         classes: what to look for; None where there are no words.
         cfg: a benchmark's config.
-        dataset: a benchmark's :class:`~clearclip.mmseg.CheckedDataset`.
+        dataset: a benchmark's :class:`~clearclip.evaluation.CheckedDataset`.
     """
 
     paths: Sequence[Any]
     classes: ClassWords | None
     cfg: Config | None = None
-    dataset: mmseg.CheckedDataset | None = None
+    dataset: evaluation.CheckedDataset | None = None
 
     @classmethod
     def of_benchmark(cls, config: Any, overrides: dict[str, Any], data_root: str | None, limit: int | None) -> Images:
@@ -82,7 +82,7 @@ class Images:
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with building(f"config {config}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
             quick_check(cfg)
-            dataset = mmseg.CheckedDataset({**cfg.test_dataloader.dataset, "test_mode": True}, limit)
+            dataset = evaluation.CheckedDataset({**cfg.test_dataloader.dataset, "test_mode": True}, limit)
         paths = [dataset.dataset.get_data_info(index)["img_path"] for index in dataset.todo]
         return cls(paths, class_words(cfg), cfg, dataset)
 

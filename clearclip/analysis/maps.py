@@ -9,10 +9,10 @@ import numpy as np
 
 from clearclip.analysis.inputs import Images
 from clearclip.analysis.tables import CLEARCLIP, CLIP, FEATURES
-from clearclip.images import read_image
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
-from clearclip.pictures import class_palette, grid_picture, save_image
+from clearclip.utils.images import read_image
+from clearclip.visualize import class_palette, grid_picture, save_image
 
 #: From what CLIP is to what ClearCLIP is, one switch at a time, and X_res alone.
 STEPS = {

@@ -20,8 +20,8 @@ from typing import Any
 
 from torch import Tensor
 
-from clearclip.errors import UserError
 from clearclip.methods.block import BlockParts
+from clearclip.utils.errors import UserError
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ class Method:
 
 
 class MethodRegistry(dict[str, Callable[..., Method]]):
-    """Methods by name. ``clearclip.mmseg.METHODS`` is the same content as an MMEngine ``Registry``."""
+    """Methods by name. ``clearclip.evaluation.METHODS`` is the same content as an MMEngine ``Registry``."""
 
     def register_module(self, name: str | None = None, module: Callable[..., Method] | None = None) -> Callable:
         """Register a class (as a decorator, or given as ``module``) under ``name``, by default its own name.

@@ -13,9 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError
 from clearclip.methods.base import METHODS, Context, Method
 from clearclip.methods.block import BlockParts
+from clearclip.utils.errors import UserError
 
 
 @METHODS.register_module()

@@ -22,9 +22,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError
 from clearclip.methods.base import METHODS, Context, Method
 from clearclip.methods.block import BlockParts
+from clearclip.utils.errors import UserError
 
 #: Which of q, k, v compare with themselves; "qk" is vanilla CLIP, "identity" lets each token see only itself.
 ATTENTIONS = {

@@ -17,10 +17,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError
 from clearclip.methods.base import METHODS, Context
 from clearclip.methods.block import BlockParts
 from clearclip.methods.last_block import AttentionMethod
+from clearclip.utils.errors import UserError
 
 STRATEGIES = ("naclip", "nonly", "kk")
 

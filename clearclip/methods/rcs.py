@@ -19,10 +19,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError, check_number
 from clearclip.methods.base import METHODS, Context, Method, build_method, check_indices
 from clearclip.methods.block import BlockParts
 from clearclip.methods.last_block import AttentionMethod, LastBlock
+from clearclip.utils.errors import UserError, check_number
 
 CLEARCLIP = LastBlock()
 LAYERS = (5, 6, 7, 8)  # whatever the depth, as published

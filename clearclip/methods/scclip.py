@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError, check_number
 from clearclip.methods.base import METHODS, Context, Method, check_indices
 from clearclip.methods.block import BlockParts
 from clearclip.methods.outliers import outliers, repair
+from clearclip.utils.errors import UserError, check_number
 
 #: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24), and for the miniature
 #: (6) the former halved.

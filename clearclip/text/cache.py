@@ -12,7 +12,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from clearclip.files import write_atomically
+from clearclip.utils.files import write_atomically
 
 
 def default_cache_dir() -> Path:

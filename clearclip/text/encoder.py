@@ -15,9 +15,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from tqdm import tqdm
 
-from clearclip.errors import UserError
 from clearclip.text.cache import TextCache
 from clearclip.text.words import ClassWords
+from clearclip.utils.errors import UserError
 
 #: OpenAI's 80 ImageNet prompt templates.
 TEMPLATES: tuple[Callable[[str], str], ...] = open_clip.OPENAI_IMAGENET_TEMPLATES

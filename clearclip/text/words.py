@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from clearclip.errors import UserError
+from clearclip.utils.errors import UserError
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.errors import UserError
+from clearclip.utils.errors import UserError
 
 
 @dataclass(frozen=True)

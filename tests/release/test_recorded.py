@@ -17,9 +17,9 @@ import pytest
 import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from tiny import TINY, named_weights, sized_image
 
 from clearclip import ClearCLIP
-from clearclip.tiny import TINY, named_weights, sized_image
 
 RECORDED = np.load(Path(__file__).with_name("recorded.npz"))
 CLASSES = ["sky, cloud", "hill", "tree", "horse, pony, foal", "grass"]

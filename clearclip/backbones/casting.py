@@ -1,0 +1,38 @@
+"""Half precision for towers that OpenCLIP did not build: LayerNorm stays in fp32, as in the published runs."""
+
+from __future__ import annotations
+
+import torch
+from open_clip.transformer import LayerNormFp32
+from torch import nn
+
+from clearclip.weights import Weights, check_finite
+
+DTYPES = {"fp32": torch.float32, "fp16": torch.float16, "bf16": torch.bfloat16}
+
+
+def cast(tower: nn.Module, precision: str) -> nn.Module:
+    """Convert a tower in place to "fp32", "fp16" or "bf16"; its LayerNorms keep fp32 weights and compute in fp32."""
+    if precision == "fp32":
+        return tower.float()
+    for parent in list(tower.modules()):
+        for name, child in list(parent.named_children()):
+            if isinstance(child, nn.LayerNorm):
+                norm = LayerNormFp32(child.normalized_shape, eps=child.eps)
+                norm.load_state_dict(child.state_dict())
+                setattr(parent, name, norm)
+    for module in tower.modules():
+        if not isinstance(module, LayerNormFp32):
+            for parameter in module.parameters(recurse=False):
+                parameter.data = parameter.data.to(DTYPES[precision])
+    return tower
+
+
+def prepare(tower: nn.Module, device: torch.device, precision: str, weights: Weights) -> nn.Module:
+    """A tower with these weights, ready to run: in evaluation mode, without gradients, in ``precision``, on a device.
+
+    Raises:
+        UserError: weights that are not finite.
+    """
+    check_finite(tower, weights)
+    return cast(tower, precision).eval().requires_grad_(False).to(device)

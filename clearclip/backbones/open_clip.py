@@ -1,0 +1,97 @@
+"""OpenCLIP's plain ViT towers."""
+
+from __future__ import annotations
+
+import open_clip
+import torch
+from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
+from torch import Tensor, nn
+
+from clearclip.backbones.base import DenseEncoder, resize_positions
+from clearclip.methods import BlockParts
+from clearclip.utils.errors import UserError
+
+SUPPORTED = "supported are OpenCLIP's plain ViT towers (VisionTransformer), such as ViT-B-16 or ViT-L-14"
+
+
+class ImageEncoder(DenseEncoder):
+    """Dense features of an unmodified OpenCLIP ``VisionTransformer``.
+
+    Args:
+        visual: the image tower.
+
+    Raises:
+        UserError: the tower is not a plain ViT.
+    """
+
+    def __init__(self, visual: nn.Module):
+        super().__init__()
+        check_is_plain_vit(visual)
+        self.visual = visual
+        self.patch_size = visual.patch_size
+        self.own_grid = tuple(visual.grid_size)
+        self.dim = visual.output_dim
+        self.image_side = visual.image_size[0]
+        self._positions: dict[tuple, Tensor] = {}
+
+    @property
+    def blocks(self) -> nn.ModuleList:
+        return self.visual.transformer.resblocks
+
+    @property
+    def parts(self) -> list[BlockParts]:
+        return [
+            BlockParts(
+                ln_1=block.ln_1,
+                in_proj_weight=block.attn.in_proj_weight,
+                in_proj_bias=block.attn.in_proj_bias,
+                heads=block.attn.num_heads,
+                out_proj=block.attn.out_proj,
+                scale_1=block.ls_1,
+                ln_2=block.ln_2,
+                mlp=block.mlp,
+                scale_2=block.ls_2,
+            )
+            for block in self.blocks
+        ]
+
+    def tokens(self, images: Tensor, position_resize: str) -> Tensor:
+        visual = self.visual
+        patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
+        class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
+        positions = self._positions_for(self.grid(images), position_resize)
+        return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
+
+    def head(self, patches: Tensor) -> Tensor:
+        patches = self.visual.ln_post(patches)
+        return patches if self.visual.proj is None else patches @ self.visual.proj
+
+    def _positions_for(self, grid: tuple[int, int], how: str) -> Tensor:
+        """Positional embeddings for a grid of patches, (1+N, D), resized once per grid."""
+        embedding = self.visual.positional_embedding
+        key = (grid, how, embedding.device, embedding.dtype, _version(embedding))
+        if key not in self._positions:
+            if len(self._positions) >= 64:  # whole images come in many sizes
+                self._positions.clear()
+            self._positions[key] = resize_positions(embedding.detach(), self.own_grid, grid, how)
+        return self._positions[key]
+
+
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, by load_state_dict for example. Inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+def check_is_plain_vit(visual: nn.Module) -> None:
+    """Raise a UserError that names what in this image tower does not fit, and what is supported."""
+    if not isinstance(visual, VisionTransformer):
+        raise UserError(f"the image tower is a {type(visual).__name__}; {SUPPORTED}")
+    if visual.attn_pool is not None:
+        raise UserError(f"the image tower pools by attention (attentional_pool, as CoCa does); {SUPPORTED}")
+    for block in visual.transformer.resblocks:
+        if type(block) is not ResidualAttentionBlock:
+            raise UserError(f"the image tower is built of {type(block).__name__}; {SUPPORTED}")
+        if not block.attn.batch_first:
+            raise UserError(
+                f"open_clip {open_clip.__version__} feeds blocks sequence-first; install open_clip_torch>=3"
+            )

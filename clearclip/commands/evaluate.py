@@ -1,0 +1,118 @@
+"""The command line of ``eval.py``."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from rich.console import Console
+from rich.table import Table
+
+from clearclip.commands.console import CommandParser
+from clearclip.evaluation.config import Options, load_config
+from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.hooks import PictureHook
+from clearclip.evaluation.processes import LAUNCHERS
+from clearclip.evaluation.scores import Evaluation
+from clearclip.results.records import check_results_path, record
+
+
+def make_parser() -> CommandParser:
+    """The options of ``eval.py``."""
+    parser = CommandParser(
+        prog="eval.py",
+        description="Evaluate a benchmark and add a row to results.xlsx. A config is Python and is executed.",
+    )
+    parser.add_argument("--config", required=True, help="such as config/cfg_voc21.py")
+    parser.add_argument(
+        "--methods",
+        nargs="+",
+        metavar="METHOD",
+        help="compare these in one pass: CLIP MaskCLIP 'MaskCLIP + ClearCLIP' ClearCLIP (default: the config's)",
+    )
+    parser.add_argument("--workdir", "--work-dir", dest="work_dir", help="default work_dirs/<config>")
+    parser.add_argument("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
+    parser.add_argument(
+        "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override parts of the config"
+    )
+    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="set by dist_test.sh")
+    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps; default: the best that is here")
+    parser.add_argument("--batch-size", type=int, help="images per batch")
+    parser.add_argument("--workers", type=int, help="processes that read images")
+    parser.add_argument("--results", default="results.xlsx", help="workbook (default %(default)s)")
+    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
+    parser.add_argument(
+        "--resume",
+        nargs="?",
+        choices=("yes", "auto", "no"),
+        const="yes",
+        default="no",
+        help="go on where an earlier run in the work dir stopped; auto: if it had the same settings",
+    )
+    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    parser.add_argument("--no-cache", action="store_true", help="encode the text again and keep nothing on disk")
+    parser.add_argument("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")
+    parser.add_argument("--show-every", type=int, default=1, metavar="K", help="of every K-th image (default 1)")
+    parser.add_argument("--show-first", type=int, metavar="N", help="of at most N images")
+    return parser
+
+
+def main(root: Path, arguments: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says; print the scores and record them.
+
+    Args:
+        root: the folder that has ``config/``.
+    """
+    args = make_parser().parse_args(arguments)
+    results = check_results_path(args.results)
+    if args.no_cache:
+        args.cfg_options["model.cached"] = False
+    pictures = None
+    if args.show_dir is not None:
+        pictures = PictureHook(Path(args.show_dir), args.show_every, args.show_first)
+    found = evaluate(
+        load_config(args.config, args.cfg_options, args.data_root),
+        args.work_dir,
+        methods=args.methods,
+        overrides=args.cfg_options,
+        device=args.device,
+        batch_size=args.batch_size,
+        workers=args.workers,
+        limit=args.limit,
+        launcher=args.launcher,
+        resume=args.resume,
+        on_error=args.on_error,
+        hooks=[pictures] if pictures else [],
+    )
+    if found[0].is_main:
+        report(found)
+        record(found, results, root)
+        print(f"{len(found)} row{'s' if len(found) > 1 else ''} added to {results}")
+        if pictures is not None:
+            print(f"pictures of {pictures.written} images in {args.show_dir}")
+    return 0
+
+
+def report(found: Sequence[Evaluation]) -> None:
+    """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
+    first = found[0]
+    table = Table(title=f"{first.dataset}: {first.images} images")
+    table.add_column("class")
+    columns = {f"{one.method.label}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}
+    if len(found) == 1:
+        columns["accuracy"] = first.scores.accuracy
+    for heading in columns:
+        table.add_column(heading, justify="right")
+    for name, *values in zip(first.classes, *columns.values(), strict=True):
+        table.add_row(name, *map(_percent, values))
+    Console().print(table)
+    for image, reason in first.failures.items():
+        print(f"skipped {image}: {reason}")
+    for one in found:
+        summary = "  ".join(f"{name} {_percent(value)}" for name, value in one.scores.summary.items())
+        print(f"{one.dataset}, {one.method.label}: {summary}")
+    print(f"{first.images} images, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
+
+
+def _percent(value: float) -> str:
+    return "–" if value != value else f"{value:.2f}"

@@ -1,1 +1,0 @@
-"""Whether a benchmark is complete, and COCO-Object from COCO-Stuff."""

@@ -1,1 +1,0 @@
-"""The demo: photographs and words in, pictures out; from the shell (`command`) and in the browser (`web`)."""

@@ -1,0 +1,67 @@
+"""The traps of the mm packages, each handled here and nowhere else.
+
+1. ``mmcv._ext``: mmsegmentation imports ``mmcv.ops``, whose files look for compiled functions as soon as they are
+   imported. ``mmcv-lite`` has the files but not the compiled part. Evaluation calls none of these functions, so
+   a stand-in is there *while mmseg is imported* and goes away again: MMEngine later asks whether ``mmcv._ext``
+   exists and takes other paths if it does. With full mmcv this does nothing.
+2. The version check: ``mmseg`` refuses ``mmcv >= 2.2`` with an assertion; here that becomes one clear line.
+3. ``torch.load``: MMEngine 0.10 knows nothing of ``weights_only``; this project never loads weights through
+   MMEngine (see :mod:`clearclip.weights`), so nothing needs to be patched.
+"""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import types
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+
+class _MissingOps(types.ModuleType):
+    """Has every function that ``mmcv.ops`` asks for; calling one says what is missing."""
+
+    def __getattr__(self, name: str):
+        if name.startswith("__"):
+            raise AttributeError(name)
+
+        def missing(*_args, **_kwargs):
+            raise NotImplementedError(f"mmcv.ops needs its compiled function {name}: install full mmcv")
+
+        return missing
+
+
+@contextmanager
+def stand_in_for_mmcv_ext() -> Iterator[None]:
+    """Let ``import mmcv.ops`` succeed without the compiled ``mmcv._ext``, for as long as the block lasts."""
+    if importlib.util.find_spec("mmcv._ext") is not None:
+        yield
+        return
+    sys.modules["mmcv._ext"] = _MissingOps("mmcv._ext")
+    try:
+        yield
+    finally:
+        del sys.modules["mmcv._ext"]
+        package = sys.modules.get("mmcv")
+        if package is not None and hasattr(package, "_ext"):
+            del package._ext
+
+
+def import_mmseg() -> None:
+    """Import the parts of MMSegmentation that this project builds on.
+
+    Raises:
+        ImportError: a package is missing or does not fit; names it and what to install.
+    """
+    try:
+        with warnings.catch_warnings(), stand_in_for_mmcv_ext():
+            warnings.simplefilter("ignore")
+            for name in ("mmseg.models", "mmseg.datasets", "mmseg.evaluation", "mmseg.visualization"):
+                importlib.import_module(name)
+    except ModuleNotFoundError as error:
+        message = f"package {error.name} is missing; install the requirements: pip install -r requirements.txt"
+        raise ImportError(message) from error
+    except AssertionError as error:
+        raise ImportError(f"{error} (pip install 'mmcv-lite>=2.0.1,<2.2')") from error

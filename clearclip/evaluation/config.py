@@ -1,0 +1,197 @@
+"""Configs: read, override, check, and say what in them changes a result."""
+
+from __future__ import annotations
+
+import ast
+import hashlib
+import os
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from mmengine.config import Config, DictAction
+
+from clearclip.evaluation.segmentor import read_classes
+from clearclip.identity import checkpoint_identity
+from clearclip.settings import ModelSettings
+from clearclip.text import ClassWords
+from clearclip.utils.errors import UserError
+
+#: Arguments of the segmentor beside the options of a model.
+SEGMENTOR_OPTIONS = (
+    "type", "name_path", "class_names", "methods", "keep_logits", "data_preprocessor", "train_cfg", "test_cfg",
+    "init_cfg",
+)  # fmt: skip
+#: The types of a config's parts; the options of ``model`` are checked by ModelSettings. Dicts marked "!" must be there.
+TYPES: dict[str, tuple[type, ...]] = {
+    "model!": (dict,),
+    "model.keep_logits": (bool,),
+    "test_dataloader!": (dict,),
+    "test_dataloader.batch_size": (int,),
+    "test_dataloader.num_workers": (int,),
+    "test_dataloader.dataset!": (dict,),
+    **{f"test_dataloader.dataset.{name}": (str,) for name in ("ann_file", "img_suffix", "seg_map_suffix", "data_root")},
+    "test_dataloader.dataset.type": (str, type),
+    "test_dataloader.dataset.data_prefix": (dict,),
+    "test_dataloader.dataset.pipeline": (list,),
+    "test_dataloader.dataset.reduce_zero_label": (bool,),
+    "test_dataloader.dataset.ignore_index": (int,),
+    "test_dataloader.dataset.metainfo": (dict,),
+    "test_evaluator": (dict, list),
+    "test_cfg": (dict,),
+    "dataset_name": (str,),
+    "expected_images": (int,),
+    "default_hooks": (dict,),
+    "custom_hooks": (list,),
+    "env_cfg": (dict,),
+    "log_level": (str, int),
+    "default_scope": (str,),
+}
+
+
+class Options(DictAction):
+    """``key=value`` options of the command line. Values are Python literals, MMEngine's lists, or text as it stands."""
+
+    def __call__(self, parser, namespace, values, option_string=None):
+        options = dict(getattr(namespace, self.dest, None) or {})
+        for word in values:
+            name, equals, value = word.partition("=")
+            if not equals:
+                parser.error(f"{option_string}: {word!r} is not key=value, such as model.model_type=SCLIP")
+            options[name] = self._value(value)
+        setattr(namespace, self.dest, options)
+
+    def _value(self, text: str) -> Any:
+        if text.lower() in ("true", "false"):
+            return text.lower() == "true"
+        try:
+            return ast.literal_eval(text)
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            listed = "," in text or text[:1] in ("[", "(")
+            try:
+                return self._parse_iterable(text) if listed and " " not in text else text
+            except AssertionError:  # unbalanced brackets
+                return text
+
+
+@contextmanager
+def building(what: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
+    """Turn whatever MMEngine, MMSegmentation or OpenCLIP raises while something is built into a UserError.
+
+    Args:
+        what: what is built, such as "config config/cfg_voc21.py".
+        overrides: options that were overridden, which may be the cause.
+    """
+    try:
+        yield
+    except UserError:
+        raise
+    except Exception as error:
+        changed = f" with {', '.join(f'{name}={value!r}' for name, value in overrides.items())}" if overrides else ""
+        reason = " ".join(str(error).split())[:300]
+        raise UserError(
+            f"{what}{changed} does not fit ({type(error).__name__}: {reason}); see config/base_config.py"
+        ) from error
+
+
+def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
+    """Read a config file (a Python file, which is executed), override parts of it, and check all of it.
+
+    Args:
+        path: such as ``config/cfg_voc21.py``.
+        overrides: dotted names to values, as ``--cfg-options`` gives them.
+        data_root: the dataset's root, or a folder that holds it under its usual name. Without it, the environment
+            variable ``CLEARCLIP_DATA`` replaces a leading ``data``.
+
+    Raises:
+        UserError: the file is missing or broken, an override fits nothing, or a value cannot be meant.
+    """
+    if not Path(path).is_file():
+        raise UserError(f"config {path} does not exist; the configs are in config/ (cfg_voc21.py, cfg_miniature.py, …)")
+    with building(f"config {path}"):
+        cfg = Config.fromfile(str(path))
+    with building(f"config {path}", overrides):
+        cfg.merge_from_dict(overrides or {})
+    for name, kinds in TYPES.items():
+        _check_type(cfg, path, name.rstrip("!"), kinds, name.endswith("!"))
+    dataset = cfg.test_dataloader.dataset
+    if dataset.get("data_root") is None:
+        raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
+    dataset.data_root = _locate(dataset.data_root, data_root)
+    model_settings(cfg)
+    return cfg
+
+
+def _check_type(cfg: Config, path: str | Path, name: str, kinds: tuple[type, ...], required: bool) -> None:
+    value = cfg
+    for part in name.split("."):
+        value = value.get(part) if isinstance(value, Mapping | Config) else None
+    if value is None and required:
+        raise UserError(f"config {path} has no {name!r}; inherit from base_config.py as the others do")
+    fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
+    if value is not None and not fits:
+        words = " or ".join(kind.__name__ for kind in kinds)
+        raise UserError(f"config {path}: {name} must be a {words}, not {value!r}; see config/base_config.py")
+
+
+def _locate(configured: str, given: str | None) -> str:
+    """Where the dataset is."""
+    usual = Path(configured)
+    inner = Path(*usual.parts[1:]) if not usual.is_absolute() and usual.parts[:1] == ("data",) else None
+    if given is not None:
+        below = Path(given) / inner if inner is not None else None
+        return str(below) if below is not None and below.is_dir() else given
+    if inner is not None and os.environ.get("CLEARCLIP_DATA"):
+        return str(Path(os.environ["CLEARCLIP_DATA"]) / inner)
+    return configured
+
+
+def dataset_name(cfg: Config) -> str:
+    """The benchmark's name: ``dataset_name`` of the config, or the file's own."""
+    return cfg.get("dataset_name") or Path(cfg.filename or "config").stem.removeprefix("cfg_")
+
+
+def model_settings(cfg: Config) -> ModelSettings:
+    """The options of the config's model.
+
+    Raises:
+        UserError: another kind of model, or an option that does not exist or cannot be meant.
+    """
+    model = cfg.model.to_dict()
+    if model.get("type") != "ClearCLIPSegmentation":
+        raise UserError(f"{cfg.filename}: model.type must be ClearCLIPSegmentation, not {model.get('type')!r}")
+    return ModelSettings.from_options({name: value for name, value in model.items() if name not in SEGMENTOR_OPTIONS})
+
+
+def class_words(cfg: Config) -> ClassWords:
+    """The class words of a config's model.
+
+    Raises:
+        UserError: none, in two places, or a file that cannot be read.
+    """
+    return read_classes(cfg.model.get("name_path"), cfg.model.get("class_names"))
+
+
+def run_identity(cfg: Config, settings: ModelSettings | None = None, limit: int | None = None) -> dict[str, Any]:
+    """What changes the result of a run, as plain data, as far as it is known before a model is loaded.
+
+    Args:
+        cfg: the config.
+        settings: of the model; default: the config's.
+        limit: number of images, None for all.
+
+    Raises:
+        UserError: a model or names file that does not exist.
+    """
+    settings = settings or model_settings(cfg)
+    dataset = cfg.test_dataloader.dataset
+    resizes = [str(tuple(step["scale"])) for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
+    return {
+        **settings.identity(),
+        "checkpoint": checkpoint_identity(settings),
+        "words": hashlib.sha256(repr(class_words(cfg).classes).encode()).hexdigest()[:12],
+        "dataset": dataset_name(cfg),
+        "resize": " ".join(resizes),
+        "limit": limit,
+    }

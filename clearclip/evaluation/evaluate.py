@@ -1,0 +1,208 @@
+"""One evaluation, from a config to its scores, for any number of methods at once."""
+
+from __future__ import annotations
+
+import itertools
+import os
+import time
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.config import Config
+from mmengine.evaluator import Evaluator
+from mmengine.hooks import Hook
+from mmengine.registry import DefaultScope
+from mmengine.runner import Runner
+
+from clearclip.evaluation.check import quick_check
+from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.config import building, dataset_name, load_config, run_identity
+from clearclip.evaluation.hooks import ProgressHook
+from clearclip.evaluation.journal import Journal
+from clearclip.evaluation.metric import ConfusionMetric
+from clearclip.evaluation.processes import available_cpus, local_processes, process_group
+from clearclip.evaluation.scores import Evaluation
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
+from clearclip.identity import weights_identity
+from clearclip.methods import Method, build_method
+from clearclip.model import ClearCLIP
+from clearclip.utils.devices import choose_device
+from clearclip.utils.errors import UserError
+
+_numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
+
+
+def evaluate(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    *,
+    methods: Sequence[str | dict | Method] | None = None,
+    model: ClearCLIP | None = None,
+    overrides: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    device: str | None = None,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    launcher: str = "none",
+    resume: str = "no",
+    on_error: str = "stop",
+    hooks: Sequence[Hook] = (),
+) -> list[Evaluation]:
+    """Evaluate a config.
+
+    Args:
+        config: a config file, or a config that :func:`~clearclip.evaluation.config.load_config` has loaded.
+        work_dir: where the journal and MMEngine's log go; default ``work_dirs/<config>``.
+        methods: rows to compare; blocks that they share run once. None means the config's own method.
+        model: a model with the config's weights that is loaded already.
+        overrides: dotted names to values, merged into the config.
+        data_root: see :func:`~clearclip.evaluation.config.load_config`.
+        device: default the config's, else the best there is.
+        batch_size: images per batch; default: the config's, else 8 on a GPU and 1 without.
+        workers: processes that read images; default: the config's, else what the CPUs of this host allow.
+        limit: the first so many images only.
+        launcher: "none", "pytorch" (torchrun) or "slurm".
+        resume: "yes" goes on with the images that an earlier run in ``work_dir`` did not finish, "auto" does so if
+            there is one with the same settings, "no" starts again.
+        on_error: "stop" or "skip" images that cannot be used.
+        hooks: MMEngine hooks, in addition to the config's.
+
+    Returns:
+        An evaluation for each method, in order; the same on every rank.
+
+    Raises:
+        UserError: whatever a user can fix; nothing is recorded then.
+    """
+    if on_error not in ("stop", "skip"):
+        raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
+    cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
+    loader = cfg.test_dataloader
+    for name, value, least in (
+        ("limit", limit, 1),
+        ("batch size", loader.get("batch_size") if batch_size is None else batch_size, 1),
+        ("workers", loader.get("num_workers") if workers is None else workers, 0),
+    ):
+        if value is not None and value < least:
+            raise UserError(f"{name} must be at least {least}, not {value}")
+    device = device or cfg.model.get("device")
+    with building(f"config {cfg.filename}", overrides):
+        remarks = quick_check(cfg)
+    for remark in remarks:
+        warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
+    work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
+    options = cfg.model.to_dict()
+    options.pop("type")
+    if methods is not None:
+        options["methods"] = [build_method(method) for method in methods]
+    with process_group(launcher, device):
+        options["device"] = str(choose_device(device))
+        with building(f"model of config {cfg.filename}", overrides):
+            segmentor = ClearCLIPSegmentation(**options, model=model)
+        model = segmentor.model
+        settings = {
+            **run_identity(cfg, model.settings, limit),
+            "precision": model.precision,
+            "weights": weights_identity(model.image_encoder, model.text_encoder.model),
+        }
+        settings.pop("method")
+        together = {**settings, "methods": [method.settings for method in segmentor.methods]}
+        journal = Journal(work_dir / "journal", together, resume)
+        if journal.finished and dist.get_rank() == 0:
+            print(f"resuming: {len(journal.finished)} images are finished")
+        with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
+            loader = build_loader(cfg, batch_size, workers, limit, frozenset(journal.finished), model.device)
+            metric = ConfusionMetric(on_error, journal=journal)
+            runner = _build_runner(cfg, segmentor, loader, metric, work_dir, launcher, hooks)
+            runner.test_loop  # noqa: B018 (built when it is first asked for)
+        dataset = loader.dataset
+        if len(segmentor.classes) != len(dataset.metainfo["classes"]):
+            raise UserError(
+                f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
+                f"{len(dataset.metainfo['classes'])} classes; correct the names file"
+            )
+        started = time.perf_counter()
+        others = {name: value for name, value in runner.test().items() if name not in ("aAcc", "mIoU", "mAcc")}
+        seconds = time.perf_counter() - started
+        journal.close()
+        is_main = dist.get_rank() == 0
+    if others and is_main:
+        print("other metrics of the config: " + ", ".join(f"{name} {value}" for name, value in others.items()))
+    return [
+        Evaluation(
+            dataset=dataset_name(cfg),
+            classes=list(dataset.metainfo["classes"]),
+            palette=[list(colour) for colour in dataset.metainfo.get("palette") or segmentor._palette],
+            method=method,
+            scores=scores,
+            images=metric.images,
+            failures=metric.failures,
+            seconds=seconds,
+            images_per_second=len(dataset) / seconds,
+            settings={**settings, "method": method.settings},
+            is_main=is_main,
+        )
+        for method, scores in zip(segmentor.methods, metric.scores, strict=True)
+    ]
+
+
+def build_loader(
+    cfg: Config,
+    batch_size: int | None = None,
+    workers: int | None = None,
+    limit: int | None = None,
+    finished: frozenset[str] = frozenset(),
+    device: torch.device | None = None,
+) -> torch.utils.data.DataLoader:
+    """The config's test images as checked batches; what the config does not say is chosen for this machine."""
+    on_gpu = device is not None and device.type == "cuda"
+    options = cfg.test_dataloader.to_dict()
+    dataset = CheckedDataset({**options.pop("dataset"), "test_mode": True}, limit, finished)
+    own_cpus = max(1, available_cpus() // local_processes())
+    defaults = dict(
+        batch_size=8 if on_gpu else 1,
+        num_workers=min(16, own_cpus) if on_gpu else min(2, own_cpus),
+        pin_memory=on_gpu,
+        collate_fn=dict(type="pseudo_collate"),
+    )
+    given = {"batch_size": batch_size, "num_workers": workers}
+    options = {**defaults, **options, **{name: value for name, value in given.items() if value is not None}}
+    options["persistent_workers"] = False
+    # No image twice, however many processes there are.
+    options["sampler"] = {"type": "DefaultSampler", "shuffle": False, **options.get("sampler", {}), "round_up": False}
+    return Runner.build_dataloader({**options, "dataset": dataset})
+
+
+def _build_runner(
+    cfg: Config,
+    segmentor: ClearCLIPSegmentation,
+    loader: torch.utils.data.DataLoader,
+    metric: ConfusionMetric,
+    work_dir: Path,
+    launcher: str,
+    hooks: Sequence[Hook],
+) -> Runner:
+    """MMEngine's runner around objects that exist already: it would copy what it is given as configs."""
+    own = cfg.get("test_evaluator") or []
+    own = [one for one in (own if isinstance(own, list) else [own]) if one.get("type") != "ConfusionMetric"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        return Runner(
+            model=Replica(segmentor),
+            work_dir=str(work_dir),
+            test_dataloader=loader,
+            test_evaluator=Evaluator([metric, *own]),
+            test_cfg=cfg.get("test_cfg") or dict(type="TestLoop"),
+            default_hooks=cfg.get("default_hooks"),
+            custom_hooks=[*(cfg.get("custom_hooks") or []), ProgressHook(), *hooks],
+            launcher=launcher,
+            env_cfg=cfg.get("env_cfg") or {},
+            visualizer=cfg.get("visualizer"),
+            log_level=cfg.get("log_level") or "ERROR",
+            default_scope="mmseg",
+            experiment_name=f"{Path(cfg.filename or 'config').stem}_{os.getpid()}_{next(_numbers)}",
+        )

@@ -1,0 +1,86 @@
+"""What is shown while an evaluation runs: a progress bar, and pictures of some images."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+from mmengine import dist
+from mmengine.hooks import Hook
+from tqdm import tqdm
+
+from clearclip.evaluation.pictures import evaluation_picture
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder
+from clearclip.utils.images import read_image
+from clearclip.visualize import save_image
+
+
+class ProgressHook(Hook):
+    """A progress bar over all images, those of earlier sessions included; on rank 0."""
+
+    def before_test(self, runner: Any) -> None:
+        dataset = runner.test_loop.dataloader.dataset
+        self.bar = tqdm(
+            total=dataset.total,
+            initial=dataset.total - len(dataset),
+            desc="evaluating",
+            unit="image",
+            disable=dist.get_rank() != 0,
+            dynamic_ncols=True,
+        )
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        seen = len(data_batch["inputs"]) * dist.get_world_size()
+        self.bar.update(min(seen, self.bar.total - self.bar.n))
+
+    def after_test(self, runner: Any) -> None:
+        self.bar.close()
+
+
+class PictureHook(Hook):
+    """Writes a picture of some images: image, ground truth, prediction and errors.
+
+    Args:
+        folder: where they go; with several methods, a folder for each in it.
+        every: of every so many-th image.
+        first: at most so many (per process).
+
+    Raises:
+        UserError: a number below 1, or a file in the folder's place.
+    """
+
+    def __init__(self, folder: Path, every: int = 1, first: int | None = None):
+        if every < 1 or (first is not None and first < 1):
+            raise UserError("--show-every and --show-first must be at least 1")
+        check_folder("--show-dir", folder)
+        self.folder = folder
+        self.every = every
+        self.first = first
+        self.seen = 0
+        self.written = 0
+
+    def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
+        dataset = runner.test_loop.dataloader.dataset
+        meta = dataset.metainfo
+        methods = runner.model.module.methods
+        for sample in outputs:
+            if sample.get("failure") is not None:
+                continue
+            wanted = self.seen % self.every == 0 and (self.first is None or self.written < self.first)
+            self.seen += 1
+            if not wanted:
+                continue
+            rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
+            for method, labels in zip(methods, sample.pred_methods.data, strict=True):
+                picture = evaluation_picture(
+                    read_image(sample.img_path),
+                    sample.gt_sem_seg.data.squeeze(0).cpu().numpy(),
+                    labels.cpu().numpy(),
+                    list(meta["classes"]),
+                    meta["palette"],
+                    meta["ignore_index"],
+                )
+                folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
+                save_image(picture, folder / f"{dataset.image_name(sample.img_path)}{rank}.png")
+            self.written += 1

@@ -1,0 +1,188 @@
+"""The MMSegmentation face of :class:`clearclip.ClearCLIP`: configs, runner, hooks and metrics see a segmentor."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from mmengine import dist
+from mmengine.registry import MODEL_WRAPPERS
+from mmengine.structures import PixelData
+from mmseg.models.segmentors import BaseSegmentor
+from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
+from torch import Tensor, nn
+
+from clearclip.methods import Method, build_method
+from clearclip.model import ClearCLIP
+from clearclip.settings import ModelSettings
+from clearclip.text import ClassWords, TextFeatures
+from clearclip.utils.errors import UserError
+from clearclip.visualize import class_palette
+
+
+def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> ClassWords:
+    """The class words of a config's model.
+
+    Raises:
+        UserError: none, or in two places.
+    """
+    if (name_path is None) == (class_names is None):
+        raise UserError("give either name_path (a names file) or class_names (a list), not both")
+    return ClassWords.read(name_path) if class_names is None else ClassWords.parse(class_names, "class_names")
+
+
+@MODELS.register_module()
+class ClearCLIPSegmentation(BaseSegmentor):
+    """Frozen CLIP as a segmentor of fixed classes.
+
+    Args:
+        name_path: names file, one class per line, comma-separated words.
+        class_names: the same as a list, in place of ``name_path``.
+        methods: names or dicts of several methods that are computed in one pass; the first one's labels are
+            ``pred_sem_seg``. None means the one that the options name.
+        keep_logits: also fill ``seg_logits`` (class probabilities of the first method).
+        model: a model that is loaded already, in place of loading the one that the options describe.
+        data_preprocessor: default :class:`~clearclip.evaluation.preprocessor.ImagePreprocessor` with this model's
+            normalisation.
+        train_cfg, test_cfg, init_cfg: taken as MMSegmentation's tools give them, and without effect.
+        **options: see :class:`clearclip.settings.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….
+
+    Raises:
+        UserError: classes or options that cannot be meant.
+    """
+
+    def __init__(
+        self,
+        name_path: str | None = None,
+        class_names: Sequence[str] | None = None,
+        methods: Sequence[str | dict | Method] | None = None,
+        keep_logits: bool = False,
+        model: ClearCLIP | None = None,
+        data_preprocessor: dict | None = None,
+        train_cfg: dict | None = None,
+        test_cfg: dict | None = None,
+        init_cfg: dict | None = None,
+        **options: Any,
+    ):
+        classes = read_classes(name_path, class_names)
+        settings = ModelSettings.from_options(options)
+        # Inference tensors could neither be moved nor loaded later, so the model must not be made of them.
+        with torch.inference_mode(False):
+            if model is None:
+                model = ClearCLIP.from_settings(settings)
+            if data_preprocessor is None:
+                data_preprocessor = dict(
+                    type="mmseg.ImagePreprocessor",
+                    mean=model.mean.flatten().tolist(),
+                    std=model.std.flatten().tolist(),
+                )
+            super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+            model.settings = settings
+            self.model = model
+            self.methods = [build_method(method) for method in methods] if methods else [model.method]
+            for method in self.methods:
+                model.image_encoder.check(method)
+            self.keep_logits = keep_logits
+            self.set_classes(classes)
+            self.to(model.device)
+
+    def set_classes(self, classes: ClassWords) -> None:
+        """Take other classes. In a distributed run rank 0 encodes them for all."""
+        self.classes = classes
+        self._palette = class_palette(classes.names).tolist()
+        if dist.get_rank() == 0:
+            features = self.model.encode_text(classes, progress=True).features
+        else:
+            features = torch.empty(len(classes.words), self.model.image_encoder.dim, device=self.model.device)
+        dist.broadcast(features)
+        self.register_buffer("word_features", features, persistent=False)
+        word_to_class = torch.tensor(classes.word_to_class, device=self.model.device)
+        self.register_buffer("word_to_class", word_to_class, persistent=False)
+
+    @property
+    def text(self) -> TextFeatures:
+        """The text features in use."""
+        return TextFeatures(self.classes, self.word_features, self.word_to_class)
+
+    @property
+    def dataset_meta(self) -> dict[str, list]:
+        """Class names and colours, for MMSegmentation's visualiser."""
+        return {"classes": self.classes.names, "palette": self._palette}
+
+    @dataset_meta.setter
+    def dataset_meta(self, meta: dict[str, list]) -> None:
+        # MMSegmentation's inferencer names Cityscapes' classes to every model without a checkpoint file of its own.
+        if meta and len(meta.get("palette") or ()) == len(self.classes):
+            self._palette = meta["palette"]
+
+    def predict(
+        self, inputs: Tensor | Sequence[Tensor], data_samples: Sequence[SegDataSample] | None = None
+    ) -> list[SegDataSample]:
+        """Segment a batch.
+
+        Args:
+            inputs: normalised images, (B, 3, H, W) or a list of (3, H, W) of any sizes.
+            data_samples: their samples; ``ori_shape`` says each result's size. None makes new ones, at input size.
+
+        Returns:
+            The samples with ``pred_sem_seg``, (1, height, width) int64: the labels of the first method;
+            ``pred_methods``, (methods, height, width) int64: those of all methods; and, with ``keep_logits``,
+            ``seg_logits``, (classes, height, width) float32: probabilities after the softmax.
+        """
+        images = [image.to(self.model.device, torch.float32) for image in inputs]
+        if data_samples is None:
+            data_samples = [SegDataSample() for _ in images]
+        sizes = [
+            tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2])
+            for image, sample in zip(images, data_samples, strict=True)
+        ]
+        results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods)
+        for sample, pairs in zip(data_samples, results, strict=True):
+            labels = torch.stack([labels for labels, _ in pairs])
+            sample.set_data({"pred_sem_seg": PixelData(data=labels[:1]), "pred_methods": PixelData(data=labels)})
+            if self.keep_logits:
+                sample.set_data({"seg_logits": PixelData(data=pairs[0][1])})
+        return list(data_samples)
+
+    @torch.inference_mode()
+    def extract_feat(self, inputs: Tensor) -> Tensor:
+        """Dense features (B, h, w, E) of (B, 3, H, W) inputs, H and W multiples of the patch, by the first method."""
+        return self.model.image_encoder(inputs, self.methods[:1])[0]
+
+    def encode_decode(self, inputs: Tensor, batch_data_samples: Any = None) -> Tensor:
+        """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size, by the first method."""
+        sizes = [tuple(inputs.shape[-2:])] * len(inputs)
+        results = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1])
+        return torch.stack([pairs[0][1] for pairs in results])
+
+    def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
+        return self.extract_feat(inputs)
+
+    def loss(self, inputs: Tensor, data_samples: Any) -> dict:
+        """ClearCLIP trains nothing."""
+        raise NotImplementedError("ClearCLIP is training-free: it has no loss")
+
+
+@MODEL_WRAPPERS.register_module()
+class Replica(nn.Module):
+    """Each process's own copy of a frozen model, on the device where it is: DistributedDataParallel refuses a model
+    without gradients, and MMEngine's runner leaves a wrapped model where it is.
+    """
+
+    def __init__(self, module: nn.Module, **_: Any):
+        super().__init__()
+        self.module = module
+
+    def test_step(self, data: dict) -> list[SegDataSample]:
+        """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
+        samples = list(data["data_samples"])
+        usable = [index for index, image in enumerate(data["inputs"]) if image is not None]
+        if usable:
+            batch = {name: [values[index] for index in usable] for name, values in data.items()}
+            for index, sample in zip(usable, self.module.test_step(batch), strict=True):
+                samples[index] = sample
+        return samples
+
+    val_step = test_step

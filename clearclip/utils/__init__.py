@@ -1,0 +1,1 @@
+"""Errors, files, devices, images, downloads: what knows nothing of the method."""

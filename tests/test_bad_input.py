@@ -109,6 +109,7 @@ CASES = {
         ("--scenes 9", "--scenes", "at least 64"),
         ("--crops 80 20", "--crops", "the smaller one first"),
     ],
+    "tools/tour.py": [("--fast", "--fast", "--help")],
     "tools/draw_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
 }  # fmt: skip
 ALL = [pytest.param(script, *case, id=f"{script} {case[0]}") for script, cases in CASES.items() for case in cases]

@@ -361,6 +361,7 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     short = functools.partial(evaluate_config, limit=5, workers=0)
     monkeypatch.setattr("clearclip.evaluation.evaluate.evaluate", short)
+    monkeypatch.setattr(sys, "argv", ["tools/tour.py"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "tools" / "tour.py"), run_name="__main__")
     assert not stop.value.code

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import importlib
 import math
 import re
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -35,6 +37,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     METHODS.pop("Neighbours", None)
+    sys.modules.pop("neighbours", None)
 
 
 def bundled() -> Path:
@@ -58,8 +61,7 @@ def test_the_page_in_the_demo(page, capsys):
 
 
 def test_its_formula(page, tiny_name):
-    namespace: dict = {"__name__": "neighbours"}
-    exec(METHOD, namespace)
+    importlib.import_module("neighbours")
     method = build_method({"type": "Neighbours", "sigma": 1.5})
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
     visual = open_clip.create_model(tiny_name).eval().visual

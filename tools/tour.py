@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from clearclip.commands.console import run_command
+from clearclip.commands.console import CommandParser, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 4  # the first images of the benchmark, as they come
@@ -11,6 +11,7 @@ SHOWN = 4  # the first images of the benchmark, as they come
 
 def main() -> None:
     """Evaluate both in one pass and show them side by side."""
+    CommandParser(prog="tools/tour.py", description=__doc__).parse_args()
     import numpy as np
     from PIL import Image
 

@@ -8,10 +8,10 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
+from clearclip.commands import demo_models as models
 from clearclip.commands.console import CommandParser
 from clearclip.commands.demo_inputs import SCENES, choose_classes, find_images
 from clearclip.commands.demo_outputs import free_stem, write_result
-from clearclip.demo import models
 from clearclip.methods import METHODS, build_method
 from clearclip.methods.family import FAMILY
 from clearclip.model import ClearCLIP

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import gradio as gr
 
+from clearclip.commands import demo_models as models
 from clearclip.commands.demo_inputs import SCENES, choose_classes, find_images, read_words
 from clearclip.commands.demo_outputs import write_result
-from clearclip.demo import models
 from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.errors import UserError

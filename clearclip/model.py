@@ -123,7 +123,11 @@ class ClearCLIP(nn.Module):
 
     @torch.inference_mode()
     def similarities(
-        self, images: Sequence[Tensor], text: TextFeatures, methods: Sequence[Method] | None = None
+        self,
+        images: Sequence[Tensor],
+        text: TextFeatures,
+        methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
     ) -> list[tuple[Tensor, WindowGrid]]:
         """Cosine similarity of every patch with every word.
 
@@ -134,6 +138,7 @@ class ClearCLIP(nn.Module):
             images: each (3, H, W), normalised, of any size, on the model's device.
             text: of :meth:`encode_text`.
             methods: how the last blocks are computed; None means the model's own method.
+            settings: windows and so on; default: the model's own.
 
         Returns:
             For each image its similarities, (methods, rows of patches, columns of patches, words) float32 (without
@@ -142,8 +147,8 @@ class ClearCLIP(nn.Module):
         Raises:
             UserError: a feature is not finite, or a method that the model is too shallow for.
         """
-        encoder, settings = self.image_encoder, self.settings
-        used = [self.method] if methods is None else list(methods)
+        encoder, settings = self.image_encoder, settings or self.settings
+        used = [settings.chosen_method] if methods is None else list(methods)
         for method in used:
             encoder.check(method)
         layout = (settings.slide_crop, settings.slide_stride, encoder.patch_size, encoder.fixed_size)
@@ -204,6 +209,7 @@ class ClearCLIP(nn.Module):
         sizes: Sequence[tuple[int, int]],
         keep_probabilities: bool = False,
         methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
     ) -> list:
         """Labels (and class probabilities) of normalised images.
 
@@ -213,6 +219,7 @@ class ClearCLIP(nn.Module):
             sizes: height and width to which each result is resized (that of the original image).
             keep_probabilities: also return these.
             methods: how the last blocks are computed; None means the model's own method.
+            settings: windows, threshold and so on; default: the model's own.
 
         Returns:
             For each image its labels, (height, width) int64, and its probabilities, (classes, height, width)
@@ -221,21 +228,21 @@ class ClearCLIP(nn.Module):
         Raises:
             UserError: features that are not finite (damaged weights, or fp16 overflow).
         """
-        results = []
-        used = [self.method] if methods is None else methods
-        compared = self.similarities(images, text, used)
+        settings, results = settings or self.settings, []
+        used = [settings.chosen_method] if methods is None else methods
+        compared = self.similarities(images, text, used, settings)
         for image, (similarities, grid), size in zip(images, compared, sizes, strict=True):
-            guide, pairs = self.guide(image, size), []
+            guide, pairs = self.guide(image, size, settings), []
             for similarity in similarities:
-                arguments = (similarity, grid, size, text.word_to_class, self.settings.logit_scale)
-                labels = label_map(*arguments, self.settings.prob_thd, guide)
+                arguments = (similarity, grid, size, text.word_to_class, settings.logit_scale)
+                labels = label_map(*arguments, settings.prob_thd, guide)
                 pairs.append((labels, class_probabilities(*arguments, guide) if keep_probabilities else None))
             results.append(pairs[0] if methods is None else pairs)
         return results
 
-    def guide(self, image: Tensor, size: tuple[int, int]) -> Tensor | None:
+    def guide(self, image: Tensor, size: tuple[int, int], settings: ModelSettings | None = None) -> Tensor | None:
         """By what PAMR refines: a normalised image (3, H, W), resized to ``size``. None where no PAMR is asked for."""
-        if self.settings.post is None:
+        if (settings or self.settings).post is None:
             return None
         return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
 

@@ -155,3 +155,16 @@ def test_the_registry_is_mmengines(tiny_name):
         assert isinstance(MODELS.build(dict(type="ClearCLIPSegmentation", **settings)).methods[0], Same)
     finally:
         METHODS.pop("Same as GEM")
+
+
+def test_two_segmentors_on_one_model(tiny_name):
+    """Each computes by its own settings, whichever was made last."""
+    options = dict(type="ClearCLIPSegmentation", class_names=WORDS, model_name=tiny_name, device="cpu")
+    image = torch.randn(1, 3, 96, 128, generator=torch.Generator().manual_seed(0))
+    small, large = dict(slide_crop=48, slide_stride=24), dict(slide_crop=0, prob_thd=0.9, post="pamr")
+    alone = [MODELS.build({**options, **own}).predict(image)[0].pred_sem_seg.data for own in (small, large)]
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    both = [MODELS.build({**options, **own, "model": model}) for own in (small, large)]
+    for segmentor, wanted in zip(both, alone, strict=True):
+        assert torch.equal(segmentor.predict(image)[0].pred_sem_seg.data, wanted)
+    assert not torch.equal(*alone) and model.settings.slide_crop == 448

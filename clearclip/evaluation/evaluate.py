@@ -105,7 +105,7 @@ def evaluate(
             segmentor = ClearCLIPSegmentation(**options, model=model)
         model = segmentor.model
         settings = {
-            **run_identity(cfg, model.settings, limit),
+            **run_identity(cfg, segmentor.settings, limit),
             "precision": model.precision,
             "weights": weights_identity(model.image_encoder, model.text_encoder.model),
         }

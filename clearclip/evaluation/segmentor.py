@@ -79,9 +79,9 @@ class ClearCLIPSegmentation(BaseSegmentor):
                     std=model.std.flatten().tolist(),
                 )
             super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
-            model.settings = settings
             self.model = model
-            self.methods = [build_method(method) for method in methods] if methods else [model.method]
+            self.settings = settings
+            self.methods = [build_method(method) for method in methods or [settings.chosen_method]]
             for method in self.methods:
                 model.image_encoder.check(method)
             self.keep_logits = keep_logits
@@ -138,7 +138,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
             tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2])
             for image, sample in zip(images, data_samples, strict=True)
         ]
-        results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods)
+        results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods, self.settings)
         for sample, pairs in zip(data_samples, results, strict=True):
             labels = torch.stack([labels for labels, _ in pairs])
             sample.set_data({"pred_sem_seg": PixelData(data=labels[:1]), "pred_methods": PixelData(data=labels)})
@@ -154,7 +154,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
     def encode_decode(self, inputs: Tensor, batch_data_samples: Any = None) -> Tensor:
         """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size, by the first method."""
         sizes = [tuple(inputs.shape[-2:])] * len(inputs)
-        results = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1])
+        results = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1], self.settings)
         return torch.stack([pairs[0][1] for pairs in results])
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:

@@ -21,6 +21,7 @@ from tqdm.contrib.concurrent import thread_map
 from clearclip.commands.console import CommandParser, run_command
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_atomically
+from clearclip.utils.images import open_image
 
 #: Ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and, between things and stuff, 91.
 UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
@@ -89,10 +90,10 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
 def _read_raw(path: Path, image_path: Path) -> np.ndarray:
     """A raw mask's ids, (H, W) uint8; a UserError where it is none of COCO-Stuff's, or its image has another size."""
     try:
-        with Image.open(image_path) as image, Image.open(path) as mask:
+        with open_image(image_path) as image, open_image(path) as mask:
             size, raw = image.size, np.asarray(mask)
-    except Exception as error:  # decoders raise all sorts of errors on damaged files
-        raise UserError(f"{path} or its image cannot be read ({error}); unpack them again") from error
+    except UserError as error:
+        raise UserError(f"{error}; unpack masks and images again") from error
     if raw.dtype != np.uint8 or raw.shape != size[::-1]:
         has = f"mask {path} has {8 * raw.itemsize} bits and shape {raw.shape}, its image {size[::-1]}"
         raise UserError(f"{has}: a raw mask has 8 bits, one channel and its image's size; {_RAW}")
@@ -105,9 +106,9 @@ def _read_raw(path: Path, image_path: Path) -> np.ndarray:
 def _holds(path: Path, labels: np.ndarray) -> bool:
     """Whether a file is there and has these labels."""
     try:
-        with Image.open(path) as image:
+        with open_image(path) as image:
             return np.array_equal(np.asarray(image), labels)
-    except Exception:  # missing or damaged
+    except UserError:  # missing or damaged
         return False
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import struct
+import zlib
 from pathlib import Path
 
 import cv2
@@ -10,7 +13,7 @@ import pytest
 from PIL import Image
 
 from clearclip.utils.errors import UserError
-from clearclip.utils.images import read_image, resize_to_protocol
+from clearclip.utils.images import FORMATS, read_image, resize_to_protocol
 
 RED, GREEN, BLUE, WHITE = (255, 0, 0), (0, 255, 0), (0, 0, 255), (255, 255, 255)
 #: Two rows, three columns.
@@ -21,7 +24,7 @@ HALF = np.array([[[255, 0, 0, 255], [255, 0, 0, 0], [0, 0, 0, 51]]], np.uint8)
 
 
 def keyed() -> Image.Image:
-    """A palette of red and green, of which red is transparent."""
+    """A palette of red and green, of which red is transparent (to no effect)."""
     image = Image.new("P", (2, 1))
     image.putpalette([*RED, *GREEN])
     image.putdata([0, 1])
@@ -34,13 +37,13 @@ KINDS = {
     "palette": (Image.fromarray(CORNERS).quantize(6), CORNERS, 2),
     "grey": (Image.fromarray(np.array([[0, 7, 255]], np.uint8)), [[[0] * 3, [7] * 3, [255] * 3]], 0),
     "bilevel": (Image.new("1", (2, 1), 1), [[WHITE] * 2], 0),
-    "alpha": (Image.fromarray(HALF), [[RED, WHITE, (204, 204, 204)]], 1),
-    "grey alpha": (Image.merge("LA", [Image.new("L", (1, 1), 9), Image.new("L", (1, 1), 0)]), [[WHITE]], 0),
-    "transparent colour": (keyed(), [[WHITE, GREEN]], 0),
+    "alpha": (Image.fromarray(HALF), HALF[..., :3], 0),
+    "grey alpha": (Image.merge("LA", [Image.new("L", (1, 1), 9), Image.new("L", (1, 1), 0)]), [[[9] * 3]], 0),
+    "transparent colour": (keyed(), [[RED, GREEN]], 0),
     "16 bits": (Image.fromarray(LEVELS), GREYS, 0),
     "32 bits": (Image.fromarray(LEVELS.astype(np.int32)), GREYS, 0),
     "array of 16 bits": (LEVELS, GREYS, 0),
-    "array with alpha": (HALF, [[RED, WHITE, (204, 204, 204)]], 1),
+    "array with alpha": (HALF, HALF[..., :3], 0),
     "array of one channel": (np.full((2, 1, 1), 7, np.uint8), [[[7] * 3]] * 2, 0),
     "float": (Image.fromarray(np.array([[0, 0.5, 1]], np.float32)), [[[0] * 3, [128] * 3, [255] * 3]], 0),
 }
@@ -60,6 +63,8 @@ def test_every_kind(tmp_path: Path, image: Image.Image | np.ndarray, expected: l
         image.save(path)
         check(read_image(path), expected, tolerance)
         check(read_image(str(path)), expected, tolerance)
+        if image.mode in ("RGBA", "LA", "P"):  # as MMSegmentation reads it
+            check(cv2.imread(str(path))[..., ::-1].copy(), expected, tolerance)
 
 
 def test_kinds_that_are_files_only(tmp_path: Path) -> None:
@@ -101,6 +106,72 @@ def test_arrays_of_no_image(array: np.ndarray) -> None:
         read_image(array)
 
 
+def test_levels_of_12_bits_are_told(tmp_path: Path) -> None:
+    Image.fromarray(np.array([[0, 4095]], np.uint16)).save(tmp_path / "raw.tif")
+    with pytest.warns(UserWarning, match=r"raw\.tif has 16 bits but no level above 4095.*multiply them by 16"):
+        read_image(tmp_path / "raw.tif")
+
+
+@pytest.fixture
+def ghost(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder with an EPS file called photo.jpg; the Ghostscript here leaves a mark where it is started."""
+    (tmp_path / "gs").write_text(f"#!/bin/sh\ntouch {tmp_path}/started\n")
+    (tmp_path / "gs").chmod(0o755)
+    monkeypatch.setenv("PATH", f"{tmp_path}{os.pathsep}{os.environ['PATH']}")
+    monkeypatch.setattr("PIL.EpsImagePlugin.gs_binary", None)  # it is looked up once
+    (tmp_path / "photo.jpg").write_text("%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 8 8\n%%EndComments\n{} loop\n")
+    return tmp_path
+
+
+def test_no_image_starts_a_program(ghost: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    with pytest.raises(UserError, match=r"photo\.jpg cannot be read: it is no image of a known kind \(JPEG, "):
+        read_image(ghost / "photo.jpg")
+    assert not (ghost / "started").exists()
+    with pytest.raises(OSError), Image.open(ghost / "photo.jpg") as image:
+        image.load()
+    assert (ghost / "started").exists(), "what is avoided"
+
+
+def test_only_formats_that_are_listed_are_tried(tmp_path: Path) -> None:
+    Image.init()
+    for name in sorted((Image.SAVE.keys() & Image.OPEN.keys()) - {"SPIDER"}):  # which would claim .png for good
+        path, mode = tmp_path / f"{name}.png", {"XBM": "1", "MSP": "1", "WMF": "L"}.get(name, "RGB")
+        try:
+            Image.new(mode, (16, 16)).save(path, format=name)
+        except (OSError, KeyError, ValueError):  # stubs
+            continue
+        if name in FORMATS or name == "MPO":  # by content a JPEG
+            read_image(path)
+        else:
+            with pytest.raises(UserError, match="no image of a known kind"):
+                read_image(path)
+
+
+def test_large_images_are_refused_before_they_are_decoded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def png(side: int) -> Path:
+        header = struct.pack(">4sIIBBBBB", b"IHDR", side, side, 8, 0, 0, 0, 0)
+        chunk = struct.pack(">I", 13) + header + struct.pack(">I", zlib.crc32(header))
+        (tmp_path / f"{side}.png").write_bytes(b"\x89PNG\r\n\x1a\n" + chunk + struct.pack(">I4s", 99, b"IDAT"))
+        return tmp_path / f"{side}.png"
+
+    for side in (8000, 20000):  # beyond our own bound, and beyond PIL's
+        with pytest.raises(UserError, match=r"more than 50,000,000 pixels; .*CLEARCLIP_MAX_PIXELS"):
+            read_image(png(side))
+    monkeypatch.setenv("CLEARCLIP_MAX_PIXELS", str(10**9))
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", Image.MAX_IMAGE_PIXELS)  # restored afterwards
+    with pytest.raises(UserError, match=r"20000\.png cannot be read: "):
+        read_image(png(20000))
+    monkeypatch.setenv("CLEARCLIP_MAX_PIXELS", "many")
+    with pytest.raises(UserError, match="must be a whole number, not 'many'"):
+        read_image(png(8))
+
+
+def test_home_is_meant_by_a_tilde(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(tmp_path))
+    Image.new("RGB", (2, 1)).save(tmp_path / "a.png")
+    assert read_image("~/a.png").shape == (1, 2, 3)
+
+
 def test_bad_files(tmp_path: Path) -> None:
     (tmp_path / "text.jpg").write_text("hello")
     noise = np.random.default_rng(0).integers(0, 255, (64, 64, 3), dtype=np.uint8)
@@ -110,8 +181,10 @@ def test_bad_files(tmp_path: Path) -> None:
         path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
         with pytest.raises(UserError, match=rf"cut\.{suffix} cannot be read: "):
             read_image(path)
+    os.mkfifo(tmp_path / "fifo.png")
     for image, told in ((tmp_path / "nope.png", "does not exist"), (tmp_path, "is a folder"), (None, "not NoneType"),
-                        (tmp_path / "text.jpg", r"text\.jpg cannot be read: it is no image")):  # fmt: skip
+                        (tmp_path / "text.jpg", r"text\.jpg cannot be read: it is no image"), ("a\0b", "a\0b"),
+                        (tmp_path / "fifo.png", "does not exist"), ("x" * 5000, "too long")):  # fmt: skip
         with pytest.raises(UserError, match=told):
             read_image(image)
 

@@ -9,13 +9,14 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from PIL import ExifTags, Image
+from PIL import ExifTags
 from tqdm.contrib.concurrent import thread_map
 
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import DATASETS
 from clearclip.evaluation.labels import valid_ids
 from clearclip.utils.errors import UserError
+from clearclip.utils.images import open_image
 
 PREPARE = "prepare it as datasets/README.md says"
 
@@ -141,18 +142,16 @@ def _find_pairs(report: Report, dataset: Any) -> list[tuple[Path, Path]]:
 
 def _fault(image_path: Path, mask_path: Path, valid: np.ndarray, decode: bool) -> str | None:
     """What is wrong with an image and its mask, and the remedy; None where they belong together."""
-    path = image_path
     try:
-        with Image.open(image_path) as image:
+        with open_image(image_path) as image:
             turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # OpenCV turns such an image by 90 degrees
             size = image.size if turned else image.size[::-1]
             if decode:
                 image.load()
-        path = mask_path
-        with Image.open(mask_path) as mask:
+        with open_image(mask_path) as mask:
             ids = np.asarray(mask)
-    except Exception as error:  # decoders raise all sorts of errors on damaged files
-        return f"{path} cannot be read ({error}); unpack or convert it again"
+    except UserError as error:
+        return f"{error}; unpack or convert it again"
     if ids.shape != size:
         return f"mask {mask_path} has shape {ids.shape}, its image {size}; {PREPARE}"
     wrong = np.setdiff1d(ids, valid)

@@ -13,11 +13,11 @@ from mmengine import fileio
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
-from PIL import Image
 from torch.utils.data import Dataset
 
 from clearclip.evaluation.labels import label_table
 from clearclip.utils.errors import UserError
+from clearclip.utils.images import open_image
 
 # How a whole file ends. Decoders fill what is missing with grey and go on.
 _ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
@@ -114,7 +114,7 @@ def check_whole(path: str) -> None:
     """Raise where an image file is cut short.
 
     Raises:
-        OSError: it is missing, empty or truncated.
+        OSError, UserError: it is missing, empty or truncated.
     """
     ending = _ENDINGS.get(Path(path).suffix.lower())
     with open(path, "rb") as file:
@@ -123,5 +123,5 @@ def check_whole(path: str) -> None:
         tail = file.read()
     if ending is not None and ending not in tail:
         # Unusual but whole files exist; a full decode decides.
-        with Image.open(path) as image:
+        with open_image(path) as image:
             image.load()

@@ -10,14 +10,19 @@ from pathlib import Path
 from clearclip.utils.errors import UserError
 
 
+def user_path(path: str | os.PathLike[str]) -> Path:
+    """A path as the user means it: a leading ``~`` is the home folder, where there is one."""
+    return Path(os.path.expanduser(path))  # noqa: PTH111 (Path.expanduser raises where there is no home)
+
+
 def write_atomically(path: str | Path, write: Callable[[Path], None]) -> Path:
     """Let ``write`` fill a temporary file beside ``path``, then move it into place.
 
     The temporary file has the suffix of ``path``, by which many writers choose the format.
     """
-    path = Path(path)
+    path = user_path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem}-", suffix=path.suffix)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f".{path.stem[:50]}-", suffix=path.suffix)
     os.close(handle)
     temporary = Path(name)
     try:
@@ -56,8 +61,11 @@ def check_folder(option: str, folder: str | Path) -> None:
     Raises:
         UserError: it, or what should hold it, is a file or may not be written to; names the ``option``.
     """
-    folder = Path(folder).absolute()
-    there = next(path for path in (folder, *folder.parents) if path.exists())
+    folder = user_path(folder).absolute()
+    try:
+        there = next(path for path in (folder, *folder.parents) if path.exists())
+    except OSError as error:  # a name that is too long
+        raise UserError(f"{option} {str(folder)[:200]}: {error.strerror}; choose another folder") from error
     if not there.is_dir():
         raise UserError(f"{option} {folder}: {there} is a file; choose another folder")
     if not os.access(there, os.W_OK):

@@ -1,0 +1,13 @@
+_base_ = "./remote_config.py"
+
+dataset_name = "openearthmap"
+
+model = dict(name_path="{{fileDirname}}/cls_openearthmap.txt", prob_thd=0.1)
+
+test_dataloader = dict(
+    dataset=dict(
+        type="OpenEarthMapDataset",
+        data_root="data/OpenEarthMap",
+        data_prefix=dict(img_path="img_dir/val", seg_map_path="ann_dir/val"),
+    )
+)

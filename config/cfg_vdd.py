@@ -1,0 +1,14 @@
+_base_ = "./remote_config.py"
+
+dataset_name = "vdd"
+expected_images = 40
+
+model = dict(name_path="{{fileDirname}}/cls_vdd.txt", prob_thd=0.3)
+
+test_dataloader = dict(
+    dataset=dict(
+        type="VDDDataset",
+        data_root="data/VDD",
+        data_prefix=dict(img_path="test/src", seg_map_path="test/gt"),
+    )
+)

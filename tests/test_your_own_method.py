@@ -30,18 +30,12 @@ def page(tmp_path, monkeypatch):
     """A folder with the page's files beside copies of the configs; its method is forgotten afterwards."""
     shutil.copytree(ROOT / "config", tmp_path / "config")
     (tmp_path / "neighbours.py").write_text(METHOD)
-    (tmp_path / "config" / "cfg_neighbours.py").write_text(
-        CONFIG.replace("_base_", f'test_dataloader = dict(dataset=dict(data_root="{bundled()}"))\n_base_', 1)
-    )
+    (tmp_path / "config" / "cfg_neighbours.py").write_text(CONFIG)
     monkeypatch.chdir(tmp_path)
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     METHODS.pop("Neighbours", None)
     sys.modules.pop("neighbours", None)
-
-
-def bundled() -> Path:
-    return ROOT / "clearclip" / "miniature" / "benchmark"
 
 
 def test_the_page_evaluates(page):

@@ -32,7 +32,6 @@ Tables = dict[str, pd.DataFrame]
 def make_parser() -> CommandParser:
     """The options of ``analyze.py``."""
     parser = CommandParser(
-        prog="analyze.py",
         description="Draw the paper's analysis: statistics of X_res, X_attn and X_sum, and what they do to mIoU. "
         "Without arguments: the bundled miniature, offline.",
         epilog="example: python analyze.py --model CLIP:ViT-B/16 --model CLIP:ViT-L/14 --model DINO photos/",

@@ -26,7 +26,6 @@ from clearclip.visualize import save_image
 def parser() -> CommandParser:
     """The options."""
     out = CommandParser(
-        prog="demo.py",
         description="Segment images by words. Without arguments: the bundled miniature, offline.",
         epilog='example: python demo.py photo.jpg --classes "sky, hill, tree, horse, grass" --compare',
     )

@@ -22,7 +22,6 @@ from clearclip.utils.errors import UserError
 def make_parser() -> CommandParser:
     """The options of ``eval_all.py``."""
     parser = CommandParser(
-        prog="eval_all.py",
         description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "
         "and started again at any time.",
     )

@@ -20,7 +20,6 @@ from clearclip.results.records import check_results_path, record
 def make_parser() -> CommandParser:
     """The options of ``eval.py``."""
     parser = CommandParser(
-        prog="eval.py",
         description="Evaluate a benchmark and add a row to results.xlsx. A config is Python and is executed.",
     )
     parser.add_argument("--config", required=True, help="such as config/cfg_voc21.py")

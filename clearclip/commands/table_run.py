@@ -198,6 +198,8 @@ def _run_here(group: Group, root: Path, results: Path, models: Models, options: 
 
 
 def _run_processes(group: Group, root: Path, results: Path, gpus: int, options: dict[str, Any]) -> None:
+    if not (root / "dist_test.sh").is_file():
+        raise UserError("--gpus needs dist_test.sh, which a clone of the repository has, not an installed package")
     given = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
     command = [
         *("bash", str(root / "dist_test.sh"), str(group.cfg.filename)),

@@ -18,6 +18,9 @@ from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
 
+_PACKAGE = Path(__file__).resolve().parents[1]
+#: The folder of the bundled configs: in the package where a wheel was installed, beside it in a clone.
+CONFIGS = next(folder / "config" for folder in (_PACKAGE, _PACKAGE.parent) if (folder / "config").is_dir())
 #: Arguments of the segmentor beside the options of a model.
 SEGMENTOR_OPTIONS = (
     "type", "name_path", "class_names", "methods", "keep_logits", "data_preprocessor", "train_cfg", "test_cfg",
@@ -99,7 +102,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
     """Read a config file (a Python file, which is executed), override parts of it, and check all of it.
 
     Args:
-        path: such as ``config/cfg_voc21.py``.
+        path: such as ``config/cfg_voc21.py``; the bundled configs are found from anywhere, also by the name alone.
         overrides: dotted names to values, as ``--cfg-options`` gives them.
         data_root: the dataset's root, or a folder that holds it under its usual name. Without it, the environment
             variable ``CLEARCLIP_DATA`` replaces a leading ``data``.
@@ -107,6 +110,8 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
     Raises:
         UserError: the file is missing or broken, an override fits nothing, or a value cannot be meant.
     """
+    if not Path(path).is_file() and Path(path).parent.name in ("", "config"):
+        path = next(CONFIGS.glob(Path(path).name), path)
     if not Path(path).is_file():
         raise UserError(f"config {path} does not exist; the configs are in config/ (cfg_voc21.py, cfg_miniature.py, …)")
     with building(f"config {path}"):

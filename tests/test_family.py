@@ -73,7 +73,7 @@ def last_inputs(model: ClearCLIP, images: Tensor) -> Tensor:
     encoder = model.image_encoder
     x = encoder.tokens(images, "scale_factor")
     for index in range(len(encoder.blocks) - 1):
-        x = encoder.run_block(index, x)
+        x = encoder.run_block(index, x, encoder.grid(images))
     return x[:, 1:]
 
 
@@ -160,9 +160,9 @@ def test_a_batch_is_its_windows_one_at_a_time(models, method):
 def test_layers_of_other_depths():
     """ViT-L/14's, and the miniature's."""
     assert SCCLIP().layers(24) == (16, 6, (8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), 0.1)
-    assert sorted(SCCLIP().earlier(24)) == [7, *range(9, 20)]
-    assert RCS().earlier(24) == RCS().earlier(10) == (5, 6, 7, 8)
-    assert (RCS().earlier(6), SCCLIP().layers(6)) == ((2, 3, 4), (4, 1, (1, 2, 3, 4), 0.3))
+    assert sorted(SCCLIP().required_blocks(24)) == [7, *range(9, 20)]
+    assert RCS().required_blocks(24) == RCS().required_blocks(10) == (5, 6, 7, 8)
+    assert (RCS().required_blocks(6), SCCLIP().layers(6)) == ((2, 3, 4), (4, 1, (1, 2, 3, 4), 0.3))
 
 
 @pytest.mark.parametrize(
@@ -206,7 +206,7 @@ def test_equal_patches_make_no_outliers_and_no_nan(models):
     tokens = torch.ones(1, 50, 128)
     context = Context((7, 7), 1, dict.fromkeys(range(12), tokens))
     with torch.inference_mode():
-        assert SCCLIP()(encoder.parts, tokens, context).isfinite().all()
+        assert SCCLIP()(encoder.parts((7, 7)), tokens, context).isfinite().all()
 
 
 def test_an_outlier_among_outliers_stays():

@@ -64,7 +64,7 @@ def random_photo(size: tuple[int, int], seed: int) -> np.ndarray:
 def positions(model: ClearCLIP, grid: tuple[int, int]) -> Tensor:
     """Positional embeddings as published, (1+N, D)."""
     own = model.image_encoder.visual.positional_embedding.detach()
-    return resize_positions(own, model.image_encoder.own_grid, grid, "scale_factor")
+    return resize_positions(own, model.image_encoder.grid_size, grid, "scale_factor")
 
 
 @torch.inference_mode()

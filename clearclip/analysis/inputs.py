@@ -98,7 +98,7 @@ class Images:
 
     def squares(self, model: ClearCLIP) -> Iterator[Tensor]:
         """Each image as CLIP was trained to see it, short side resized and centre cut out: (1, 3, side, side)."""
-        side = model.image_encoder.fixed_size or model.image_encoder.image_side
+        side = model.image_encoder.fixed_size or model.image_encoder.image_size
         for path in tqdm(self.paths, desc="statistics", unit="image", dynamic_ncols=True):
             image = resize(Image.fromarray(read_image(path)), side, InterpolationMode.BICUBIC)
             yield model.normalize(np.array(center_crop(image, side)))[None]

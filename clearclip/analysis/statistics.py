@@ -48,7 +48,7 @@ def collect(encoder: DenseEncoder, batches: Iterable[Tensor]) -> dict[str, pd.Da
     rows, means = [], []
     for images in batches:
         x_res = encoder.tokens(images, "scale_factor")
-        for number, block in enumerate(encoder.parts, start=1):
+        for number, block in enumerate(encoder.parts(encoder.grid(images)), start=1):
             x_attn = _ATTENTION([block], x_res)
             x_sum = x_res + x_attn
             # MPS has no float64.

@@ -1,7 +1,8 @@
 """Image towers as dense features, and how a model's two towers are loaded."""
 
-from clearclip.backbones.base import DenseEncoder, resize_positions
+from clearclip.backbones.base import TOWERS, DenseEncoder, resize_positions
 from clearclip.backbones.loading import Towers, load_towers
 from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.backbones.timm import TimmEncoder
 
-__all__ = ["DenseEncoder", "ImageEncoder", "Towers", "load_towers", "resize_positions"]
+__all__ = ["TOWERS", "DenseEncoder", "ImageEncoder", "TimmEncoder", "Towers", "load_towers", "resize_positions"]

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
@@ -10,63 +11,93 @@ from torch import Tensor, cat, nn
 from clearclip.methods import BlockParts, Context, Method
 from clearclip.utils.errors import UserError
 
+SUPPORTED = "supported are ViTs: OpenCLIP's own (such as ViT-B-16) and timm's (such as ViT-B-16-SigLIP or EVA02-B-16)"
+
 
 class DenseEncoder(nn.Module):
     """An image tower as dense features: one embedding per patch, in the space of the text.
 
-    A tower has ``blocks`` (its transformer blocks in order), ``parts`` (the parts of each), :meth:`tokens` and
-    :meth:`head`; its weights are used in place, nothing is copied or patched.
+    A tower has ``blocks`` (its transformer blocks in order), :meth:`parts` (the parts of each), :meth:`tokens` and
+    :meth:`head`; its weights are used in place, nothing is copied or patched. P is ``num_prefix_tokens``.
 
     Attributes:
         patch_size: height and width of a patch in pixels.
-        own_grid: rows and columns of patches that the positional embeddings were trained for.
+        grid_size: rows and columns of patches that the positional embeddings were trained for.
         dim: E, the length of an embedding.
-        image_side: side in pixels of the images that the tower was trained on.
+        image_size: side in pixels of the images that the tower was trained on.
         fixed_size: the only side of windows that the tower takes, None for any multiple of the patch.
-        prefix: tokens before the patches.
+        num_prefix_tokens: tokens before the patches: the class token if there is one, then registers if any.
+        has_class_token: whether the first token is a class token.
+        same_tokens: whether every block has the tokens of the first.
     """
 
     patch_size: tuple[int, int]
-    own_grid: tuple[int, int]
+    grid_size: tuple[int, int]
     dim: int
-    image_side: int
+    image_size: int
     fixed_size: int | None = None
-    prefix = 1
+    num_prefix_tokens = 1
+    has_class_token = True
+    same_tokens = True
+
+    def __init__(self):
+        super().__init__()
+        self._kept: dict[tuple, Any] = {}
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
         """The transformer blocks in order (for hooks that gather statistics)."""
         raise NotImplementedError
 
-    @property
-    def parts(self) -> list[BlockParts]:
-        """The parts of every block, in order."""
+    def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
+        """The parts of every block, in order, for patches on such a grid."""
         raise NotImplementedError
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
-        """What the first block reads, (B, 1+N, D); see :func:`resize_positions` for the second argument."""
+        """What the first block reads, (B, P+N, D); see :func:`resize_positions` for the second argument."""
         raise NotImplementedError
 
     def head(self, patches: Tensor) -> Tensor:
         """Patch tokens after the last block, (B, N, D), to embeddings (B, N, E)."""
         raise NotImplementedError
 
-    def run_block(self, index: int, tokens: Tensor) -> Tensor:
-        """One unchanged block, (B, 1+N, D) to the same."""
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        """One unchanged block, (B, P+N, D) to the same, for patches on such a grid."""
         return self.blocks[index](tokens)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of ``images`` (…, H, W)."""
         return images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1]
 
+    def positions(self, embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
+        """:func:`resize_positions` to a grid, once per grid."""
+        key = (grid, how, embedding.device, embedding.dtype, _version(embedding))
+        return self.once(key, lambda: resize_positions(embedding.detach(), self.grid_size, grid, how))
+
+    def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` returns, kept for the next call with this key."""
+        if key not in self._kept:
+            if len(self._kept) >= 64:  # whole images come in many sizes
+                self._kept.clear()
+            self._kept[key] = compute()
+        return self._kept[key]
+
     def check(self, method: Method) -> None:
-        """Raise a UserError where the tower has fewer blocks than the method needs."""
+        """Raise a UserError where the tower lacks blocks or tokens that the method needs."""
         count = len(self.blocks)
-        method.earlier(count)
+        method.required_blocks(count)
         if count < method.depth:
             raise UserError(
                 f"{method.label} works on the last {method.depth} blocks, but this model has {count}; "
                 "choose a deeper model or another method"
+            )
+        if method.needs_class_token and not self.has_class_token:
+            raise UserError(
+                f"{method.label} reads the class token, which this image tower has not; choose another method"
+            )
+        if method.needs_same_tokens and not self.same_tokens:
+            raise UserError(
+                f"{method.label} mixes the tokens of several blocks, which differ in this image tower; choose another"
             )
 
     def forward(self, images: Tensor, methods: Sequence[Method]) -> list[Tensor]:
@@ -82,46 +113,79 @@ class DenseEncoder(nn.Module):
         """
         grid = self.grid(images)
         # Where nothing is resized, all methods read the same tokens.
-        resizes = [method.position_resize if grid != self.own_grid else "scale_factor" for method in methods]
+        resizes = [method.position_resize if grid != self.grid_size else "scale_factor" for method in methods]
         features: list[Tensor] = [None] * len(methods)
         for resize in dict.fromkeys(resizes):
             group = [index for index, own in enumerate(resizes) if own == resize]
             outputs = self._run(self.tokens(images, resize), [methods[index] for index in group], grid)
             for index, tokens in zip(group, outputs, strict=True):
-                features[index] = self.head(tokens[:, self.prefix :]).unflatten(1, grid)
+                features[index] = self.head(tokens[:, self.num_prefix_tokens :]).unflatten(1, grid)
         return features
 
     def _run(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> list[Tensor]:
         """Tokens before the first block to those after the last one, by each method."""
-        parts = self.parts
+        parts = self.parts(grid)
         starts = [len(parts) - method.depth for method in methods]
-        kept = {*starts, *(index for method in methods for index in method.earlier(len(parts)))}
+        kept = {*starts, *(index for method in methods for index in method.required_blocks(len(parts)))}
         inputs = {}
         for index in range(max(kept) + 1):
             if index in kept:
                 inputs[index] = tokens
             if index < max(kept):
-                tokens = self.run_block(index, tokens)
-        context = Context(grid, self.prefix, inputs)
+                tokens = self.run_block(index, tokens, grid)
+        context = Context(grid, self.num_prefix_tokens, inputs)
         return [method(parts, inputs[start], context) for method, start in zip(methods, starts, strict=True)]
 
 
+def _version(tensor: Tensor) -> int:
+    """How often a tensor was changed in place, by load_state_dict for example. Inference tensors do not count it."""
+    return 0 if tensor.is_inference() else tensor._version
+
+
+class TowerRegistry(dict[type[nn.Module], Callable[[nn.Module], DenseEncoder]]):
+    """Image towers by the class of the module that OpenCLIP's model has as ``visual``, or a class that it inherits."""
+
+    def register_module(self, visual: type[nn.Module]) -> Callable:
+        """Register a :class:`DenseEncoder` (as a decorator) for this class of modules."""
+
+        def register(encoder: Callable[[nn.Module], DenseEncoder]) -> Callable:
+            self[visual] = encoder
+            return encoder
+
+        return register
+
+    def build(self, visual: nn.Module) -> DenseEncoder:
+        """The dense encoder of an image tower.
+
+        Raises:
+            UserError: there is none for it; names what does not fit.
+        """
+        for kind in type(visual).__mro__:
+            if kind in self:
+                return self[kind](visual)
+        raise UserError(f"the image tower is a {type(visual).__name__}; {SUPPORTED}")
+
+
+TOWERS = TowerRegistry()
+
+
 def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int], how: str) -> Tensor:
-    """Resize the patch part of positional embeddings bicubically; the class token's is kept.
+    """Resize the patch part of positional embeddings bicubically; those of tokens before the patches are kept.
 
     Args:
-        embedding: (1 + old[0] * old[1], D).
+        embedding: (P + old[0] * old[1], D), P from 0.
         old: the checkpoint's grid (rows, columns).
         new: the wanted grid.
         how: "scale_factor" passes (new + 0.1) / old as scale to the interpolation, as published; the numbers
             differ slightly from those of "size", which GEM uses (antialiased).
 
     Returns:
-        (1 + new[0] * new[1], D)
+        (P + new[0] * new[1], D)
     """
     if tuple(new) == tuple(old):
         return embedding
-    cls, patches = embedding[:1], embedding[1:]
+    count = old[0] * old[1]
+    prefix, patches = embedding.split([len(embedding) - count, count])
     patches = patches.reshape(1, *old, -1).permute(0, 3, 1, 2).float()
     if how == "size":
         patches = F.interpolate(patches, size=new, mode="bicubic", align_corners=False, antialias=True)
@@ -129,4 +193,4 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
         scale = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
     patches = patches.permute(0, 2, 3, 1).flatten(0, 2)
-    return cat([cls, patches.to(embedding.dtype)])
+    return cat([prefix, patches.to(embedding.dtype)])

@@ -10,7 +10,7 @@ import os
 import torch
 from torch import Tensor, nn
 
-from clearclip.backbones.base import DenseEncoder, resize_positions
+from clearclip.backbones.base import DenseEncoder
 from clearclip.backbones.casting import prepare
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
@@ -64,16 +64,15 @@ class DINOImageEncoder(DenseEncoder):
         super().__init__()
         self.vit = vit
         self.patch_size = tuple(vit.patch_embed.patch_size)
-        self.own_grid = tuple(vit.patch_embed.grid_size)
+        self.grid_size = tuple(vit.patch_embed.grid_size)
         self.dim = vit.embed_dim
-        self.image_side = vit.patch_embed.img_size[0]
+        self.image_size = vit.patch_embed.img_size[0]
 
     @property
     def blocks(self) -> nn.Sequential:
         return self.vit.blocks
 
-    @property
-    def parts(self) -> list[BlockParts]:
+    def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
         return [
             BlockParts(
                 ln_1=block.norm1,
@@ -93,7 +92,7 @@ class DINOImageEncoder(DenseEncoder):
         embed = self.vit.patch_embed
         patches = embed.proj(images.to(embed.proj.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = self.vit.cls_token.to(patches.dtype).expand(len(patches), -1, -1)
-        positions = resize_positions(self.vit.pos_embed[0], self.own_grid, self.grid(images), position_resize)
+        positions = self.positions(self.vit.pos_embed[0], self.grid(images), position_resize)
         return torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype)
 
     def head(self, patches: Tensor) -> Tensor:

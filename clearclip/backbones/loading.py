@@ -6,8 +6,7 @@ from typing import NamedTuple
 
 import torch
 
-from clearclip.backbones.base import DenseEncoder
-from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.backbones.base import TOWERS, DenseEncoder
 from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
 from clearclip.utils.errors import UserError
@@ -53,16 +52,17 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
         towers = Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
     else:
         clip = load_clip(weights, device, precision)
+        image = TOWERS.build(clip.model.visual)
         text = TextEncoder(
             clip.model,
             clip.tokenizer,
-            dim=clip.model.visual.output_dim,
+            dim=image.dim,
             # CLIP's own tokenizer pads with 0; what others pad with is not known.
             padding=0 if isinstance(getattr(clip.tokenizer, "encoder", None), dict) else None,
             precision=precision,
             cached=settings.cached,
         )
-        towers = Towers(ImageEncoder(clip.model.visual), text, clip.weights, clip.mean, clip.std)
+        towers = Towers(image, text, clip.weights, clip.mean, clip.std)
     if settings.normalization == "openai":
         towers = towers._replace(mean=OPENAI_MEAN, std=OPENAI_STD)
     return towers

@@ -7,13 +7,12 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from clearclip.backbones.base import DenseEncoder, resize_positions
+from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 
-SUPPORTED = "supported are OpenCLIP's plain ViT towers (VisionTransformer), such as ViT-B-16 or ViT-L-14"
 
-
+@TOWERS.register_module(VisionTransformer)
 class ImageEncoder(DenseEncoder):
     """Dense features of an unmodified OpenCLIP ``VisionTransformer``.
 
@@ -29,17 +28,15 @@ class ImageEncoder(DenseEncoder):
         check_is_plain_vit(visual)
         self.visual = visual
         self.patch_size = visual.patch_size
-        self.own_grid = tuple(visual.grid_size)
+        self.grid_size = tuple(visual.grid_size)
         self.dim = visual.output_dim
-        self.image_side = visual.image_size[0]
-        self._positions: dict[tuple, Tensor] = {}
+        self.image_size = visual.image_size[0]
 
     @property
     def blocks(self) -> nn.ModuleList:
         return self.visual.transformer.resblocks
 
-    @property
-    def parts(self) -> list[BlockParts]:
+    def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
         return [
             BlockParts(
                 ln_1=block.ln_1,
@@ -59,33 +56,16 @@ class ImageEncoder(DenseEncoder):
         visual = self.visual
         patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
-        positions = self._positions_for(self.grid(images), position_resize)
+        positions = self.positions(visual.positional_embedding, self.grid(images), position_resize)
         return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
 
     def head(self, patches: Tensor) -> Tensor:
         patches = self.visual.ln_post(patches)
         return patches if self.visual.proj is None else patches @ self.visual.proj
 
-    def _positions_for(self, grid: tuple[int, int], how: str) -> Tensor:
-        """Positional embeddings for a grid of patches, (1+N, D), resized once per grid."""
-        embedding = self.visual.positional_embedding
-        key = (grid, how, embedding.device, embedding.dtype, _version(embedding))
-        if key not in self._positions:
-            if len(self._positions) >= 64:  # whole images come in many sizes
-                self._positions.clear()
-            self._positions[key] = resize_positions(embedding.detach(), self.own_grid, grid, how)
-        return self._positions[key]
-
-
-def _version(tensor: Tensor) -> int:
-    """How often a tensor was changed in place, by load_state_dict for example. Inference tensors do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
-
 
 def check_is_plain_vit(visual: nn.Module) -> None:
     """Raise a UserError that names what in this image tower does not fit, and what is supported."""
-    if not isinstance(visual, VisionTransformer):
-        raise UserError(f"the image tower is a {type(visual).__name__}; {SUPPORTED}")
     if visual.attn_pool is not None:
         raise UserError(f"the image tower pools by attention (attentional_pool, as CoCa does); {SUPPORTED}")
     for block in visual.transformer.resblocks:

@@ -29,14 +29,14 @@ class Context:
     """What a method may look at beside the tokens.
 
     Attributes:
-        grid: rows and columns of patches; N = rows × columns.
-        prefix: tokens before the patches (1: the class token).
-        inputs: index of a block (from 0) → the tokens before it, (B, prefix + N, D), for every block that the method
-            asked for in :meth:`Method.earlier`.
+        grid_size: rows and columns of patches; N = rows × columns.
+        num_prefix_tokens: P, the tokens before the patches: the class token if there is one, then registers if any.
+        inputs: index of a block (from 0) → the tokens before it, (B, P + N, D), for every block that the method asked
+            for in :meth:`Method.required_blocks`.
     """
 
-    grid: tuple[int, int]
-    prefix: int = 1
+    grid_size: tuple[int, int]
+    num_prefix_tokens: int = 1
     inputs: Mapping[int, Tensor] = field(default_factory=dict)
 
 
@@ -45,21 +45,23 @@ class Method:
 
     depth = 1  # blocks from the end that the method computes itself
     position_resize = "scale_factor"  # how positional embeddings are resized: "scale_factor" or "size"
+    needs_class_token = False  # the method reads the class token, the first one
+    needs_same_tokens = False  # the method mixes tokens of several blocks, which must stand for the same places
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Compute the last ``depth`` blocks.
 
         Args:
             blocks: the parts of all blocks, in order.
-            x: (B, prefix + N, D): the tokens before block ``len(blocks) - depth``.
+            x: (B, P + N, D): the tokens before block ``len(blocks) - depth``.
             context: grid of patches, and tokens of earlier blocks.
 
         Returns:
-            (B, prefix + N, D): the tokens after the last block.
+            (B, P + N, D): the tokens after the last block.
         """
         raise NotImplementedError
 
-    def earlier(self, blocks: int) -> Collection[int]:
+    def required_blocks(self, blocks: int) -> Collection[int]:
         """Which blocks' input tokens the method needs, of a model with so many blocks; counted from 0.
 
         Raises:

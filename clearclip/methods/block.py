@@ -1,41 +1,75 @@
-"""One pre-norm transformer block, taken apart."""
+"""One transformer block of a ViT, taken apart."""
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+Step = Callable[[Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class BlockParts:
-    """The pieces of one pre-norm transformer block, whichever library built it.
+    """The pieces of one transformer block, whichever library built it; D' is the width of all heads, mostly D.
 
-    ``in_proj_weight`` is (3D, D) and ``in_proj_bias`` (3D,) or None: the rows of q, then k, then v.
-    ``scale_1`` and ``scale_2`` are LayerScale modules, or identities.
+    Attributes:
+        ln_1: what the attention's input passes first; the identity in a block that normalises afterwards.
+        in_proj_weight: the rows of q, then k, then v: (3D', D), or three of (D', D).
+        in_proj_bias: (3D',), three of (D',) or None, or None.
+        heads: their number.
+        out_proj: the attention's output projection, D' to D.
+        scale_1: LayerScale, the norm of a block that normalises afterwards, or the identity.
+        ln_2, mlp, scale_2: the same around the FFN.
+        q_norm, k_norm: norms of queries and keys, head by head; None for none.
+        rotate: rotary embedding of queries and keys (B, heads, T, D' // heads), whose last N are the patches'.
+        inner_norm: norm of what the tokens gather, (B, T, D'), before ``out_proj``.
     """
 
-    ln_1: nn.Module
-    in_proj_weight: Tensor
-    in_proj_bias: Tensor | None
+    ln_1: Step
+    in_proj_weight: Tensor | Sequence[Tensor]
+    in_proj_bias: Tensor | Sequence[Tensor | None] | None
     heads: int
     out_proj: nn.Module
-    scale_1: nn.Module
-    ln_2: nn.Module
-    mlp: nn.Module
-    scale_2: nn.Module
+    scale_1: Step
+    ln_2: Step
+    mlp: Step
+    scale_2: Step
+    q_norm: Step | None = None
+    k_norm: Step | None = None
+    rotate: Step | None = None
+    inner_norm: Step | None = None
 
     def project(self, x: Tensor, which: str) -> Tensor:
-        """q, k or v of normalised tokens ``x`` (B, T, D), split into heads: (B, heads, T, D // heads)."""
-        width = self.in_proj_weight.shape[1]
-        rows = slice("qkv".index(which) * width, ("qkv".index(which) + 1) * width)
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
-        return F.linear(x, self.in_proj_weight[rows], bias).unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        """q, k or v as the attention compares them (normed and rotated where the tower does so) of normalised tokens.
+
+        Args:
+            x: (B, T, D): all tokens, or the patches alone.
+            which: "q", "k" or "v".
+
+        Returns:
+            (B, heads, T, D' // heads)
+        """
+        index = "qkv".index(which)
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        if isinstance(weight, Tensor):
+            weight = weight.unflatten(0, (3, -1))
+        if isinstance(bias, Tensor):
+            bias = bias.unflatten(0, (3, -1))
+        heads = F.linear(x, weight[index], None if bias is None else bias[index])
+        heads = heads.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        if which == "v":
+            return heads
+        norm = self.q_norm if which == "q" else self.k_norm
+        heads = heads if norm is None else norm(heads)
+        return heads if self.rotate is None else self.rotate(heads)
 
     def merge(self, heads: Tensor) -> Tensor:
-        """Join the heads (B, heads, T, D // heads) and apply the output projection: X_attn, (B, T, D)."""
-        return self.scale_1(self.out_proj(heads.transpose(1, 2).flatten(2)))
+        """Join the heads (B, heads, T, D' // heads) and apply the output projection: X_attn, (B, T, D)."""
+        joined = heads.transpose(1, 2).flatten(2)
+        return self.scale_1(self.out_proj(joined if self.inner_norm is None else self.inner_norm(joined)))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """``x`` (B, T, D) and what the FFN adds to it."""

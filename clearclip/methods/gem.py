@@ -31,6 +31,7 @@ class GEM(Method):
     residual: bool = True
 
     position_resize = "size"
+    needs_same_tokens = True
     gathered = 6  # blocks
 
     def __post_init__(self):
@@ -44,7 +45,7 @@ class GEM(Method):
     def label(self) -> str:
         return "GEM" if self.residual else "GEM + ClearCLIP"
 
-    def earlier(self, blocks: int) -> range:
+    def required_blocks(self, blocks: int) -> range:
         if blocks < self.gathered:
             raise UserError(
                 f"GEM works on the last {self.gathered} blocks, but this model has {blocks}; "
@@ -55,7 +56,7 @@ class GEM(Method):
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens of the first stream, before each of the last six blocks, to the second stream after them."""
-        first, *_ = indices = self.earlier(len(blocks))
+        first, *_ = indices = self.required_blocks(len(blocks))
         stream = context.inputs[first] if self.residual else 0
         for index in indices:
             stream = stream + self_self_attention(blocks[index], blocks[index].ln_1(context.inputs[index]))

@@ -57,7 +57,7 @@ class NACLIP(AttentionMethod):
         k = block.project(x, "k")
         if self.strategy == "kk":
             return F.scaled_dot_product_attention(k, k, v)
-        omega = neighbourhood(context.grid, context.prefix, float(self.sigma), x.device)
+        omega = neighbourhood(context.grid_size, context.num_prefix_tokens, float(self.sigma), x.device)
         if self.strategy == "naclip":
             return F.scaled_dot_product_attention(k, k, v, attn_mask=omega.to(v.dtype))
         q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (block.project(x, "q"), k))

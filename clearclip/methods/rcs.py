@@ -50,6 +50,8 @@ class RCS(Method):
     lambda_r: float = 0.3
     layers: tuple[int, ...] | None = None
 
+    needs_same_tokens = True
+
     def __post_init__(self):
         object.__setattr__(self, "base", build_method(self.base))
         if not isinstance(self.base, AttentionMethod):
@@ -64,7 +66,7 @@ class RCS(Method):
     def keeping(self, residual_and_ffn: bool) -> RCS:
         return replace(self, base=self.base.keeping(residual_and_ffn))
 
-    def earlier(self, blocks: int) -> tuple[int, ...]:
+    def required_blocks(self, blocks: int) -> tuple[int, ...]:
         layers = self.layers or (HALVED if blocks == 6 else LAYERS)
         if max(layers) > blocks - 2:
             raise UserError(
@@ -79,7 +81,7 @@ class RCS(Method):
         normed = block.ln_1(x)
         v = block.project(normed, "v")
         own = self.base.gather(block, normed, v, context)
-        layers = self.earlier(len(blocks))
+        layers = self.required_blocks(len(blocks))
         of_layers = sum(_cross(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
         return self.base.finish(block, x, self.tau * torch.lerp(own, of_layers, self.lambda_r))
 

@@ -58,6 +58,8 @@ class SCCLIP(Method):
     beta: float = 0.4
     neighbours: int = 30
 
+    needs_class_token = needs_same_tokens = True
+
     def __post_init__(self):
         given = {"pre": [self.pre], "post": [self.post], "summed": self.summed}
         for name, value in given.items():
@@ -83,14 +85,14 @@ class SCCLIP(Method):
             raise UserError(f"SC-CLIP can read blocks 0 to {blocks - 2} of this model, not {max(pre, post, *summed)}")
         return pre, post, summed, rho
 
-    def earlier(self, blocks: int) -> set[int]:
+    def required_blocks(self, blocks: int) -> set[int]:
         pre, post, summed, _ = self.layers(blocks)
         return {layer + 1 for layer in (pre, post, *summed)}  # the output of one is the input of the next
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D); the class token is ``x``'s."""
         pre, post, summed, rho = self.layers(len(blocks))
-        block, first, grid = blocks[-1], context.prefix, context.grid
+        block, first, grid = blocks[-1], context.num_prefix_tokens, context.grid_size
         outlier = outliers(x[:, first:], self.neighbours)
         s1 = cosines(repair(context.inputs[pre + 1][:, first:], outlier, grid))
         s2 = cosines(context.inputs[post + 1][:, first:])

@@ -39,8 +39,8 @@ class BLIPImageEncoder(DenseEncoder):
                 f"BLIP takes square windows of whole patches, and {side} pixels are no multiple of {patch}; "
                 f"set slide_crop to {side // patch * patch or patch}"
             )
-        self.fixed_size = self.image_side = side
-        self.patch_size, self.own_grid = (patch, patch), (side // patch, side // patch)
+        self.fixed_size = self.image_size = side
+        self.patch_size, self.grid_size = (patch, patch), (side // patch, side // patch)
         self.dim = vision_proj.out_features
         tokens = torch.empty(1, 1 + (side // patch) ** 2, embeddings.position_embedding.shape[2])
         resized = embeddings.interpolate_pos_encoding(tokens, side, side).detach()
@@ -50,8 +50,7 @@ class BLIPImageEncoder(DenseEncoder):
     def blocks(self) -> nn.ModuleList:
         return self.vision_model.encoder.layers
 
-    @property
-    def parts(self) -> list[BlockParts]:
+    def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
         return [
             BlockParts(
                 ln_1=block.layer_norm1,
@@ -67,13 +66,13 @@ class BLIPImageEncoder(DenseEncoder):
             for block in self.blocks
         ]
 
-    def run_block(self, index: int, tokens: Tensor) -> Tensor:
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         # The same computation as transformers' own blocks, whose signature changes with the version.
-        return _UNCHANGED([self.parts[index]], tokens)
+        return _UNCHANGED([self.parts(grid)[index]], tokens)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches, the same for images of every size."""
-        return self.own_grid
+        return self.grid_size
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         size = (self.fixed_size, self.fixed_size)

@@ -8,8 +8,8 @@ from contextlib import suppress
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
 from torch import Tensor
 
 from clearclip.utils.files import write_atomically
@@ -19,13 +19,17 @@ def default_cache_dir() -> Path:
     """``$CLEARCLIP_CACHE``, or ``clearclip`` in the user's cache folder."""
     if os.environ.get("CLEARCLIP_CACHE"):
         return Path(os.environ["CLEARCLIP_CACHE"])
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clearclip"
+    try:
+        return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "clearclip"
+    except RuntimeError:  # no home
+        return Path(os.devnull)  # under which nothing can be kept
 
 
 class TextCache:
     """Features of words, one file each, in a folder per ``key``. Several processes may read and write at once.
 
-    A file that cannot be read counts as missing. A folder that cannot be written costs the speed, not the result.
+    A file counts only as it was written: its metadata name the word and hold a checksum. A folder that cannot be
+    written, or a full disk, costs the speed, not the result.
 
     Args:
         key: everything that changes a feature beside the word itself (weights, templates, precision, …), hashed.
@@ -40,16 +44,25 @@ class TextCache:
         return self.folder / f"{hashlib.sha256(word.encode()).hexdigest()[:32]}.safetensors"
 
     def get(self, word: str, dim: int) -> Tensor | None:
-        """The (dim,) float32 feature of ``word``, or None where there is none, or none that is whole."""
+        """The (dim,) float32 feature of ``word``, of length 1, or None where there is none, or none that is whole."""
+        path = self.path(word)
         try:
-            feature = load_file(self.path(word))["feature"]
-        except (OSError, SafetensorError, KeyError):
+            if not path.is_file():  # a pipe would wait for somebody to write
+                return None
+            with safe_open(path, "pt") as file:
+                feature, metadata = file.get_tensor("feature").clone(), file.metadata()
+        except (OSError, SafetensorError):
             return None
-        whole = feature.shape == (dim,) and feature.dtype == torch.float32 and bool(feature.isfinite().all())
-        return feature if whole else None
+        whole = feature.shape == (dim,) and feature.dtype == torch.float32 and abs(feature.norm() - 1) < 1e-3
+        return feature if whole and metadata == self._metadata(word, feature) else None
 
     def put(self, word: str, feature: Tensor) -> None:
         """Keep the (dim,) feature of ``word``."""
-        state = {"feature": feature.float().cpu().contiguous()}
-        with suppress(OSError):
-            write_atomically(self.path(word), lambda temporary: save_file(state, temporary, metadata={"word": word}))
+        feature = feature.float().cpu().contiguous()
+        state, metadata = {"feature": feature}, self._metadata(word, feature)
+        with suppress(OSError, SafetensorError):
+            write_atomically(self.path(word), lambda temporary: save_file(state, temporary, metadata=metadata))
+
+    def _metadata(self, word: str, feature: Tensor) -> dict[str, str]:
+        content = f"{self.folder.name} {word} ".encode() + feature.numpy().tobytes()
+        return {"word": word, "checksum": hashlib.sha256(content).hexdigest()}

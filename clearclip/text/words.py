@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -21,14 +22,10 @@ class ClassWords:
 
     @classmethod
     def parse(cls, lines: Sequence[str], source: str = "class names") -> ClassWords:
-        """Read one class per line; a line may list several comma-separated words.
-
-        Args:
-            lines: the classes; white space around words is dropped.
-            source: where they come from, for the error.
+        """Read one class per line; a line may list several comma-separated words, white space around which is dropped.
 
         Raises:
-            UserError: no class, a blank line or an empty word; names the line.
+            UserError: no class, a blank line, an empty word or a control character; names the ``source`` and the line.
         """
         if not isinstance(lines, list | tuple) or not all(isinstance(line, str) for line in lines):
             raise UserError(f"{source}: expected a list of strings, one class each, got {lines!r}")
@@ -37,6 +34,8 @@ class ClassWords:
         classes = []
         for number, line in enumerate(lines, start=1):
             words = tuple(word.strip() for word in line.split(","))
+            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in line.replace("\t", " ")):
+                raise UserError(f"{source}: line {number} ({line!r}) has a control character or is no text; correct it")
             if not line.strip():
                 raise UserError(f"{source}: line {number} is blank; every line is a class, so remove or fill it")
             if not all(words):
@@ -60,7 +59,7 @@ class ClassWords:
             raise UserError(f"{reason}; give name_path a file with one class per line") from error
         except UnicodeDecodeError as error:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
-        return cls.parse(text.rstrip().splitlines(), source=f"names file {path}")
+        return cls.parse(text.rstrip().split("\n") if text.strip() else [], source=f"names file {path}")
 
     @property
     def words(self) -> list[str]:

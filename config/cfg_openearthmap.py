@@ -1,6 +1,7 @@
 _base_ = "./remote_config.py"
 
 dataset_name = "openearthmap"
+expected_images = 384
 
 model = dict(name_path="{{fileDirname}}/cls_openearthmap.txt", prob_thd=0.1)
 

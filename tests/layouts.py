@@ -86,7 +86,7 @@ FURTHER = {
     ),
     "ade847": Layout(
         "ADE20K_2021_17_01", "images_detectron2/validation/*.jpg", "annotations_detectron2/validation/*.tif", (0, 846),
-        65535, ("ADE_val_{:08d}",), size=(512, 683),
+        65535, ("ADE_val_{:08d}",), size=(256, 341),
     ),
     "loveda": Layout("loveDA", *PATCHES, (0, 7), None, ("{}",), reduced=True, size=(1024, 1024)),
     "potsdam": Layout(

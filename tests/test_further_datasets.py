@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from layouts import FURTHER, make_layout
+from layouts import FURTHER, make_layout, random_image
 from mmengine.registry import DefaultScope
 from mmseg.datasets import ISPRSDataset, LoveDADataset, PotsdamDataset, iSAIDDataset
 
@@ -148,3 +148,21 @@ def test_protocols_of_the_papers():
         assert (settings.slide_crop, settings.slide_stride) == ((224, 112) if remote else (448, 224))
         assert settings.logit_scale == 50
         assert cfg.test_dataloader.dataset.pipeline[1].scale == ((448, 448) if remote else (2048, 448))
+
+
+@pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="the peak of memory is read from /proc")
+def test_847_classes_on_a_large_image_in_bounded_memory(quick_name):
+    """Probabilities of all 1,281 words at this size would be 1.5 GB, and of all classes 1 GB."""
+
+    def status(field):
+        return int(re.search(rf"{field}:\s+(\d+) kB", Path("/proc/self/status").read_text()).group(1)) / 1024
+
+    words = class_words(load_config(CONFIG / "cfg_ade847.py"))
+    model = ClearCLIP.from_pretrained(quick_name, device="cpu", cached=False)
+    image = random_image(np.random.default_rng(0), 144, 2000)
+    before = status("VmRSS")
+    Path("/proc/self/clear_refs").write_text("5")  # forget the peak
+    labels = model.segment(image, words).labels
+    assert status("VmHWM") - before < 400
+    assert labels.shape == (144, 2000)
+    assert len(np.unique(labels)) > 1

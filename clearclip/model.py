@@ -7,7 +7,7 @@ import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from itertools import islice
-from typing import Any
+from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
@@ -27,6 +27,8 @@ from clearclip.windows import WindowGrid, class_probabilities, label_map
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
+Classes: TypeAlias = ClassWords | Sequence[str]
+MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
 
@@ -110,7 +112,7 @@ class ClearCLIP(nn.Module):
         return self.mean.device
 
     def encode_text(self, classes: ClassWords | Sequence[str], progress: bool = False) -> TextFeatures:
-        """Text features of classes (a list of names, each of which may list comma-separated words).
+        """Text features of classes (a list of names; ``|`` separates the words of one).
 
         Raises:
             UserError: a blank name, or a model without a text side.
@@ -252,53 +254,103 @@ class ClearCLIP(nn.Module):
             image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return (image.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
+    @overload
+    def segment(self, images: ImageLike, classes: Classes, prob_thd: float | None = None) -> Segmentation: ...
+    @overload
     def segment(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        classes: ClassWords | Sequence[str],
-        prob_thd: float | None = None,
-        methods: Sequence[str | dict | Method] | None = None,
-    ) -> Any:
-        """Segment images by words.
+        self, images: Sequence[ImageLike], classes: Classes, prob_thd: float | None = None
+    ) -> list[Segmentation]: ...
+    @overload
+    def segment(
+        self, images: Iterable[ImageLike], classes: Classes, prob_thd: float | None = None
+    ) -> Iterator[Segmentation]: ...
+    def segment(
+        self, images: ImageLike | Iterable[ImageLike], classes: Classes, prob_thd: float | None = None
+    ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
+        """Segment an image, or several, by words.
+
+            result = model.segment("photo.jpg", ["sky", "hill | mountain", "horse"])
+            result.labels  # (H, W) uint8; `result` shows itself in a notebook
 
         Args:
-            images: a path, PIL image, or (H, W), (H, W, 3) or (H, W, 4) uint8 array; a list or tuple of them; or an
-                iterator over them, which is read as the results are, so that any number of images fits into memory.
-            classes: names in label order; a name may list comma-separated words for its class.
+            images: a path, a PIL image, or an RGB array, (H, W), (H, W, 3) or (H, W, 4), uint8; a sequence of them; or
+                an iterator over them, which is read as the results are, so that any number of images fits into memory.
+            classes: names in label order; ``|`` separates the words of one class.
             prob_thd: overrides the model's: pixels whose largest probability is below get label 0.
-            methods: rows to compare, such as ``["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"]``: blocks that they share
-                run once. None means the model's own method.
 
         Returns:
-            A :class:`~clearclip.result.Segmentation` (with ``methods``, a dict of one for each name); a list of
-            these for a list, an iterator for an iterator.
+            The result of an image, a list of results for a sequence, an iterator over them for an iterator.
 
         Raises:
             UserError: no classes, or an image that cannot be read.
         """
-        text = self.encode_text(classes)
-        methods = [methods] if isinstance(methods, str | Mapping | Method) else methods
-        threshold = self.settings.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
-        named = {method if isinstance(method, str) else build_method(method).label: method for method in methods or ()}
-        used = {name: build_method(method) for name, method in named.items()} or {"": self.method}
-        if isinstance(images, str | os.PathLike | Image.Image | np.ndarray):
-            found = next(self._segment(iter([images]), text, threshold, used))
-            return found if methods is not None else found[""]
-        results = self._segment(iter(images), text, threshold, used)
-        if methods is None:
-            results = (found[""] for found in results)
-        return list(results) if isinstance(images, list | tuple) else results
+        return self._segment(images, classes, prob_thd, None)
 
-    def _segment(
-        self, images: Iterator[ImageLike], text: TextFeatures, prob_thd: float, methods: dict[str, Method]
-    ) -> Iterator[dict[str, Segmentation]]:
-        scale, sides = self.settings.logit_scale, (self.settings.short_side, self.settings.long_side)
+    @overload
+    def compare(
+        self, images: ImageLike, classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+    ) -> dict[str, Segmentation]: ...
+    @overload
+    def compare(
+        self, images: Sequence[ImageLike], classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+    ) -> list[dict[str, Segmentation]]: ...
+    @overload
+    def compare(
+        self, images: Iterable[ImageLike], classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+    ) -> Iterator[dict[str, Segmentation]]: ...
+    def compare(
+        self,
+        images: ImageLike | Iterable[ImageLike],
+        classes: Classes,
+        methods: MethodsLike,
+        prob_thd: float | None = None,
+    ) -> dict[str, Segmentation] | list[dict[str, Segmentation]] | Iterator[dict[str, Segmentation]]:
+        """Segment by several methods at once: blocks that they share run once.
+
+            results = model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"])
+            compare_picture(results).save("compare.png")  # from clearclip.result
+
+        Args:
+            images, classes, prob_thd: as for :meth:`segment`.
+            methods: names, dicts with "type", or methods, as :func:`clearclip.build_method` takes them.
+
+        Returns:
+            A result for each method, by its name as given or by its label; a list or an iterator of such dicts, as
+            for :meth:`segment`.
+
+        Raises:
+            UserError: as for :meth:`segment`; no method, or an unknown one.
+        """
+        if isinstance(methods, str | Mapping | Method):
+            methods = [methods]
+        named = {method if isinstance(method, str) else build_method(method).label: method for method in methods}
+        if not named:
+            raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
+        return self._segment(images, classes, prob_thd, {name: build_method(named[name]) for name in named})
+
+    def _segment(self, images: Any, classes: Classes, prob_thd: float | None, methods: dict[str, Method] | None) -> Any:
+        text = self.encode_text(classes)
+        threshold = self.settings.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
+        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        found = self._results(iter([images] if single else images), text, threshold, methods)
+        return next(found) if single else list(found) if isinstance(images, Sequence) else found
+
+    def _results(
+        self, images: Iterator[ImageLike], text: TextFeatures, prob_thd: float, methods: dict[str, Method] | None
+    ) -> Iterator[Any]:
+        sides, used = (self.settings.short_side, self.settings.long_side), list((methods or {"": self.method}).values())
         while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
             resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
-            compared = self.similarities(resized, text, list(methods.values()))
+            compared = self.similarities(resized, text, used)
             for original, image, (similarities, grid) in zip(originals, resized, compared, strict=True):
-                how = {"logit_scale": scale, "prob_thd": prob_thd, "guide": self.guide(image, original.shape[:2])}
-                yield {
-                    name: Segmentation(original, similarity, grid, text, **how)
-                    for name, similarity in zip(methods, similarities, strict=True)
-                }
+                how = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
+                how |= {"guide": self.guide(image, original.shape[:2]), "model": getattr(self.weights, "label", "")}
+                results = [
+                    Segmentation(original, similarity, grid, text, method=method.label, **how)
+                    for method, similarity in zip(used, similarities, strict=True)
+                ]
+                yield results[0] if methods is None else dict(zip(methods, results, strict=True))
+
+    def __repr__(self) -> str:
+        label = getattr(self.weights, "label", type(self.image_encoder).__name__)
+        return f"ClearCLIP({label}, method {self.method.label}, {self.precision} on {self.device})"

@@ -7,6 +7,7 @@ from functools import cached_property
 from pathlib import Path
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 from torch import Tensor
 
@@ -25,6 +26,7 @@ class Segmentation:
         classes: the classes' names, in label order.
         words: the words of each class, in label order.
         class_pixels: how many pixels each class has, (classes,) int64.
+        model, method: labels of what computed them.
         colours: of the classes in the pictures, (classes, 3) RGB; set it to choose others.
     """
 
@@ -37,10 +39,14 @@ class Segmentation:
         logit_scale: float,
         prob_thd: float,
         guide: Tensor | None = None,
+        model: str = "",
+        method: str = "",
     ):
-        self.image = image
-        self.classes = text.classes.names
-        self.words = text.classes.classes
+        self.image: NDArray[np.uint8] = image
+        self.classes: list[str] = text.classes.names
+        self.words: tuple[tuple[str, ...], ...] = text.classes.classes
+        self.model = model
+        self.method = method
         self._similarity = similarity.cpu()
         self._grid = grid
         self._text = text.to(self._similarity.device)
@@ -48,11 +54,13 @@ class Segmentation:
         self._guide = None if guide is None else guide.cpu()
         self.colours: visualize.Palette = visualize.class_palette(self.classes)
         labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, guide)
-        self.labels = labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
-        self.class_pixels = np.bincount(self.labels.ravel(), minlength=len(self.classes))
+        self.labels: NDArray[np.uint8 | np.uint16] = (
+            labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
+        )
+        self.class_pixels: NDArray[np.int64] = np.bincount(self.labels.ravel(), minlength=len(self.classes))
 
     @cached_property
-    def probabilities(self) -> np.ndarray:
+    def probabilities(self) -> NDArray[np.float32]:
         """(classes, H, W) float32, computed when first asked for."""
         where = (self._similarity, self._grid, self.image.shape[:2])
         return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._guide).numpy()

@@ -132,7 +132,7 @@ def test_scores_are_those_of_the_public_object(run, tiny):
     truths = np.stack([np.array(Image.open(SCENES.parents[1] / "annotations/val" / photo.name)) for photo in photos])
     ablation = pd.read_csv(run / "ablation.csv").set_index(["attention", "kept"])["mIoU"]
     for key in (("vv", "residual only"), ("qq", "neither")):
-        found = tiny.segment(photos, names, methods=[ABLATION[key]])
+        found = tiny.compare(photos, names, [ABLATION[key]])
         labels = np.stack([next(iter(one.values())).labels for one in found])
         pairs = [(truths == label, labels == label) for label in range(len(names))]
         iou = [(a & b)[truths != 255].sum() / (a | b)[truths != 255].sum() for a, b in pairs if a.any() or b.any()]

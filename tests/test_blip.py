@@ -191,7 +191,7 @@ def test_segments_through_the_public_object(folder):
     options = dict(clip_type="BLIP", pretrained=str(folder), short_side=None, device="cpu")
     model = ClearCLIP.from_pretrained(slide_crop=32, slide_stride=16, **options)
     image = np.random.default_rng(0).integers(0, 255, (45, 70, 3), dtype=np.uint8)
-    result = model.segment(image, ["cat", "dog", "the sky"], methods=["ClearCLIP", "GEM"])
+    result = model.compare(image, ["cat", "dog", "the sky"], ["ClearCLIP", "GEM"])
     assert result["GEM"].labels.shape == (45, 70)
     assert len(np.unique(result["ClearCLIP"].labels)) > 1
     normalised, text = model.normalize(image.copy()), model.encode_text(["cat", "dog", "the sky"])

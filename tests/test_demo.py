@@ -100,7 +100,7 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
     model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
     for name, result in compared[1].items():
-        [alone] = model.segment("photos/b.jpg", ["sky", "tree", "sea"], methods=[name]).values()
+        [alone] = model.compare("photos/b.jpg", ["sky", "tree", "sea"], [name]).values()
         assert (alone.labels == result.labels).all(), name
     assert run("photos/*.jpg", *common[1:], "--compare", "SCLIP", "CLIP", "--out", "two") == 0
     assert Path("out/b_labels.png").read_bytes() == Path("two/b_labels.png").read_bytes()

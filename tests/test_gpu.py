@@ -27,7 +27,7 @@ METHODS = ["CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP"]
 
 def labels(model: ClearCLIP, images: list, words: list[str]) -> np.ndarray:
     """The labels of all images by all methods, in a row."""
-    results = model.segment(images, words, methods=METHODS)
+    results = model.compare(images, words, METHODS)
     return np.concatenate([found[name].labels.ravel() for found in results for name in METHODS])
 
 

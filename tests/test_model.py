@@ -137,7 +137,7 @@ def test_words_may_change(tiny_name):
     image = photo(64, 80)
     assert model.segment(image, ["sky"]).labels.max() == 0
     assert model.segment(image, ["sky", "tree", "horse", "dog"]).probabilities.shape == (4, 64, 80)
-    assert model.segment(image, ["sky, heaven", "tree"]).classes == ["sky", "tree"]
+    assert model.segment(image, ["sky | heaven", "tree"]).classes == ["sky", "tree"]
 
 
 def test_thresholds(tiny_name):
@@ -151,10 +151,24 @@ def test_thresholds(tiny_name):
     assert 0.3 < (result.probabilities.max(axis=0) < middle).mean() < 0.7
 
 
-def test_one_method_by_its_name(tiny_name):
+def test_compare_gives_what_each_method_gives_alone(tiny_name):
+    """By the names that were asked for; an image, a sequence and an iterator come back in kind."""
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=64)
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    (found,) = model.segment(image, ["sky", "tree"], methods="SCLIP").items()
-    assert found[0] == "SCLIP"
-    listed = model.segment(image, ["sky", "tree"], methods=["SCLIP"])["SCLIP"]
-    assert (found[1].labels == listed.labels).all()
+    image, words = photo(64, 80), ["sky", "tree | bush", "sea"]
+    found = model.compare(image, words, ["SCLIP", {"type": "LastBlock", "attention": "vv"}])
+    assert list(found) == ["SCLIP", "vv, no residual, no FFN"]
+    alone = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=64, method="SCLIP")
+    assert (found["SCLIP"].labels == alone.segment(image, words).labels).all()
+    assert (found["SCLIP"].model, found["SCLIP"].method) == (model.weights.label, "SCLIP")
+    assert list(model.compare(image, words, "SCLIP")) == ["SCLIP"]
+    assert [list(one) for one in model.compare((image, image), words, ["CLIP"])] == [["CLIP"], ["CLIP"]]
+    read = []
+    results = model.segment((read.append(k) or image for k in range(100)), words)
+    assert not read and (next(results).labels == model.segment(image, words).labels).all() and len(read) < 100
+    with pytest.raises(UserError, match="no method to compare"):
+        model.compare(image, words, [])
+
+
+def test_it_prints_as_one_line(tiny_name):
+    printed = str(ClearCLIP.from_pretrained(tiny_name, device="cpu", method="SCLIP"))
+    assert printed.startswith("ClearCLIP(") and printed.endswith("method SCLIP, fp32 on cpu)") and "\n" not in printed

@@ -33,7 +33,7 @@ def main() -> None:
     print(f"{found[0].images} images in {found[0].seconds:.0f} s, both in one pass", flush=True)
     images = sorted((BENCHMARK / "images" / "val").glob("*.png"))[:SHOWN]
     truths = [np.array(Image.open(BENCHMARK / "annotations" / "val" / path.name)) for path in images]
-    shown = model.segment(images, list(CLASSES), methods=methods)
+    shown = model.compare(images, list(CLASSES), methods)
     rows = [
         [result["CLIP"].image, truth, *(result[name].labels for name in methods)]
         for truth, result in zip(truths, shown, strict=True)

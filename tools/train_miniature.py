@@ -170,7 +170,7 @@ def validate(model: torch.nn.Module, tokenizer: Callable, config: dict, count: i
     segmenter = ClearCLIP(ImageEncoder(model.visual), text, settings, **statistics)
     drawn = [scenes.draw_scene(seed) for seed in scenes.VALIDATION_SEEDS[:count]]
     counts = dict.fromkeys(ROWS, 0)
-    found = segmenter.segment([scene.image for scene in drawn], CLASSES, methods=list(ROWS.values()))
+    found = segmenter.compare([scene.image for scene in drawn], CLASSES, list(ROWS.values()))
     for scene, results in zip(drawn, found, strict=True):
         for row, result in zip(ROWS, results.values(), strict=True):
             truth, labels = torch.from_numpy(scene.labels), torch.from_numpy(result.labels)

@@ -36,7 +36,7 @@ def draw_maps(model: ClearCLIP, images: Images, methods: Sequence[Method], path:
     photos = [read_image(images.paths[place]) for place in places]
     columns = {method.label: name for name, method in STEPS.items()}
     columns |= {method.label: method.label for method in methods if method.label not in columns}
-    found = model.segment(photos, images.classes, methods=[*STEPS.values(), *methods])
+    found = model.compare(photos, images.classes, [*STEPS.values(), *methods])
     rows = [[by_method[label].labels for label in columns] for by_method in found]
     titles, palette = list(columns.values()), None
     if images.dataset is not None:

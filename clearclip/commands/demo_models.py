@@ -72,7 +72,7 @@ def all_methods() -> list[Method]:
 
 def segment(model: ClearCLIP, image: np.ndarray, classes: ClassWords, methods: list[Method]) -> dict[str, Segmentation]:
     """One result for each method, by its label; the miniature's classes have their own colours."""
-    results = model.segment(image, classes, methods=list({method.label: method for method in methods}.values()))
+    results = model.compare(image, classes, list({method.label: method for method in methods}.values()))
     for result in results.values() if classes.names == list(CLASSES) else ():
         result.colours = PALETTE
     return results

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 import unicodedata
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from clearclip.utils.errors import UserError
+from clearclip.utils.files import user_path
 
 
 @dataclass(frozen=True)
@@ -22,7 +24,7 @@ class ClassWords:
 
     @classmethod
     def parse(cls, lines: Sequence[str], source: str = "class names") -> ClassWords:
-        """Read one class per line; a line may list several comma-separated words, white space around which is dropped.
+        """Read one class per line; ``|`` separates the words of a class (and so do commas, as in the paper's files).
 
         Raises:
             UserError: no class, a blank line, an empty word or a control character; names the ``source`` and the line.
@@ -33,13 +35,13 @@ class ClassWords:
             raise UserError(f"{source}: no class given; name at least one")
         classes = []
         for number, line in enumerate(lines, start=1):
-            words = tuple(word.strip() for word in line.split(","))
+            words = tuple(word.strip() for word in re.split("[,|]", line))
             if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in line.replace("\t", " ")):
                 raise UserError(f"{source}: line {number} ({line!r}) has a control character or is no text; correct it")
             if not line.strip():
                 raise UserError(f"{source}: line {number} is blank; every line is a class, so remove or fill it")
             if not all(words):
-                raise UserError(f"{source}: line {number} ({line.strip()!r}) has an empty word; check its commas")
+                raise UserError(f"{source}: line {number} ({line.strip()!r}) has an empty word; check its , and |")
             classes.append(words)
         return cls(tuple(classes))
 
@@ -53,7 +55,7 @@ class ClassWords:
         if not isinstance(path, str | Path):
             raise UserError(f"name_path must be a file with one class per line, not {path!r}")
         try:
-            text = Path(path).read_text(encoding="utf-8-sig")
+            text = user_path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
             reason = f"names file {path} cannot be read ({error.strerror})"
             raise UserError(f"{reason}; give name_path a file with one class per line") from error

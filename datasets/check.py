@@ -2,6 +2,7 @@
 
 python datasets/check.py                                   the eight benchmarks
 python datasets/check.py config/cfg_voc21.py --full        one, every file
+python datasets/check.py large remote                      PC-459 and ADE-847, and the remote-sensing sets
 
 Exit code: 0 where all are complete, 1 where something is missing or wrong.
 """
@@ -17,15 +18,25 @@ from clearclip.commands.console import CommandParser, run_command
 from clearclip.evaluation.check import check_dataset
 from clearclip.evaluation.config import building, load_config
 
-BENCHMARKS = ("voc21", "context60", "coco_object", "voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
-CONFIGS = [Path(__file__).resolve().parents[1] / "config" / f"cfg_{name}.py" for name in BENCHMARKS]
+CONFIG = Path(__file__).resolve().parents[1] / "config"
+GROUPS = {
+    "benchmarks": "voc21 context60 coco_object voc20 context59 coco_stuff164k city_scapes ade20k",
+    "large": "pc459 ade847",
+    "remote": "openearthmap loveda isaid potsdam vaihingen uavid udd5 vdd",
+}
 ROW = "{:<16}{:>18}{:>18}{:>10}   {}".format
+
+
+def configs(name: str) -> list[Path]:
+    """The config files of a group, or the one of this path."""
+    return [CONFIG / f"cfg_{one}.py" for one in GROUPS[name].split()] if name in GROUPS else [Path(name)]
 
 
 def main() -> int:
     """Check and print a table."""
     parser = CommandParser(prog="check.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
-    parser.add_argument("config", nargs="*", type=Path, default=CONFIGS, help="default: the eight benchmarks")
+    listed = f"a config file, or {', '.join(GROUPS)} (default: benchmarks)"
+    parser.add_argument("config", nargs="*", default=["benchmarks"], help=listed)
     parser.add_argument("--data-root", help="a dataset's folder, or the folder that holds it under its usual name")
     parser.add_argument("--full", action="store_true", help="decode every image and mask")
     parser.add_argument("--sample", type=int, default=32, help="else open this many of each (default: %(default)s)")
@@ -36,7 +47,7 @@ def main() -> int:
             parser.error(f"--{name} {getattr(arguments, name)}: give 1 or more")
 
     reports = []
-    for path in arguments.config:
+    for path in (path for name in arguments.config for path in configs(name)):
         cfg = load_config(path, data_root=arguments.data_root)
         with building(f"config {path}"):
             reports.append(check_dataset(cfg, None if arguments.full else arguments.sample, arguments.nproc))

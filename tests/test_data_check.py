@@ -146,6 +146,11 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert told.count("the published benchmark has") == 7
     assert f"ade20k: root {tmp_path / 'ade/ADEChallengeData2016'} does not exist" in told
 
+    code, told = run("large", "remote")
+    assert code == 1
+    assert "0 of 10 complete" in told
+    assert f"ade847: root {tmp_path / 'ADE20K_2021_17_01'} does not exist" in told
+
     own = tmp_path / "own.py"
     own.write_text(f'_base_ = "{CONFIG / "cfg_city_scapes.py"}"\nexpected_images = 3\n')
     code, told = run(own, "--full")

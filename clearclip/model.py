@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from PIL import Image
 from torch import Tensor, nn
 
-from clearclip.backbones import DenseEncoder, load_towers
+from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder, load_towers
 from clearclip.methods import Method, build_method
 from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
@@ -59,7 +59,6 @@ class ClearCLIP(nn.Module):
         weights: Any = None,
     ):
         super().__init__()
-        image_encoder.check(settings.chosen_method)
         self.image_encoder = image_encoder
         self.text_encoder = text_encoder
         self.settings = settings
@@ -68,6 +67,8 @@ class ClearCLIP(nn.Module):
         self.window_batch = settings.window_batch
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.second_encoders = nn.ModuleDict()
+        self.check(settings.chosen_method)
 
     @classmethod
     def from_pretrained(
@@ -123,6 +124,11 @@ class ClearCLIP(nn.Module):
             classes = ClassWords.parse(classes)
         return self.text_encoder.encode(classes, progress).to(self.device)
 
+    def check(self, method: Method) -> None:
+        """Raise a UserError where this model cannot compute a method. Its second encoder is loaded if it needs one."""
+        self.image_encoder.check(method)
+        self._second_encoder(method)
+
     @torch.inference_mode()
     def similarities(
         self,
@@ -130,7 +136,7 @@ class ClearCLIP(nn.Module):
         text: TextFeatures,
         methods: Sequence[Method] | None = None,
         settings: ModelSettings | None = None,
-    ) -> list[tuple[Tensor, WindowGrid]]:
+    ) -> list:
         """Cosine similarity of every patch with every word.
 
         Windows of all images that have the same size are encoded together, ``window_batch`` at a time; blocks that
@@ -143,48 +149,54 @@ class ClearCLIP(nn.Module):
             settings: windows and so on; default: the model's own.
 
         Returns:
-            For each image its similarities, (methods, rows of patches, columns of patches, words) float32 (without
-            the first axis where ``methods`` is None), and its windows.
+            For each image its similarities, (rows of patches, columns of patches, words) float32, and its windows;
+            with ``methods`` for each image a list of these, one pair for each method.
 
         Raises:
             UserError: a feature is not finite, or a method that the model is too shallow for.
         """
         encoder, settings = self.image_encoder, settings or self.settings
-        used = [settings.chosen_method] if methods is None else list(methods)
+        used = [settings.chosen_method] if methods is None else methods
+        used = [method.completed(encoder.method_options) for method in used]
         for method in used:
-            encoder.check(method)
+            self.check(method)
         layout = (settings.slide_crop, settings.slide_stride, encoder.patch_size, encoder.fixed_size)
-        grids = [WindowGrid.of(tuple(image.shape[-2:]), *layout) for image in images]
-        by_size: dict[torch.Size, list[tuple[int, int, Tensor]]] = defaultdict(list)
-        for index, (image, grid) in enumerate(zip(images, grids, strict=True)):
-            for position, window in enumerate(grid.cut(image)):
-                by_size[window.shape].append((index, position, window))
-        found: list[list[Tensor]] = [[None] * grid.count for grid in grids]
-        for windows in by_size.values():
-            compared = self._compare([window for _, _, window in windows], text, used)
-            for (index, position, _), similarity in zip(windows, compared, strict=True):
-                found[index][position] = similarity
-        joined = [grid.join(torch.stack(windows, dim=1)) for grid, windows in zip(grids, found, strict=True)]
+        # Windows of one size that the same methods see run together: (size, methods) → (image, window).
+        together: dict[tuple, list[tuple[int, Tensor]]] = defaultdict(list)
+        found: list[list[tuple[WindowGrid, list[Tensor]]]] = []
+        for index, image in enumerate(images):
+            grids = [WindowGrid.of(tuple(image.shape[-2:]), *layout, method.multiple) for method in used]
+            found.append([(grid, []) for grid in grids])
+            for grid in dict.fromkeys(grids):
+                members = tuple(number for number, own in enumerate(grids) if own == grid)
+                for window in grid.cut(image):
+                    together[window.shape, members].append((index, window))
+        for (_, members), windows in together.items():
+            compared = self._compare([window for _, window in windows], text, [used[member] for member in members])
+            for (index, _), similarities in zip(windows, compared, strict=True):
+                for member, similarity in zip(members, similarities, strict=True):
+                    found[index][member][1].append(similarity)
+        joined = [[_join(grid, windows) for grid, windows in of_image] for of_image in found]
         # A pixel without a finite similarity must never pass for label 0.
-        if joined and not torch.stack([similarity.isfinite().all() for similarity in joined]).all():
+        if joined and not torch.stack([one.isfinite().all() for pairs in joined for one, _ in pairs]).all():
             raise UserError(
                 "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
             )
-        if methods is None:
-            joined = [similarity[0] for similarity in joined]
-        return list(zip(joined, grids, strict=True))
+        return [pairs[0] for pairs in joined] if methods is None else joined
 
-    def _compare(self, windows: list[Tensor], text: TextFeatures, methods: list[Method]) -> list[Tensor]:
-        """Similarities (methods, h, w, words) of windows of one size, in batches that shrink where memory runs out."""
-        out: list[Tensor] = []
+    def _compare(self, windows: list[Tensor], text: TextFeatures, methods: list[Method]) -> list[list[Tensor]]:
+        """Similarities (h, w, words) by each method of windows of one size, in batches that shrink where memory runs
+        out.
+        """
+        out: list[list[Tensor]] = []
         while len(out) < len(windows):
-            batch = windows[len(out) : len(out) + self._window_batch(windows[0])]
+            batch = windows[len(out) : len(out) + self._window_batch(windows[0], methods)]
             try:
                 # cuDNN would compute the patch embedding of an fp32 model in TF32.
                 with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
-                    features = self.image_encoder(torch.stack(batch), methods)
-                similarity = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
-                out.extend(torch.stack(similarity, dim=1))
+                    features = self.encode(torch.stack(batch), methods, text)
+                similarities = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
+                out.extend(map(list, zip(*similarities, strict=True)))
             except torch.OutOfMemoryError:
                 if len(batch) == 1:
                     raise UserError(
@@ -196,11 +208,41 @@ class ClearCLIP(nn.Module):
                 torch.cuda.empty_cache()
         return out
 
-    def _window_batch(self, window: Tensor) -> int:
+    def encode(self, images: Tensor, methods: Sequence[Method], text: TextFeatures | None = None) -> list[Tensor]:
+        """Dense features of images, with what the methods ask for: see :meth:`DenseEncoder.forward`.
+
+        Args:
+            images: (B, 3, H, W), normalised, all of one size.
+            methods: how the last blocks are computed.
+            text: of :meth:`encode_text`, where a method's features depend on the words.
+        """
+        methods = [method.completed(self.image_encoder.method_options) for method in methods]
+        second = {}
+        for method in methods:
+            guide = (method.guide, method.guide_weights)
+            if (encoder := self._second_encoder(method)) is not None and guide not in second:
+                second[guide] = encoder(images * self.std + self.mean)
+        return self.image_encoder(images, methods, None if text is None else text.features, second)
+
+    def _second_encoder(self, method: Method) -> SecondEncoder | None:
+        """The second encoder that a method needs, loaded once; None where it needs none."""
+        method = method.completed(self.image_encoder.method_options)
+        if "second encoder" not in method.needs:
+            return None
+        key = f"{method.guide} {method.guide_weights or ''}".strip().replace(".", "_")  # a module's name has no dot
+        if key not in self.second_encoders:
+            # Inference tensors could neither be moved nor loaded later.
+            with torch.inference_mode(False):
+                options = (method.guide, method.guide_weights, self.device, self.precision)
+                self.second_encoders[key] = load_second_encoder(*options)
+        return self.second_encoders[key]
+
+    def _window_batch(self, window: Tensor, methods: Sequence[Method] = ()) -> int:
         if self.window_batch is not None:
             return self.window_batch
-        height, width = self.image_encoder.patch_size
-        tokens = 1 + (window.shape[-2] // height) * (window.shape[-1] // width)
+        encoders = [self.image_encoder, *filter(None, map(self._second_encoder, methods))]
+        patches = [encoder.patch_size for encoder in encoders]
+        tokens = max(1 + (window.shape[-2] // height) * (window.shape[-1] // width) for height, width in patches)
         return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
 
     @torch.inference_mode()
@@ -233,9 +275,9 @@ class ClearCLIP(nn.Module):
         settings, results = settings or self.settings, []
         used = [settings.chosen_method] if methods is None else methods
         compared = self.similarities(images, text, used, settings)
-        for image, (similarities, grid), size in zip(images, compared, sizes, strict=True):
+        for image, found, size in zip(images, compared, sizes, strict=True):
             guide, pairs = self.guide(image, size, settings), []
-            for similarity in similarities:
+            for similarity, grid in found:
                 arguments = (similarity, grid, size, text.word_to_class, settings.logit_scale)
                 labels = label_map(*arguments, settings.prob_thd, guide)
                 pairs.append((labels, class_probabilities(*arguments, guide) if keep_probabilities else None))
@@ -342,15 +384,21 @@ class ClearCLIP(nn.Module):
         while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
             resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
             compared = self.similarities(resized, text, used)
-            for original, image, (similarities, grid) in zip(originals, resized, compared, strict=True):
+            for original, image, pairs in zip(originals, resized, compared, strict=True):
                 how = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
                 how |= {"guide": self.guide(image, original.shape[:2]), "model": getattr(self.weights, "label", "")}
                 results = [
                     Segmentation(original, similarity, grid, text, method=method.label, **how)
-                    for method, similarity in zip(used, similarities, strict=True)
+                    for method, (similarity, grid) in zip(used, pairs, strict=True)
                 ]
                 yield results[0] if methods is None else dict(zip(methods, results, strict=True))
 
     def __repr__(self) -> str:
         label = getattr(self.weights, "label", type(self.image_encoder).__name__)
         return f"ClearCLIP({label}, method {self.method.label}, {self.precision} on {self.device})"
+
+
+def _join(grid: WindowGrid, windows: list[Tensor]) -> tuple[Tensor, WindowGrid]:
+    """Similarities (h, w, words) of all windows side by side, and the windows with so many rows and columns each."""
+    grid = grid.with_cells(*windows[0].shape[:2])
+    return grid.join(torch.stack(windows)), grid

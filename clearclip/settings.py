@@ -7,50 +7,20 @@ resumed or found again and the tables all read :class:`ModelSettings`. A new opt
 from __future__ import annotations
 
 import difflib
-import math
 import os
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
 from typing import Any
 
 from clearclip.methods import METHODS, Method, build_method
+from clearclip.utils.checks import Check, a, one_of
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
 
-Check = Callable[[str, Any], None]
-
-
-def one_of(*choices: str | None) -> Check:
-    def check(name: str, value: Any) -> None:
-        if value not in choices:
-            listed = ", ".join(str(choice) for choice in choices if choice is not None)
-            raise UserError(f"unknown {name} {value!r}; choose from {listed}")
-
-    return check
-
-
-def a(*kinds: type, low: float = -math.inf, high: float = math.inf) -> Check:
-    """A value of one of these types (True and False are no numbers), numbers from ``low`` to ``high``."""
-
-    def check(name: str, value: Any) -> None:
-        fits = isinstance(value, kinds) and (not isinstance(value, bool) or bool in kinds)
-        if not fits or (isinstance(value, int | float) and not low <= value <= high):
-            words = " or ".join(_WORDS.get(kind, kind.__name__) for kind in kinds)
-            limits = "" if low == -math.inf else f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
-            raise UserError(f"{name} must be {words}{limits}, not {value!r}")
-
-    return check
-
-
-_NONE = type(None)
-_WORDS = {
-    bool: "True or False", int: "a whole number", float: "a number", str: "a string", os.PathLike: "a path",
-    _NONE: "None", Mapping: "a dict", Method: "a method",
-}  # fmt: skip
-_flag, _optional_flag, _text = a(bool), a(bool, _NONE), a(str, _NONE)
+_flag, _optional_flag, _text = a(bool), a(bool, None), a(str, None)
 
 
 def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
@@ -78,16 +48,16 @@ class ModelSettings:
     vit_type: str | None = option(None, one_of(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
     model_name: str | None = option(None, _text,
         "overrides both: a name that open_clip.create_model takes, or miniature")
-    pretrained: str | None = option(None, a(str, os.PathLike, _NONE),
+    pretrained: str | None = option(None, a(str, os.PathLike, None),
         "an OpenCLIP tag, a local file, or random (default: the model's own weights)")
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
     model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
-    method: Any = option(None, a(str, Mapping, Method, _NONE), "overrides both: SCLIP + ClearCLIP, or a dict with type")
+    method: Any = option(None, a(str, Mapping, Method, None), "overrides both: SCLIP + ClearCLIP, or a dict with type")
     attention: str | None = option(None, _text, "overrides the attention: qk, qq, kk, vv, qq+kk, identity")
     residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
     ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept")
-    alpha: float | None = option(None, a(int, float, _NONE), "overrides the factor of X_attn (paper, section 3.3)")
+    alpha: float | None = option(None, a(int, float, None), "overrides the factor of X_attn (paper, section 3.3)")
     slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
@@ -96,11 +66,11 @@ class ModelSettings:
     normalization: str = option("openai", one_of("openai", "pretrained"),
         "mean and std: OpenAI's, as published, or the weights' own")
     precision: str = option("auto", one_of(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
-    short_side: int | None = option(448, a(int, _NONE, low=1),
+    short_side: int | None = option(448, a(int, None, low=1),
         "segment() resizes images to it; None keeps their size", result=False)
     long_side: int = option(2048, a(int, low=1), "and to a long side of at most this", result=False)
     device: Any = option(None, a(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
-    window_batch: int | None = option(None, a(int, _NONE, low=1),
+    window_batch: int | None = option(None, a(int, None, low=1),
         "windows per batch (default: what fits)", result=False)
     cached: bool = option(True, _flag, "keep text features on disk", result=False)
     # fmt: on
@@ -123,7 +93,7 @@ class ModelSettings:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
         self.chosen_method  # noqa: B018 (raises for an impossible combination)
         named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
-        if named and self.ignore_residual and self.model_type in ("CLIP", "vanilla"):
+        if named and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
             warnings.warn(
                 f"model_type={self.model_type!r} with ignore_residual=True is no row of the paper's table (q-k "
                 "attention without residual and FFN); use model_type='ClearCLIP', or ignore_residual=False for CLIP",

@@ -73,9 +73,14 @@ class Weights:
     tag: str | None = None
 
     @property
+    def is_miniature(self) -> bool:
+        """Whether these are the bundled model's."""
+        return self.model_name == f"local-dir:{MINIATURE}" and self.pretrained is None
+
+    @property
     def label(self) -> str:
         """In words: ``ViT-B-16 (openai)``."""
-        if self.model_name == f"local-dir:{MINIATURE}" and self.pretrained is None:
+        if self.is_miniature:
             return "miniature"
         return f"{self.model_name} ({self.pretrained or 'own weights'})"
 

@@ -161,22 +161,21 @@ def test_layers_of_other_depths():
     """ViT-L/14's, and the miniature's."""
     assert SCCLIP().layers(24) == (16, 6, (8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), 0.1)
     assert sorted(SCCLIP().required_blocks(24)) == [7, *range(9, 20)]
-    assert RCS().required_blocks(24) == RCS().required_blocks(10) == (5, 6, 7, 8)
-    assert (RCS().required_blocks(6), SCCLIP().layers(6)) == ((2, 3, 4), (4, 1, (1, 2, 3, 4), 0.3))
+    assert RCS().required_blocks(24) == RCS().earlier(10) == (5, 6, 7, 8)
 
 
 @pytest.mark.parametrize(
     ("method", "message"),
     [
         ("ClearCLIP + RCS", "needs at least 10 blocks, but this model has 8"),
-        ("SC-CLIP", "6, 12 or 24 blocks only, but this model has 8; give it pre, post, summed and rho"),
+        ("SC-CLIP", "12 or 24 blocks only, but this model has 8; give it pre, post, summed and rho"),
         ({"type": "SC-CLIP", **HALF_DEPTH, "pre": 7}, "can read blocks 0 to 6 of this model, not 7"),
         ("GEM + RCS", "GEM has no single one"),
         ("SC-CLIP + RCS", "SC-CLIP has no single one"),
         ({"type": "RCS", "layers": []}, "layers of RCS must be block numbers"),
         ({"type": "RCS", "lambda_r": 2}, "lambda_r of RCS must be a number from 0 to 1"),
-        ({"type": "NACLIP", "sigma": 0}, "sigma must be a number of patches above 0"),
-        ({"type": "NACLIP", "strategy": "gav"}, "unknown strategy 'gav'.*nonly"),
+        ({"type": "NACLIP", "sigma": 0}, "sigma of NACLIP must be a number from 0.001"),
+        ({"type": "NACLIP", "strategy": "gav"}, "unknown strategy of NACLIP 'gav'.*nonly"),
         ({"type": "SC-CLIP", "neighbours": 0}, "neighbours of SC-CLIP must be"),
     ],
 )

@@ -94,11 +94,11 @@ def test_memory_that_runs_out_halves_the_batch(tiny_name, monkeypatch):
     ((wanted, _),) = model.similarities([image], text)
     forward, sizes = model.image_encoder.forward, []
 
-    def scarce(windows, methods):
+    def scarce(windows, *rest):
         sizes.append(len(windows))
         if len(windows) > 3:
             raise torch.OutOfMemoryError("out of memory")
-        return forward(windows, methods)
+        return forward(windows, *rest)
 
     monkeypatch.setattr(model.image_encoder, "forward", scarce)
     with pytest.warns(UserWarning, match="window_batch is now"):

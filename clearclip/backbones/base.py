@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from clearclip.methods import BlockParts, Context, Method
+from clearclip.methods import NEEDS, BlockParts, Context, Method
 from clearclip.utils.errors import UserError
 
 SUPPORTED = "supported are ViTs: OpenCLIP's own (such as ViT-B-16) and timm's (such as ViT-B-16-SigLIP or EVA02-B-16)"
@@ -29,6 +30,7 @@ class DenseEncoder(nn.Module):
         num_prefix_tokens: tokens before the patches: the class token if there is one, then registers if any.
         has_class_token: whether the first token is a class token.
         same_tokens: whether every block has the tokens of the first.
+        method_options: the model's own values of methods' options, by method (:meth:`Method.completed`).
     """
 
     patch_size: tuple[int, int]
@@ -39,6 +41,7 @@ class DenseEncoder(nn.Module):
     num_prefix_tokens = 1
     has_class_token = True
     same_tokens = True
+    method_options: Mapping[str, Mapping[str, Any]] = {}
 
     def __init__(self):
         super().__init__()
@@ -85,7 +88,7 @@ class DenseEncoder(nn.Module):
     def check(self, method: Method) -> None:
         """Raise a UserError where the tower lacks blocks or tokens that the method needs."""
         count = len(self.blocks)
-        method.required_blocks(count)
+        method.completed(self.method_options).required_blocks(count)
         if count < method.depth:
             raise UserError(
                 f"{method.label} works on the last {method.depth} blocks, but this model has {count}; "
@@ -100,41 +103,61 @@ class DenseEncoder(nn.Module):
                 f"{method.label} mixes the tokens of several blocks, which differ in this image tower; choose another"
             )
 
-    def forward(self, images: Tensor, methods: Sequence[Method]) -> list[Tensor]:
+    def forward(
+        self,
+        images: Tensor,
+        methods: Sequence[Method],
+        text: Tensor | None = None,
+        second: Mapping[tuple[str | None, str | None], Tensor] | None = None,
+    ) -> list[Tensor]:
         """Dense features by several methods. Blocks that are the same for all of them run once.
 
         Args:
-            images: (B, 3, H, W), normalised, H and W multiples of the patch.
+            images: (B, 3, H, W), normalised; of H and W what goes beyond the last full patch is not seen.
             methods: how the last blocks are computed.
+            text: for methods that need "text": the words' features, (words, E).
+            second: for methods that need "second encoder": the features of the same images, (B, rows, columns, C), by
+                the method's ``guide`` and ``guide_weights``.
 
         Returns:
-            For each method (B, H // patch, W // patch, E): an embedding per patch, not normalised, in the weights'
-            dtype.
+            For each method (B, rows, columns, E): an embedding per patch, H // patch × W // patch unless the method
+            has its own grid; not normalised, in the weights' dtype.
+
+        Raises:
+            UserError: a method needs what is not given.
         """
+        methods = [method.completed(self.method_options) for method in methods]
         grid = self.grid(images)
         # Where nothing is resized, all methods read the same tokens.
         resizes = [method.position_resize if grid != self.grid_size else "scale_factor" for method in methods]
-        features: list[Tensor] = [None] * len(methods)
+        parts, features = self.parts(grid), [None] * len(methods)
         for resize in dict.fromkeys(resizes):
             group = [index for index, own in enumerate(resizes) if own == resize]
-            outputs = self._run(self.tokens(images, resize), [methods[index] for index in group], grid)
-            for index, tokens in zip(group, outputs, strict=True):
-                features[index] = self.head(tokens[:, self.num_prefix_tokens :]).unflatten(1, grid)
+            used = [methods[index] for index in group]
+            inputs = self._inputs(self.tokens(images, resize), used, grid)
+            context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
+            for index, method in zip(group, used, strict=True):
+                known = (second or {}).get((method.guide, method.guide_weights))
+                given = {"text": text, "image": images, "second encoder": known}
+                if missing := [need for need in method.needs if given[need] is None]:
+                    raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
+                own = replace(context, **{NEEDS[need]: given[need] for need in method.needs})
+                tokens = method(parts, inputs[len(parts) - method.depth], own)
+                features[index] = self.head(tokens[:, self.num_prefix_tokens :]).unflatten(1, method.grid_size(own))
         return features
 
-    def _run(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> list[Tensor]:
-        """Tokens before the first block to those after the last one, by each method."""
-        parts = self.parts(grid)
-        starts = [len(parts) - method.depth for method in methods]
-        kept = {*starts, *(index for method in methods for index in method.required_blocks(len(parts)))}
+    def _inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
+        """The tokens before those blocks that one of the methods computes or asks for."""
+        count = len(self.blocks)
+        kept = {count - method.depth for method in methods}
+        kept |= {index for method in methods for index in method.required_blocks(count)}
         inputs = {}
         for index in range(max(kept) + 1):
             if index in kept:
                 inputs[index] = tokens
             if index < max(kept):
                 tokens = self.run_block(index, tokens, grid)
-        context = Context(grid, self.num_prefix_tokens, inputs)
-        return [method(parts, inputs[start], context) for method, start in zip(methods, starts, strict=True)]
+        return inputs
 
 
 def _version(tensor: Tensor) -> int:

@@ -1,99 +1,126 @@
-"""DINO (ViT-B/16, self-supervised): an image tower to compare CLIP's statistics with. It knows no words.
-
-``timm`` comes with ``open_clip_torch``; it is imported only when DINO is asked for.
+"""DINO and DINOv2 (self-supervised): towers to compare CLIP's statistics with, and second encoders beside CLIP. They
+know no words.
 """
 
 from __future__ import annotations
 
 import os
 
+import timm
 import torch
 from torch import Tensor, nn
 
 from clearclip.backbones.base import DenseEncoder
 from clearclip.backbones.casting import prepare
-from clearclip.methods import BlockParts
+from clearclip.backbones.timm import TimmEncoder
+from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
 from clearclip.weights import RANDOM, Weights
+
+VANILLA = LastBlock("qk", residual=True, ffn=True)
+#: Second encoders: our name of each → timm's. DINO's have patches of 8 or 16; "reg" have four registers.
+SECOND_ENCODERS = {
+    **{
+        f"dino-vit{size[0]}{patch}": f"vit_{size}_patch{patch}_224.dino"
+        for size in ("small", "base")
+        for patch in (8, 16)
+    },
+    **{f"dinov2-vit{size[0]}14": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large")},
+    **{f"dinov2-vit{size[0]}14-reg": f"vit_{size}_patch14_reg4_dinov2.lvd142m" for size in ("small", "base", "large")},
+}
 
 
 def load_dino(
     weights: Weights, device: torch.device, precision: str
 ) -> tuple[DINOImageEncoder, tuple[float, ...], tuple[float, ...]]:
-    """Load DINO's ViT-B/16.
+    """Load DINO or DINOv2.
 
     Args:
-        weights: ``pretrained`` is its tag (timm's, from the hub), a checkpoint file, or "random".
+        weights: ``tag`` is its name in timm; ``pretrained`` is the same (then from the hub), a checkpoint file, or
+            "random".
         device: where to compute.
         precision: "fp32", "fp16" or "bf16"; LayerNorm stays in fp32.
 
     Returns:
-        Image encoder, and DINO's mean and std of 0..255 RGB.
+        Image encoder, and its mean and std of 0..255 RGB.
 
     Raises:
         UserError: weights that cannot be fetched, read, or are not finite.
     """
-    try:
-        import timm
-    except ImportError as error:
-        raise UserError("DINO needs the package timm: pip install timm") from error
     path = weights.pretrained
     if path == weights.tag:
-        remedy = "download dino_vitbase16_pretrain.pth elsewhere and give the file as pretrained"
+        remedy = f"download the weights of {weights.model_name} elsewhere and give the file instead"
         path = fetch(f"timm/{weights.tag}", "model.safetensors", "pytorch_model.bin", remedy=remedy)
     elif path != RANDOM and not os.path.isfile(path):
-        raise UserError(f"the DINO checkpoint {path} does not exist; check its path")
+        raise UserError(f"the checkpoint {path} for {weights.model_name} does not exist; check its path")
     try:
         overlay = None if path == RANDOM else {"file": str(path)}
-        vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(0)  # random weights are the same in every run
+            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay)
     except Exception as error:  # whatever a damaged file raises
-        raise UserError(f"{path} cannot be loaded as DINO's ViT-B/16: {str(error)[:400]}") from error
+        raise UserError(f"{path} cannot be loaded as {weights.model_name}: {str(error)[:400]}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
     return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std
 
 
-class DINOImageEncoder(DenseEncoder):
-    """Dense features of a timm ``VisionTransformer``.
+def load_second_encoder(name: str, weights: str | None, device: torch.device, precision: str) -> SecondEncoder:
+    """Load a second encoder.
+
+    Args:
+        name: a key of :data:`SECOND_ENCODERS`.
+        weights: a checkpoint file, "random", or None for the published ones, from the hub.
+        device, precision: as for :func:`load_dino`.
+
+    Raises:
+        UserError: an unknown name, or weights that cannot be fetched, read, or are not finite.
+    """
+    if name not in SECOND_ENCODERS:
+        raise UserError(f"unknown guide {name!r}; choose from {', '.join(SECOND_ENCODERS)}")
+    tag = SECOND_ENCODERS[name]
+    return SecondEncoder(*load_dino(Weights(name, weights or tag, tag=tag), device, precision)).to(device)
+
+
+class SecondEncoder(nn.Module):
+    """Patch features of another image encoder, beside CLIP.
+
+    Args:
+        encoder: the image tower.
+        mean, std: its normalisation of 0..255 RGB.
+    """
+
+    def __init__(self, encoder: DenseEncoder, mean: tuple[float, ...], std: tuple[float, ...]):
+        super().__init__()
+        self.encoder = encoder
+        self.patch_size = encoder.patch_size
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Features after the last block and the final norm.
+
+        Args:
+            images: (B, 3, H, W) float32, 0..255 RGB.
+
+        Returns:
+            (B, H // patch, W // patch, C)
+        """
+        return self.encoder((images - self.mean) / self.std, [VANILLA])[0]
+
+
+class DINOImageEncoder(TimmEncoder):
+    """Dense features of timm's ``VisionTransformer`` of DINO or DINOv2.
 
     Args:
         vit: the image tower.
     """
 
     def __init__(self, vit: nn.Module):
-        super().__init__()
-        self.vit = vit
-        self.patch_size = tuple(vit.patch_embed.patch_size)
-        self.grid_size = tuple(vit.patch_embed.grid_size)
-        self.dim = vit.embed_dim
-        self.image_size = vit.patch_embed.img_size[0]
-
-    @property
-    def blocks(self) -> nn.Sequential:
-        return self.vit.blocks
-
-    def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
-        return [
-            BlockParts(
-                ln_1=block.norm1,
-                in_proj_weight=block.attn.qkv.weight,
-                in_proj_bias=block.attn.qkv.bias,
-                heads=block.attn.num_heads,
-                out_proj=block.attn.proj,
-                scale_1=block.ls1,
-                ln_2=block.norm2,
-                mlp=block.mlp,
-                scale_2=block.ls2,
-            )
-            for block in self.blocks
-        ]
+        visual = nn.Module()
+        visual.trunk, visual.head = vit, nn.Identity()
+        super().__init__(visual)
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
-        embed = self.vit.patch_embed
-        patches = embed.proj(images.to(embed.proj.weight.dtype)).flatten(2).transpose(1, 2)
-        class_token = self.vit.cls_token.to(patches.dtype).expand(len(patches), -1, -1)
-        positions = self.positions(self.vit.pos_embed[0], self.grid(images), position_resize)
-        return torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype)
-
-    def head(self, patches: Tensor) -> Tensor:
-        return self.vit.norm(patches)
+        # DINOv2's models with registers were made to resize positions by size.
+        return super().tokens(images, position_resize if self.visual.trunk.reg_token is None else "size")

@@ -7,6 +7,7 @@ from typing import NamedTuple
 import torch
 
 from clearclip.backbones.base import TOWERS, DenseEncoder
+from clearclip.miniature import METHOD_OPTIONS
 from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
 from clearclip.utils.errors import UserError
@@ -62,6 +63,8 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
             precision=precision,
             cached=settings.cached,
         )
+        if weights.is_miniature:
+            image.method_options = METHOD_OPTIONS
         towers = Towers(image, text, clip.weights, clip.mean, clip.std)
     if settings.normalization == "openai":
         towers = towers._replace(mean=OPENAI_MEAN, std=OPENAI_STD)

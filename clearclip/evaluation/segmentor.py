@@ -83,7 +83,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
             self.settings = settings
             self.methods = [build_method(method) for method in methods or [settings.chosen_method]]
             for method in self.methods:
-                model.image_encoder.check(method)
+                model.check(method)
             self.keep_logits = keep_logits
             self.set_classes(classes)
             self.to(model.device)
@@ -149,7 +149,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
     @torch.inference_mode()
     def extract_feat(self, inputs: Tensor) -> Tensor:
         """Dense features (B, h, w, E) of (B, 3, H, W) inputs, H and W multiples of the patch, by the first method."""
-        return self.model.image_encoder(inputs, self.methods[:1])[0]
+        return self.model.encode(inputs, self.methods[:1], self.text)[0]
 
     def encode_decode(self, inputs: Tensor, batch_data_samples: Any = None) -> Tensor:
         """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size, by the first method."""

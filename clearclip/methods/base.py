@@ -14,13 +14,14 @@ A method of your own is a class in your own file (see docs/your_own_method.md):
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass
+from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 from torch import Tensor
 
 from clearclip.methods.block import BlockParts
+from clearclip.utils.checks import Check
 from clearclip.utils.errors import UserError
 
 
@@ -33,20 +34,63 @@ class Context:
         num_prefix_tokens: P, the tokens before the patches: the class token if there is one, then registers if any.
         inputs: index of a block (from 0) → the tokens before it, (B, P + N, D), for every block that the method asked
             for in :meth:`Method.required_blocks`.
+        embed: patch tokens after the last block, (B, N, D), to their embeddings in the space of the text, (B, N, E).
+        text: for methods that need "text": the words' features, (words, E) float32, of length 1.
+        image: for methods that need "image": the windows as the model sees them, (B, 3, H, W) float32, normalised.
+        second: for methods that need "second encoder": its features of the same windows,
+            (B, its rows, its columns, C), not normalised.
+        feedback: a factor and what is added, (B, 1, P + N, P + N): what an :class:`AttentionMethod` makes of the
+            logits of its attention, where SFR wraps it.
+        shared: what methods computed in this pass; see :meth:`once`.
     """
 
     grid_size: tuple[int, int]
     num_prefix_tokens: int = 1
     inputs: Mapping[int, Tensor] = field(default_factory=dict)
+    embed: Callable[[Tensor], Tensor] | None = None
+    text: Tensor | None = None
+    image: Tensor | None = None
+    second: Tensor | None = None
+    feedback: tuple[float, Tensor] | None = None
+    shared: dict[Hashable, Any] = field(default_factory=dict)
+
+    def once(self, key: Hashable, compute: Callable[[], Any]) -> Any:
+        """What ``compute`` gives, computed by the first of the methods in a pass that asks for this key."""
+        if key not in self.shared:
+            self.shared[key] = compute()
+        return self.shared[key]
+
+
+#: What a method may need → where :class:`Context` has it.
+NEEDS = {"text": "text", "image": "image", "second encoder": "second"}
+
+
+def option(default: Any, check: Check) -> Any:
+    """A field of a method: its default, and the check (:mod:`clearclip.utils.checks`) that its values go through."""
+    return field(default=default, metadata={"check": check})
 
 
 class Method:
-    """How the last blocks are computed. Subclasses are frozen dataclasses, whose fields are the method's options."""
+    """How the last blocks are computed. Subclasses are frozen dataclasses, whose fields are the method's options.
+
+    Raises:
+        UserError: a value that the check of its :func:`option` does not let through.
+    """
 
     depth = 1  # blocks from the end that the method computes itself
     position_resize = "scale_factor"  # how positional embeddings are resized: "scale_factor" or "size"
+    needs: Collection[str] = ()  # keys of :data:`NEEDS`
+    guide: str | None = None  # which second encoder
+    guide_weights: str | None = None  # a file, or "random"; None means the published ones
     needs_class_token = False  # the method reads the class token, the first one
     needs_same_tokens = False  # the method mixes tokens of several blocks, which must stand for the same places
+    multiple: int | None = None  # windows are padded to multiples of so many pixels; None means the patch
+
+    def __post_init__(self):
+        for one in fields(self):
+            if "check" in one.metadata:
+                value = one.metadata["check"](f"{one.name} of {self.name}", getattr(self, one.name))
+                object.__setattr__(self, one.name, value)
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Compute the last ``depth`` blocks.
@@ -57,9 +101,13 @@ class Method:
             context: grid of patches, and tokens of earlier blocks.
 
         Returns:
-            (B, P + N, D): the tokens after the last block.
+            (B, P + N, D): the tokens after the last block; N is that of :meth:`grid_size`.
         """
         raise NotImplementedError
+
+    def grid_size(self, context: Context) -> tuple[int, int]:
+        """Rows and columns of the patches that :meth:`__call__` returns: those that it gets, unless it has its own."""
+        return context.grid_size
 
     def required_blocks(self, blocks: int) -> Collection[int]:
         """Which blocks' input tokens the method needs, of a model with so many blocks; counted from 0.
@@ -78,6 +126,14 @@ class Method:
         if residual_and_ffn:
             raise UserError(f"{self.label} has no variant with residual connection and FFN; leave ignore_residual out")
         return self
+
+    def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
+        """This method with a model's own values of options that are None, given by the method's name."""
+        own = {name: value for name, value in options.get(self.name, {}).items() if getattr(self, name) is None}
+        base = getattr(self, "base", None)
+        if isinstance(base, Method) and base.completed(options) != base:
+            own["base"] = base.completed(options)
+        return replace(self, **own) if own else self
 
     @property
     def options(self) -> dict[str, Any]:
@@ -105,7 +161,9 @@ class Method:
         """
         options = self.options
         base = options.pop("base", None)
-        changed = [f"{name}={value}" for name, value in options.items() if value != getattr(type(self), name, None)]
+        changed = [
+            f"{name}={brief(value)}" for name, value in options.items() if value != getattr(type(self), name, None)
+        ]
         own = f"{self.name} ({', '.join(changed)})" if changed else self.name
         return f"{base.label} + {own}" if isinstance(base, Method) else own
 
@@ -133,15 +191,25 @@ class MethodRegistry(dict[str, Callable[..., Method]]):
 METHODS = MethodRegistry()
 
 
-def check_indices(name: str, indices: Sequence[int]) -> tuple[int, ...]:
-    """Indices of blocks as a tuple.
+def brief(value: Any) -> str:
+    """A value in a label: different ones look different."""
+    if isinstance(value, tuple | list):
+        return ",".join(map(brief, value))
+    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
-    Raises:
-        UserError: it is no list of whole numbers from 0, or an empty one.
-    """
-    if not (isinstance(indices, list | tuple) and indices and all(type(one) is int and one >= 0 for one in indices)):
-        raise UserError(f"{name} must be block numbers, counted from 0, not {indices!r}")
-    return tuple(indices)
+
+def block_numbers(name: str, value: Any) -> tuple[int, ...] | None:
+    """A check: block numbers from 0, as a tuple; or None."""
+    if value is None:
+        return None
+    if not (isinstance(value, list | tuple) and value and all(type(one) is int and one >= 0 for one in value)):
+        raise UserError(f"{name} must be block numbers, counted from 0, not {value!r}")
+    return tuple(value)
+
+
+def any_method(name: str, value: Any) -> Method:
+    """A check: what :func:`build_method` takes, as a method."""
+    return build_method(value)
 
 
 def build_method(method: str | Mapping[str, Any] | Method) -> Method:
@@ -187,9 +255,9 @@ def _from_json(text: str) -> Method:
 def _from_name(text: str) -> Method:
     """ "A + B": a method with an addition, which is "ClearCLIP" or a method that has another one as its base."""
     first, *additions = (name.strip() for name in text.split("+"))
-    if first in ("CLIP", "vanilla") and additions[:1] == ["ClearCLIP"]:  # its row of the table has q-q attention
-        first, additions = "ClearCLIP", additions[1:]
     method = _build(first, {})
+    if method == METHODS["CLIP"]() and additions[:1] == ["ClearCLIP"]:  # its row of the table has q-q attention
+        method, additions = METHODS["ClearCLIP"](), additions[1:]
     for name in additions:
         method = method.keeping(False) if name == "ClearCLIP" else _build(name, {"base": method})
     return method

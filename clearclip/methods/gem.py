@@ -13,8 +13,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method
+from clearclip.methods.base import METHODS, Context, Method, option
 from clearclip.methods.block import BlockParts
+from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
 
 
@@ -28,15 +29,11 @@ class GEM(Method):
             by it ("GEM + ClearCLIP").
     """
 
-    residual: bool = True
+    residual: bool = option(True, a(bool))
 
     position_resize = "size"
     needs_same_tokens = True
     gathered = 6  # blocks
-
-    def __post_init__(self):
-        if not isinstance(self.residual, bool):
-            raise UserError(f"residual must be True or False, not {self.residual!r}")
 
     def keeping(self, residual_and_ffn: bool) -> GEM:
         return GEM(residual=residual_and_ffn)

@@ -14,7 +14,6 @@ switches, nothing trained. CLIP, MaskCLIP and SCLIP are other settings of the sa
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
@@ -22,8 +21,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method
+from clearclip.methods.base import METHODS, Context, Method, brief, option
 from clearclip.methods.block import BlockParts
+from clearclip.utils.checks import a, one_of
 from clearclip.utils.errors import UserError
 
 #: Which of q, k, v compare with themselves; "qk" is vanilla CLIP, "identity" lets each token see only itself.
@@ -47,12 +47,12 @@ class AttentionMethod(Method):
 
     residual: bool
     ffn: bool
-    alpha = 1.0  # factor of X_attn in X_sum
+    factor = 1.0  # alpha, of X_attn in X_sum
 
-    def __post_init__(self):
-        for name in ("residual", "ffn"):
-            if not isinstance(getattr(self, name), bool):
-                raise UserError(f"{name} must be True or False, not {getattr(self, name)!r}")
+    @property
+    def has_logits(self) -> bool:
+        """Whether its attention is a softmax of logits, to which SFR can add."""
+        return True
 
     def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context | None) -> Tensor:
         """What the tokens gather: the attention weights times the values, before ``out_proj``.
@@ -70,7 +70,7 @@ class AttentionMethod(Method):
 
     def finish(self, block: BlockParts, x: Tensor, gathered: Tensor) -> Tensor:
         """The block's input ``x`` (B, 1+N, D) and what was gathered to the tokens after it, (B, 1+N, D)."""
-        x_sum = self.alpha * block.merge(gathered)
+        x_sum = self.factor * block.merge(gathered)
         if self.residual:
             x_sum = x + x_sum
         return block.feed_forward(x_sum) if self.ffn else x_sum
@@ -83,6 +83,22 @@ class AttentionMethod(Method):
         block = blocks[-1]
         normed = block.ln_1(x)
         return self.finish(block, x, self.gather(block, normed, block.project(normed, "v"), context))
+
+
+def attend(q: Tensor, k: Tensor, v: Tensor, context: Context | None, bias: Tensor | None = None) -> Tensor:
+    """softmax(L + bias) v, with L = q kᵀ / sqrt(d), or what the context's feedback makes of it.
+
+    Args:
+        q, k: (B, heads, 1+N, any width); d is that of ``v``.
+        v: the values, (B, heads, 1+N, d).
+        context: of the method.
+        bias: (…, 1+N, 1+N), or None for nothing.
+    """
+    scale = v.shape[-1] ** -0.5
+    if context is not None and context.feedback is not None:
+        factor, added = context.feedback
+        scale, bias = factor * scale, added if bias is None else added + bias
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype), scale=scale)
 
 
 @METHODS.register_module()
@@ -100,17 +116,13 @@ class LastBlock(AttentionMethod):
         UserError: unknown attention, alpha not a number, or nothing left (no residual and alpha = 0).
     """
 
-    attention: str = "qq"
-    residual: bool = False
-    ffn: bool = False
-    alpha: float = 1.0
+    attention: str = option("qq", one_of(*ATTENTIONS))
+    residual: bool = option(False, a(bool))
+    ffn: bool = option(False, a(bool))
+    alpha: float = option(1.0, a(int, float))
 
     def __post_init__(self):
-        if self.attention not in ATTENTIONS:
-            raise UserError(f"unknown attention {self.attention!r}; choose from {', '.join(ATTENTIONS)}")
         super().__post_init__()
-        if isinstance(self.alpha, bool) or not isinstance(self.alpha, int | float) or not math.isfinite(self.alpha):
-            raise UserError(f"alpha must be a finite number, not {self.alpha!r}")
         if self.alpha == 0 and not self.residual:
             raise UserError("alpha=0 without the residual leaves nothing of the block; set residual=True or alpha")
 
@@ -122,7 +134,15 @@ class LastBlock(AttentionMethod):
             if self.attention in _ROWS and (self.residual or self.attention != "qk"):
                 return _ROWS[self.attention] + ("" if self.residual else " + ClearCLIP")
         kept = f"{'residual' if self.residual else 'no residual'}, {'FFN' if self.ffn else 'no FFN'}"
-        return f"{self.attention}, {kept}" + ("" if self.alpha == 1 else f", alpha {self.alpha:g}")
+        return f"{self.attention}, {kept}" + ("" if self.alpha == 1 else f", alpha {brief(self.alpha)}")
+
+    @property
+    def has_logits(self) -> bool:
+        return bool(ATTENTIONS[self.attention])
+
+    @property
+    def factor(self) -> float:
+        return self.alpha
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         if self.alpha == 0:  # X_res alone
@@ -134,7 +154,7 @@ class LastBlock(AttentionMethod):
         pairs = ATTENTIONS[self.attention]
         needed = {name for pair in pairs for name in pair} - {"v"}
         parts = {"v": v, **{name: block.project(x, name) for name in needed}}
-        maps = [F.scaled_dot_product_attention(parts[a], parts[b], v) for a, b in pairs]
+        maps = [attend(parts[one], parts[other], v, context) for one, other in pairs]
         return functools.reduce(torch.add, maps) if maps else v
 
 

@@ -9,7 +9,6 @@ With p_i the place of patch i on the grid (row, column), and omega 0 in the row 
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 from functools import lru_cache
 
@@ -17,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context
+from clearclip.methods.base import METHODS, Context, option
 from clearclip.methods.block import BlockParts
-from clearclip.methods.last_block import AttentionMethod
-from clearclip.utils.errors import UserError
+from clearclip.methods.last_block import AttentionMethod, attend
+from clearclip.utils.checks import a, one_of
 
 STRATEGIES = ("naclip", "nonly", "kk")
 
@@ -37,29 +36,25 @@ class NACLIP(AttentionMethod):
         residual, ffn: keep the residual connection, or the FFN (the paper's "vanilla" architecture keeps both).
 
     Raises:
-        UserError: an unknown strategy, or sigma that is not above 0.
+        UserError: an unknown strategy, or sigma below 0.001.
     """
 
-    strategy: str = "naclip"
-    sigma: float = 5.0
-    residual: bool = False
-    ffn: bool = False
+    strategy: str = option("naclip", one_of(*STRATEGIES))
+    sigma: float = option(5.0, a(int, float, low=1e-3))
+    residual: bool = option(False, a(bool))
+    ffn: bool = option(False, a(bool))
 
-    def __post_init__(self):
-        super().__post_init__()
-        if self.strategy not in STRATEGIES:
-            raise UserError(f"unknown strategy {self.strategy!r} of NACLIP; choose from {', '.join(STRATEGIES)}")
-        number = isinstance(self.sigma, int | float) and not isinstance(self.sigma, bool)
-        if not (number and 0 < self.sigma < math.inf):
-            raise UserError(f"sigma must be a number of patches above 0, not {self.sigma!r}")
+    @property
+    def has_logits(self) -> bool:
+        return self.strategy != "nonly"
 
     def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
         k = block.project(x, "k")
         if self.strategy == "kk":
-            return F.scaled_dot_product_attention(k, k, v)
-        omega = neighbourhood(context.grid_size, context.num_prefix_tokens, float(self.sigma), x.device)
+            return attend(k, k, v, context)
+        omega = neighbourhood(context.grid_size, context.num_prefix_tokens, self.sigma, x.device)
         if self.strategy == "naclip":
-            return F.scaled_dot_product_attention(k, k, v, attn_mask=omega.to(v.dtype))
+            return attend(k, k, v, context, omega)
         q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (block.project(x, "q"), k))
         c = (q_norm * k_norm).mean(dim=1) * k.shape[-1] ** -0.5
         return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v

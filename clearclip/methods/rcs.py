@@ -7,26 +7,34 @@ The last block's attention A, of whatever method, is mixed with the mean R of th
     A' = tau ((1 - lambda) A + lambda R)
 
 All of this is linear in A, so what the tokens gather is mixed in place of the maps, and no map is ever held. ResCLIP's
-second module (SFR) makes features depend on the words, and is left out.
+second module is :mod:`clearclip.methods.sfr`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, build_method, check_indices
+from clearclip.methods.base import METHODS, Context, Method, any_method, block_numbers, option
 from clearclip.methods.block import BlockParts
-from clearclip.methods.last_block import AttentionMethod, LastBlock
-from clearclip.utils.errors import UserError, check_number
+from clearclip.methods.last_block import AttentionMethod
+from clearclip.utils.checks import a
+from clearclip.utils.errors import UserError
 
-CLEARCLIP = LastBlock()
 LAYERS = (5, 6, 7, 8)  # whatever the depth, as published
-HALVED = (2, 3, 4)  # for the miniature and its six blocks
+
+
+def one_attention(name: str, value: Any) -> AttentionMethod:
+    """A check: a method that is one attention of the last block, or its description."""
+    method = any_method(name, value)
+    if not isinstance(method, AttentionMethod):
+        raise UserError(f"{name} must be one attention of the last block, which {method.label} has no single one of")
+    return method
 
 
 @METHODS.register_module()
@@ -39,35 +47,28 @@ class RCS(Method):
         tau: factor of the whole; rows of the mixed attention sum to it.
         lambda_r: share of R, 0 to 1.
         layers: the blocks whose attention R averages, counted from 0; the last block is none of them. None means the
-            published ones, or :data:`HALVED` for six blocks.
+            model's own, or the published ones (:data:`LAYERS`).
 
     Raises:
         UserError: a base that is more than one attention, or a value that cannot be meant.
     """
 
-    base: Method = CLEARCLIP
-    tau: float = 2.0
-    lambda_r: float = 0.3
-    layers: tuple[int, ...] | None = None
+    base: Method = option("ClearCLIP", one_attention)
+    tau: float = option(2.0, a(int, float, low=0, high=100))
+    lambda_r: float = option(0.3, a(int, float, low=0, high=1))
+    layers: tuple[int, ...] | None = option(None, block_numbers)
 
     needs_same_tokens = True
-
-    def __post_init__(self):
-        object.__setattr__(self, "base", build_method(self.base))
-        if not isinstance(self.base, AttentionMethod):
-            raise UserError(
-                f"RCS changes the attention of the last block, which {self.base.label} has no single one of"
-            )
-        check_number("tau of RCS", self.tau, 0, 100)
-        check_number("lambda_r of RCS", self.lambda_r, 0, 1)
-        if self.layers is not None:
-            object.__setattr__(self, "layers", check_indices("layers of RCS", self.layers))
 
     def keeping(self, residual_and_ffn: bool) -> RCS:
         return replace(self, base=self.base.keeping(residual_and_ffn))
 
+    @property
+    def has_logits(self) -> bool:
+        return self.base.has_logits
+
     def required_blocks(self, blocks: int) -> tuple[int, ...]:
-        layers = self.layers or (HALVED if blocks == 6 else LAYERS)
+        layers = self.layers or LAYERS
         if max(layers) > blocks - 2:
             raise UserError(
                 f"RCS reads the attention of blocks {', '.join(map(str, layers))} and needs at least "
@@ -82,8 +83,12 @@ class RCS(Method):
         v = block.project(normed, "v")
         own = self.base.gather(block, normed, v, context)
         layers = self.required_blocks(len(blocks))
-        of_layers = sum(_cross(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
-        return self.base.finish(block, x, self.tau * torch.lerp(own, of_layers, self.lambda_r))
+
+        def of_layers() -> Tensor:
+            return sum(_cross(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
+
+        mixed = torch.lerp(own, context.once(("RCS", layers), of_layers), self.lambda_r)
+        return self.base.finish(block, x, self.tau * mixed)
 
 
 def _cross(block: BlockParts, x: Tensor, v: Tensor) -> Tensor:

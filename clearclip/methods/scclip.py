@@ -21,24 +21,26 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, check_indices
+from clearclip.methods.base import METHODS, Context, Method, block_numbers, option
 from clearclip.methods.block import BlockParts
 from clearclip.methods.outliers import outliers, repair
-from clearclip.utils.errors import UserError, check_number
+from clearclip.utils.checks import a
+from clearclip.utils.errors import UserError
 
-#: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24), and for the miniature
-#: (6) the former halved.
+#: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24).
 DEFAULTS = {
-    6: (4, 1, tuple(range(1, 5)), 0.3),
     12: (8, 3, tuple(range(3, 10)), 0.3),
     24: (16, 6, tuple(range(8, 19)), 0.1),
 }
 
 
+_block = a(int, None, low=0)
+
+
 @METHODS.register_module("SC-CLIP")
 @dataclass(frozen=True)
 class SCCLIP(Method):
-    """SC-CLIP on the last block. ``None`` means the value of :data:`DEFAULTS`.
+    """SC-CLIP on the last block. ``None`` means the model's own value, or that of :data:`DEFAULTS`.
 
     Args:
         pre, post: blocks whose outputs give S1 and S2, counted from 0.
@@ -51,34 +53,22 @@ class SCCLIP(Method):
         UserError: a value that cannot be meant.
     """
 
-    pre: int | None = None
-    post: int | None = None
-    summed: tuple[int, ...] | None = None
-    rho: float | None = None
-    beta: float = 0.4
-    neighbours: int = 30
+    pre: int | None = option(None, _block)
+    post: int | None = option(None, _block)
+    summed: tuple[int, ...] | None = option(None, block_numbers)
+    rho: float | None = option(None, a(int, float, None, low=0, high=1))
+    beta: float = option(0.4, a(int, float, low=0, high=1))
+    neighbours: int = option(30, a(int, low=1))
 
     needs_class_token = needs_same_tokens = True
-
-    def __post_init__(self):
-        given = {"pre": [self.pre], "post": [self.post], "summed": self.summed}
-        for name, value in given.items():
-            if value not in (None, [None]):
-                given[name] = check_indices(f"{name} of SC-CLIP", value)
-        object.__setattr__(self, "summed", given["summed"])
-        if type(self.neighbours) is not int or self.neighbours < 1:
-            raise UserError(f"neighbours of SC-CLIP must be a whole number from 1, not {self.neighbours!r}")
-        check_number("beta of SC-CLIP", self.beta, 0, 1)
-        check_number("rho of SC-CLIP", 0 if self.rho is None else self.rho, 0, 1)
 
     def layers(self, blocks: int) -> tuple:
         """pre, post, summed and rho for a model of so many blocks."""
         given = (self.pre, self.post, self.summed, self.rho)
         if blocks not in DEFAULTS and None in given:
-            *most, last = map(str, DEFAULTS)
             raise UserError(
-                f"SC-CLIP has its own layers for {', '.join(most)} or {last} blocks only, but this model has {blocks}; "
-                "give it pre, post, summed and rho, or choose another method"
+                f"SC-CLIP has its own layers for {' or '.join(map(str, DEFAULTS))} blocks only, but this model "
+                f"has {blocks}; give it pre, post, summed and rho, or choose another method"
             )
         pre, post, summed, rho = (DEFAULTS[blocks][i] if own is None else own for i, own in enumerate(given))
         if max(pre, post, *summed) > blocks - 2:

@@ -39,21 +39,23 @@ class Axis:
     direct: bool = False
 
     @classmethod
-    def sliding(cls, length: int, crop: int, stride: int, patch: int) -> Axis:
-        """Windows of ``crop`` pixels every ``stride`` pixels."""
+    def sliding(cls, length: int, crop: int, stride: int, patch: int, multiple: int) -> Axis:
+        """Windows of ``crop`` pixels every ``stride`` pixels, padded to a ``multiple``."""
         count = max(length - crop + stride - 1, 0) // stride + 1
         last = max(length - crop, 0)
         starts = tuple(min(index * stride, last) for index in range(count))
         extent = min(crop, length)
-        missing = -extent % patch
+        missing = -extent % multiple
         return cls(length, starts, extent, (missing // 2, missing - missing // 2), (extent + missing) // patch)
 
     @classmethod
-    def whole(cls, length: int, patch: int) -> Axis:
-        """The whole image; what is left over beyond the last full patch is not seen, as a strided convolution does."""
+    def whole(cls, length: int, patch: int, cut: bool = True) -> Axis:
+        """The whole image; what is left over beyond the last full patch is cut off: a strided convolution does not
+        see it. Encoders with patches of another size may see more of it.
+        """
         cells = length // patch
         if cells:
-            return cls(length, (0,), cells * patch, (0, 0), cells, direct=True)
+            return cls(length, (0,), cells * patch if cut else length, (0, 0), cells, direct=True)
         missing = patch - length
         return cls(length, (0,), length, (missing // 2, missing - missing // 2), 1, direct=True)
 
@@ -107,7 +109,13 @@ class WindowGrid:
 
     @classmethod
     def of(
-        cls, size: tuple[int, int], crop: int, stride: int, patch: tuple[int, int], square: int | None = None
+        cls,
+        size: tuple[int, int],
+        crop: int,
+        stride: int,
+        patch: tuple[int, int],
+        square: int | None = None,
+        multiple: int | None = None,
     ) -> WindowGrid:
         """Lay windows over an image.
 
@@ -118,6 +126,7 @@ class WindowGrid:
             patch: height and width of a patch.
             square: for encoders that take one size only: every window will be resized to this many pixels squared,
                 so none is padded.
+            multiple: windows are padded to multiples of so many pixels instead of the patch, and whole images not cut.
 
         Raises:
             UserError: crop or stride that cannot tile an image.
@@ -126,12 +135,18 @@ class WindowGrid:
         axes = []
         for length, step in zip(size, patch, strict=True):
             if square is not None:
-                axis = Axis.sliding(length, crop or length, stride or 1, 1)
+                axis = Axis.sliding(length, crop or length, stride or 1, 1, 1)
                 axis = replace(axis, cells=square // step, direct=not crop)
+            elif crop:
+                axis = Axis.sliding(length, crop, stride, step, multiple or step)
             else:
-                axis = Axis.sliding(length, crop, stride, step) if crop else Axis.whole(length, step)
+                axis = Axis.whole(length, step, cut=multiple is None)
             axes.append(axis)
         return cls(*axes)
+
+    def with_cells(self, rows: int, columns: int) -> WindowGrid:
+        """The same windows with so many rows and columns of features in each."""
+        return WindowGrid(replace(self.rows, cells=rows), replace(self.columns, cells=columns))
 
     @property
     def count(self) -> int:

@@ -1,0 +1,77 @@
+"""PEARL's PA, Procrustes-aligned attention ("Geometry Aligns Semantics for Training-Free Open-Vocabulary Semantic
+Segmentation", arXiv 2603.21528): keys are turned towards queries before they are compared.
+
+Per head, with q_c and k_c centred on the means of all tokens, weighted by |q_i| (the class token by 0):
+
+    M = k_cᵀ q_c,   R = M (MᵀM)^(-1/2) by five Newton-Schulz steps
+    A = softmax((q (k R)ᵀ + alpha k_c k_cᵀ) / sqrt(d))
+
+Five steps are far from the orthogonal R that they tend to, and part of the method; ``svd`` takes that R.
+PEARL's other part smooths stitched similarities: :mod:`clearclip.windows.tlp`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearclip.methods.base import METHODS, Context, option
+from clearclip.methods.block import BlockParts
+from clearclip.methods.last_block import AttentionMethod, attend
+from clearclip.utils.checks import a
+
+STEPS = 5
+
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class PEARL(AttentionMethod):
+    """PA on the last block.
+
+    Args:
+        alpha: the share of k-k attention; 0.3 for Cityscapes and ADE20K in PEARL's release.
+        steps: Newton-Schulz steps.
+        svd: take the orthogonal factor of M by a singular value decomposition instead.
+        residual, ffn: keep the residual connection, or the FFN.
+
+    Raises:
+        UserError: a value that cannot be meant.
+    """
+
+    alpha: float = option(0.08, a(int, float, low=0, high=100))
+    steps: int = option(STEPS, a(int, low=0, high=100))
+    svd: bool = option(False, a(bool))
+    residual: bool = option(False, a(bool))
+    ffn: bool = option(False, a(bool))
+
+    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
+        q, k = block.project(x, "q").float(), block.project(x, "k").float()
+        weights = q.norm(dim=-1, keepdim=True)
+        weights[:, :, : context.num_prefix_tokens] = 0
+        weights = weights / (weights.sum(dim=2, keepdim=True) + 1e-6)
+        centred = k - (weights * k).sum(dim=2, keepdim=True)
+        cross = centred.mT @ (q - (weights * q).sum(dim=2, keepdim=True))
+        turned = k @ (orthogonal(cross) if self.svd else newton_schulz(cross, self.steps))
+        # Both terms of the logits in one product of vectors twice as long.
+        left, right = torch.cat([q, self.alpha * centred], dim=-1), torch.cat([turned, centred], dim=-1)
+        return attend(left, right, v.float(), context).to(v.dtype)
+
+
+def newton_schulz(cross: Tensor, steps: int = STEPS) -> Tensor:
+    """M (MᵀM)^(-1/2) after so many steps, (…, d, d) to the same. fp32: MᵀM overflows fp16."""
+    gram = cross.mT @ cross
+    size = gram.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(1e-6)
+    identity = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
+    y, z = gram / size + 1e-6 * identity, identity.expand_as(gram)
+    for _ in range(steps):
+        both = (3 * identity - z @ y) / 2
+        y, z = y @ both, both @ z
+    return cross @ z / size.sqrt()
+
+
+def orthogonal(cross: Tensor) -> Tensor:
+    """The orthogonal polar factor U Vᵀ of M = U S Vᵀ, (…, d, d) to the same."""
+    u, _, vt = torch.linalg.svd(cross)
+    return u @ vt

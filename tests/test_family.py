@@ -161,7 +161,7 @@ def test_layers_of_other_depths():
     """ViT-L/14's, and the miniature's."""
     assert SCCLIP().layers(24) == (16, 6, (8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18), 0.1)
     assert sorted(SCCLIP().required_blocks(24)) == [7, *range(9, 20)]
-    assert RCS().required_blocks(24) == RCS().earlier(10) == (5, 6, 7, 8)
+    assert RCS().required_blocks(24) == RCS().required_blocks(10) == (5, 6, 7, 8)
 
 
 @pytest.mark.parametrize(
@@ -190,7 +190,7 @@ def test_names_and_plain_data_bring_the_method_back():
         assert build_method(json.loads(json.dumps(method.settings))) == method
         assert json.loads(json.dumps(method.settings)) == method.settings
     assert [build_method(name).label for name in FAMILY] == list(FAMILY)
-    assert RCS(NACLIP(), layers=(2, 3)).label == "NACLIP + RCS (layers=(2, 3))"
+    assert RCS(NACLIP(), layers=(2, 3)).label == "NACLIP + RCS (layers=2,3)"
     assert build_method("SCLIP + RCS").keeping(False).base == LastBlock("qq+kk")
 
 

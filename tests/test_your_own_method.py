@@ -43,7 +43,7 @@ def test_the_page_evaluates(page):
     assert evaluate(page, arguments) == 0
     assert evaluate(page, [*arguments, "--methods", "ClearCLIP", "Neighbours"]) == 0
     rows = read_rows("results.xlsx")
-    assert [row["method"] for row in rows] == ["Neighbours (sigma=2.0)", "ClearCLIP", "Neighbours"]
+    assert [row["method"] for row in rows] == ["Neighbours (sigma=2)", "ClearCLIP", "Neighbours"]
     assert rows[0]["settings"]["method"] == {"type": "Neighbours", "sigma": 2.0}
     assert len({row["mIoU"] for row in rows}) == 3
 

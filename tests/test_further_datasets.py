@@ -17,7 +17,7 @@ from clearclip.evaluation.check import check_dataset
 from clearclip.evaluation.config import class_words, load_config, model_settings
 from clearclip.evaluation.datasets import DATASETS
 from clearclip.evaluation.evaluate import evaluate
-from clearclip.text import TextEncoder
+from clearclip.text import TextEncoder, TextFeatures
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 
@@ -26,11 +26,13 @@ CONFIG = Path(__file__).resolve().parents[1] / "config"
 def quick_words(monkeypatch):
     """A feature of a word follows from its letters: a text tower would take minutes over 1,281 words."""
 
-    def encode(self, words):
-        drawn = [torch.randn(self.dim, generator=torch.Generator().manual_seed(zlib.crc32(w.encode()))) for w in words]
-        return [torch.nn.functional.normalize(feature, dim=-1) for feature in drawn]
+    def encode(self, classes, progress=False):
+        drawn = [torch.randn(self.dim, generator=torch.Generator().manual_seed(zlib.crc32(w.encode())))
+                 for w in classes.words]  # fmt: skip
+        features = torch.nn.functional.normalize(torch.stack(drawn), dim=-1)
+        return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
 
-    monkeypatch.setattr(TextEncoder, "_encode", encode)
+    monkeypatch.setattr(TextEncoder, "encode", encode)
 
 
 def mean_iou(truths, predictions, classes, ignored):

@@ -82,7 +82,7 @@ class Images:
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with building(f"config {config}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
             quick_check(cfg)
-            dataset = evaluation.CheckedDataset({**cfg.test_dataloader.dataset, "test_mode": True}, limit)
+            dataset = evaluation.CheckedDataset(cfg.test_dataloader.dataset, limit)
         paths = [dataset.dataset.get_data_info(index)["img_path"] for index in dataset.todo]
         return cls(paths, class_words(cfg), cfg, dataset)
 

@@ -2,23 +2,25 @@
 
 from __future__ import annotations
 
+import copy
 import os
+from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import numpy as np
+from mmengine import fileio
 from mmengine.config import Config
-from PIL import ExifTags
-from tqdm.contrib.concurrent import thread_map
+from mmseg.datasets import BaseSegDataset
+from torch.utils.data import DataLoader, Subset
+from tqdm import tqdm
 
+from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import class_words, dataset_name
-from clearclip.evaluation.datasets import DATASETS
-from clearclip.evaluation.labels import valid_ids
+from clearclip.evaluation.labels import PREPARE, VOID
+from clearclip.evaluation.wrappers import entries, expand_paths, plain_datasets, plain_settings
 from clearclip.utils.errors import UserError
-from clearclip.utils.images import open_image
-
-PREPARE = "prepare it as datasets/README.md says"
 
 
 @dataclass
@@ -32,7 +34,7 @@ class Report:
         listed: images that belong to it: by its list file, else those in the folder.
         pairs: of these, how many exist and have a mask.
         opened: pairs that were opened.
-        valid: of these, pairs of one size whose mask has known ids only.
+        valid: of these, pairs that an evaluation takes.
         problems: what prevents an evaluation, each with its remedy.
         remarks: what makes the result differ from the published one, or is unusual.
     """
@@ -69,43 +71,82 @@ def quick_check(cfg: Config) -> list[str]:
 
 
 def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Report:
-    """Check a config's dataset, and that its class words fit it.
+    """Check a config's dataset, and that its class words fit it. Files are read as an evaluation reads them.
 
     Args:
         cfg: a config; its ``expected_images`` is compared where it is given.
-        sample: open this many pairs, evenly spaced: masks whole, of images the size only. None decodes all files.
-        threads: how many files are opened at a time.
+        sample: open this many pairs, evenly spaced; None opens all.
+        threads: how many files are opened at a time (each by a process of its own).
 
     Raises:
         UserError: the config itself is wrong. What MMSegmentation raises on wrong settings of a dataset is passed on.
     """
-    settings = cfg.test_dataloader.dataset
-    report = Report(dataset_name(cfg), Path(settings.data_root), cfg.get("expected_images"))
+    settings = copy.deepcopy(cfg.test_dataloader.dataset)
+    for plain in plain_settings(settings):
+        expand_paths(plain)
+    name, root = dataset_name(cfg), Path(plain_settings(settings)[0].get("data_root") or "")
+    report = Report(name, root, cfg.get("expected_images"))
     # MMSegmentation's dataset classes skip what is missing, or stop with an assertion that does not name it.
-    report.problems += _missing_places(report.root, settings)
+    report.problems += [fault for plain in plain_settings(settings) for fault in _missing_places(plain)]
     if report.problems:
         return report
-    dataset = DATASETS.build({**settings, "pipeline": [], "serialize_data": False, "test_mode": True})
+    try:
+        dataset = CheckedDataset(settings)
+    except UserError as error:
+        report.problems.append(str(error))
+        return report
     classes, ignored, words = dataset.metainfo["classes"], dataset.ignore_index, len(class_words(cfg))
     if words != len(classes):
-        fault = f"the names file or class_names of {report.name} has {words} classes, the dataset {len(classes)}"
+        fault = f"the names file or class_names of {name} has {words} classes, the dataset {len(classes)}"
         report.problems.append(f"{fault}; give one line for each class, in label order")
+    report.problems += _other_metrics(cfg, ignored)
     if 0 <= ignored < len(classes):
         report.remarks.append(f"class {ignored} ({classes[ignored]}) is not counted: it is the dataset's ignore_index")
-    pairs, valid = _find_pairs(report, dataset), valid_ids(dataset)
+    for plain in plain_datasets(dataset.dataset):
+        _check_names(report, plain)
+    if report.expected not in (None, dataset.total):
+        source = _source(plain_datasets(dataset.dataset)[0])
+        published = f"the published benchmark has {report.expected:,}"
+        report.remarks.append(f"{source} has {dataset.total:,} images, {published}; {PREPARE}")
+    places = _find_pairs(report, dataset)
     if sample is not None:
-        pairs = [pairs[place] for place in np.linspace(0, len(pairs) - 1, min(sample, len(pairs))).round().astype(int)]
-    shown = dict(desc=report.name, unit="file", disable=None, leave=False)
-    found = thread_map(lambda pair: _fault(*pair, valid, sample is None), pairs, max_workers=threads, **shown)
-    faults = [fault for fault in found if fault]
-    report.opened, report.valid = len(pairs), len(pairs) - len(faults)
+        places = [places[k] for k in np.linspace(0, len(places) - 1, min(sample, len(places))).round().astype(int)]
+    processes = threads if 1 < threads < len(places) else 0
+    loader = DataLoader(Subset(dataset, places), batch_size=None, collate_fn=_summary, num_workers=processes)
+    found = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
+    faults = [fault for fault, _ in found if fault]
+    report.opened, report.valid = len(places), len(places) - len(faults)
     if faults:
-        report.problems.append(f"{len(faults):,} of the {len(pairs):,} pairs opened are wrong: {faults[0]}")
+        report.problems.append(f"{len(faults):,} of the {len(places):,} pairs opened are wrong: {faults[0]}")
+    seen = {label for _, labels in found for label in labels}
+    if len(classes) == 2 and len(seen) == 2 and ignored in seen:
+        never = 1 - min(seen - {ignored})
+        report.remarks.append(
+            f"the masks opened have class {1 - never} and ignored pixels only, so class {never} ({classes[never]}) is "
+            "never counted; masks of 0 and 255 for two classes need 0 and 1"
+        )
     return report
 
 
-def _missing_places(root: Path, settings: Any) -> list[str]:
+def _summary(item: dict[str, Any]) -> tuple[str | None, list[int]]:
+    """What is wrong with a sample, and the labels in its ground truth."""
+    sample = item["data_samples"]
+    return sample.failure, [] if sample.failure else sample.gt_sem_seg.data.unique().tolist()
+
+
+def _other_metrics(cfg: Config, ignored: int) -> Iterator[str]:
+    """Metrics of the config that would not count what the dataset says."""
+    metrics = cfg.get("test_evaluator") or []
+    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+        kind = getattr(metric.get("type"), "__name__", metric.get("type"))
+        given = metric.get("ignore_index", VOID if str(kind).endswith("IoUMetric") else None)
+        if given not in (None, ignored):
+            yield f"test_evaluator {kind} ignores {given}, the dataset {ignored}; give both the same ignore_index"
+
+
+def _missing_places(settings: Any) -> list[str]:
     """The dataset's folders and its list file, as far as they do not exist."""
+    root = Path(settings.get("data_root") or "")
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         return [f"root {root} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
@@ -116,46 +157,53 @@ def _missing_places(root: Path, settings: Any) -> list[str]:
     return [f"{place} does not exist; {PREPARE}" for place in places if not place.exists()]
 
 
-def _find_pairs(report: Report, dataset: Any) -> list[tuple[Path, Path]]:
-    """Look for every image and mask by name. Returns the pairs of which both exist."""
-    source = dataset.ann_file or dataset.data_prefix["img_path"]
-    infos = [dataset.get_data_info(index) for index in range(len(dataset))]
-    if not infos:
-        report.problems.append(f"{source} has no image (*{dataset.img_suffix}); {PREPARE}")
-    elif report.expected not in (None, len(infos)):
-        published = f"the published benchmark has {report.expected:,}"
-        report.remarks.append(f"{source} has {len(infos):,} images, {published}; {PREPARE}")
-    pairs = [(Path(info["img_path"]), Path(info["seg_map_path"])) for info in infos]
-    if len(set(pairs)) < len(pairs):
+def _source(dataset: BaseSegDataset) -> str:
+    return dataset.ann_file or dataset.data_prefix["img_path"]
+
+
+def _kind(name: str) -> str:
+    return name.lower().replace(".jpeg", ".jpg").replace(".tiff", ".tif")
+
+
+def _check_names(report: Report, dataset: BaseSegDataset) -> None:
+    """Repeated lines of a list file, and images that a folder has but the dataset does not take."""
+    source, suffix = _source(dataset), dataset.img_suffix
+    images = {dataset.get_data_info(index)["img_path"] for index in range(len(dataset))}
+    if len(images) < len(dataset):
         report.problems.append(f"{source} names an image more than once; remove repeated lines")
+    if not dataset.ann_file:
+        there = fileio.list_dir_or_file(source, list_dir=False, recursive=True)
+        left = sorted(name for name in there if _kind(name).endswith(_kind(suffix)) and not name.endswith(suffix))
+        if left:
+            report.problems.append(
+                f"{len(left):,} images in {source} do not end in img_suffix {suffix!r} and would be left out "
+                f"({left[0]}); rename them, or list names in an ann_file"
+            )
+
+
+def _remedy(name: str, dataset: BaseSegDataset) -> str:
+    """What to do about a file that is missing."""
+    source, suffix = _source(dataset), dataset.img_suffix
+    if name == suffix:
+        return f"{source} has a blank line: remove it"
+    if name.endswith(2 * suffix):
+        return f"{source} names images with their suffix, which img_suffix adds: remove it from the list"
+    return f"save {source} without a byte order mark" if name.startswith("\ufeff") else PREPARE
+
+
+def _find_pairs(report: Report, dataset: CheckedDataset) -> list[int]:
+    """Look for every image and mask by name. Returns the places of those of which both exist."""
+    found = list(entries(dataset.dataset))
+    pairs = [(Path(info["img_path"]), Path(info["seg_map_path"])) for _, info in found]
     # Listing a folder is far quicker than asking for each of its files, above all over a network.
     folders = [folder for folder in {path.parent for pair in pairs for path in pair} if folder.is_dir()]
     files = {Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()}
     for index, what in enumerate(("image", "mask")):
-        lost = [pair[index] for pair in pairs if pair[index] not in files]
+        lost = [place for place, pair in enumerate(pairs) if pair[index] not in files]
         if lost:
-            report.problems.append(f"{what} {lost[0]} is missing ({len(lost):,} of {len(pairs):,} are); {PREPARE}")
-    there = [pair for pair in pairs if files.issuperset(pair)]
+            path, (plain, _) = pairs[lost[0]][index], found[lost[0]]
+            fault = f"{what} {path} is missing ({len(lost):,} of {len(pairs):,} are)"
+            report.problems.append(f"{fault}; {_remedy(path.name, plain)}")
+    there = [place for place, pair in enumerate(pairs) if files.issuperset(pair)]
     report.listed, report.pairs = len(pairs), len(there)
     return there
-
-
-def _fault(image_path: Path, mask_path: Path, valid: np.ndarray, decode: bool) -> str | None:
-    """What is wrong with an image and its mask, and the remedy; None where they belong together."""
-    try:
-        with open_image(image_path) as image:
-            turned = image.getexif().get(ExifTags.Base.Orientation, 1) > 4  # OpenCV turns such an image by 90 degrees
-            size = image.size if turned else image.size[::-1]
-            if decode:
-                image.load()
-        with open_image(mask_path) as mask:
-            ids = np.asarray(mask)
-    except UserError as error:
-        return f"{error}; unpack or convert it again"
-    if ids.shape != size:
-        return f"mask {mask_path} has shape {ids.shape}, its image {size}; {PREPARE}"
-    wrong = np.setdiff1d(ids, valid)
-    if len(wrong):
-        fault = f"mask {mask_path} has id(s) {wrong[:5].tolist()}, which are neither a class nor ignored"
-        return f"{fault}; {PREPARE}, or correct the dataset's classes, ignore_index and reduce_zero_label"
-    return None

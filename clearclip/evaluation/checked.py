@@ -3,125 +3,181 @@
 from __future__ import annotations
 
 import os
+import re
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-import mmcv
-import numpy as np
 import torch
-from mmengine import fileio
+from mmengine.registry import DefaultScope
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
 from mmseg.structures import SegDataSample
+from PIL import Image
 from torch.utils.data import Dataset
 
-from clearclip.evaluation.labels import label_table
+from clearclip.evaluation.labels import PREPARE, VOID, LoadLabels
+from clearclip.evaluation.wrappers import build_dataset, entries, plain_datasets
 from clearclip.utils.errors import UserError
-from clearclip.utils.images import open_image
 
-# How a whole file ends. Decoders fill what is missing with grey and go on.
-_ENDINGS = {".jpg": b"\xff\xd9", ".jpeg": b"\xff\xd9", ".png": b"IEND"}
-
-
-class LoadLabels(LoadAnnotations):
-    """MMSegmentation's ``LoadAnnotations`` for masks of up to 16 bits; that class keeps the low byte of each id.
-
-    Args:
-        loader: the pipeline's own, from which the decoder is taken.
-        table: (65536,) the label of each id.
-    """
-
-    def __init__(self, loader: LoadAnnotations, table: np.ndarray):
-        super().__init__(backend_args=loader.backend_args, imdecode_backend=loader.imdecode_backend)
-        self.table = table
-
-    def _load_seg_map(self, results: dict) -> None:
-        data = fileio.get(results["seg_map_path"], backend_args=self.backend_args)
-        ids = mmcv.imfrombytes(data, flag="unchanged", backend=self.imdecode_backend)
-        if ids.ndim != 2:
-            raise ValueError(f"its mask has {ids.shape[-1]} channels, not one")
-        results["gt_seg_map"] = self.table[ids.astype(np.uint32)]
-        results["seg_fields"].append("gt_seg_map")
+#: Beyond, the confusion matrix of a method takes more than 800 MB.
+MOST_CLASSES = 10_000
+# How a file begins, what it is, and how it ends if it is whole. Decoders fill what is missing with grey and go on.
+_ENDINGS = {b"\xff\xd8": ("JPEG", b"\xff\xd9"), b"\x89PNG": ("PNG", b"IEND")}
+# For these Pillow would start a program.
+_PROGRAMS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+_DAMAGE = re.compile(rb"(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*\n?")
 
 
 @DATASETS.register_module()
 class CheckedDataset(Dataset):
-    """Wraps a test dataset; checks every sample.
-
-    Masks are read as the dataset's ``ignore_index``, ``reduce_zero_label`` and classes say (:class:`LoadLabels`).
+    """Wraps a test dataset; checks every sample. Masks are read by :class:`~clearclip.evaluation.labels.LoadLabels`.
 
     Args:
-        dataset: an MMSegmentation dataset, or its config.
+        dataset: an MMSegmentation dataset, plain or in ConcatDataset and RepeatDataset, or its config.
         limit: evaluate the first so many images only.
-        finished: image paths to leave out (an earlier run has them).
 
-    Each item has ``inputs``, (3, H, W) uint8, and ``data_samples``, whose metainfo has the image's ``img_path``, and
-    ``failure``: None, or what is wrong with the image (``inputs`` is None then). The ground truth has as few bytes as
-    its labels need.
+    Attributes:
+        names: of all images, relative to the dataset's root.
+        todo: indices of the images that are left.
+
+    Each item has ``inputs``, (3, H, W), and ``data_samples``, whose metainfo has the image's ``img_path``, ``index``
+    in the dataset, and ``failure``: None, or what is wrong with the image (``inputs`` is None then). The ground
+    truth has as few bytes as its labels need.
+
+    Raises:
+        UserError: no image, too many classes, or settings that contradict each other.
     """
 
-    def __init__(self, dataset: Any, limit: int | None = None, finished: frozenset[str] = frozenset()):
-        self.dataset = DATASETS.build(dataset) if isinstance(dataset, dict) else dataset
-        total = len(self.dataset)
-        if total == 0:
-            raise UserError(f"the dataset in {self.dataset.data_root} has no image; check its list file and folders")
-        wanted = range(total if limit is None else min(limit, total))
-        paths = [self.dataset.get_data_info(index)["img_path"] for index in wanted]
-        self.todo = [index for index, path in zip(wanted, paths, strict=True) if path not in finished]
-        self.total = len(paths)
-        self.ignore_index = self.dataset.ignore_index
+    def __init__(self, dataset: Any, limit: int | None = None):
+        # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
+        with DefaultScope.overwrite_default_scope("mmseg"):
+            self.dataset = build_dataset(dataset) if isinstance(dataset, dict) else dataset
+        parts = plain_datasets(self.dataset)
+        first, found = parts[0], [(part, info["img_path"]) for part, info in entries(self.dataset)]
+        if not found:
+            source = first.ann_file or first.data_prefix["img_path"]
+            raise UserError(f"{source} has no image (*{first.img_suffix}); {PREPARE}")
+        self.ignore_index = first.ignore_index
+        if any(part.ignore_index != self.ignore_index for part in parts):
+            raise UserError("the datasets of ConcatDataset differ in ignore_index; give all the same")
         self.metainfo = {**self.dataset.metainfo, "ignore_index": self.ignore_index}
-        # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
-        steps, table = self.dataset.pipeline.transforms, label_table(self.dataset)
-        steps[:] = [LoadLabels(step, table) if type(step) is LoadAnnotations else step for step in steps]
+        classes = len(self.metainfo["classes"])
+        if classes > MOST_CLASSES:
+            raise UserError(f"the dataset has {classes:,} classes; at most {MOST_CLASSES:,} can be compared")
+        for part in parts:
+            if classes > VOID and VOID in (part.label_map or {}).values():
+                raise UserError(f"label_map writes {VOID} for what is not counted, which is a class; give all classes")
+            # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
+            steps = part.pipeline.transforms
+            steps[:] = [LoadLabels(step, part) if type(step) is LoadAnnotations else step for step in steps]
+        self.total = len(found) if limit is None else min(limit, len(found))
+        self.names = [_relative(path, part.data_root or ".", part.data_prefix["img_path"]) for part, path in found]
+        self.todo = list(range(self.total))
+        stems = ["-".join(Path(_relative(path, part.data_prefix["img_path"])).with_suffix("").parts)
+                 for part, path in found]  # fmt: skip
+        often = Counter(stems)
+        self._stems = [stem if often[stem] == 1 else f"{stem}-{index}" for index, stem in enumerate(stems)]
 
     def __len__(self) -> int:
         return len(self.todo)
 
-    def image_name(self, path: str) -> str:
-        """An image's name in one word: its folders below the dataset's and its own, without suffix."""
-        return "-".join(Path(os.path.relpath(path, self.dataset.data_prefix["img_path"])).with_suffix("").parts)
+    def leave_out(self, finished: Collection[int]) -> None:
+        """Leave out these images, by their index: an earlier session has them."""
+        self.todo = [index for index in self.todo if index not in finished]
+
+    def file_stem(self, index: int) -> str:
+        """A name for files about an image: its folders below the dataset's and its own, in one word."""
+        return self._stems[index]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
-        info = self.dataset.get_data_info(self.todo[position])
+        index = self.todo[position]
+        info = self.dataset.get_data_info(index)
         path, failure = info["img_path"], None
         try:
-            check_whole(path)
-            check_whole(info["seg_map_path"])
-            item = self.dataset.pipeline(info)
-            failure = self._fault(item["data_samples"])
+            for path in (info["seg_map_path"], info["img_path"]):
+                kind = check_whole(path)
+            with _damage(kind == "JPEG") as damage:
+                item = self.dataset[index]
+            if damage:
+                raise OSError(damage[0])
+            self._check(item, info["seg_map_path"])
+        except UserError as error:
+            failure = str(error)
         except Exception as error:  # whatever a decoder makes of a damaged file
-            failure = f"cannot be read ({type(error).__name__}: {' '.join(str(error).split())[:300]})"
+            reason = f"{type(error).__name__}: {' '.join(str(error).split())[:300]}"
+            failure = f"{path} cannot be read ({reason}); unpack or convert it again"
         if failure is not None:
             item = {"inputs": None, "data_samples": SegDataSample()}
-        item["data_samples"].set_metainfo({"img_path": path, "failure": failure})
+        item["data_samples"].set_metainfo({"img_path": info["img_path"], "index": index, "failure": failure})
         return item
 
-    def _fault(self, sample: Any) -> str | None:
-        truth = sample.gt_sem_seg.data.squeeze(0).numpy()
-        if truth.shape != tuple(sample.ori_shape):
-            return f"its mask is {truth.shape[0]}x{truth.shape[1]}, the image {'x'.join(map(str, sample.ori_shape))}"
-        classes = len(self.metainfo["classes"])
-        foreign = np.unique(truth[(truth >= classes) & (truth != self.ignore_index)])
-        if len(foreign):
-            return f"its mask has label ids beyond the {classes} classes: {foreign[:5].tolist()}"
-        small = torch.uint8 if 0 <= self.ignore_index < 256 and classes <= 256 else torch.int32
-        sample.gt_sem_seg.data = sample.gt_sem_seg.data.to(small)
-        return None
+    def _check(self, item: dict[str, Any], mask_path: str) -> None:
+        sample = item["data_samples"]
+        if not isinstance(sample, SegDataSample) or not {"gt_sem_seg", "ori_shape"} <= {*sample.all_keys()}:
+            raise UserError(
+                "the pipeline must load ground truth (LoadAnnotations) and end with PackSegInputs, with one version of "
+                "each image (TestTimeAug is for MMSegmentation's own runner)"
+            )
+        truth = sample.gt_sem_seg.data
+        shape, wanted = tuple(truth.shape[-2:]), tuple(sample.ori_shape[:2])
+        if shape != wanted:
+            hint = "in the pipeline LoadAnnotations comes after what changes the size"
+            raise UserError(f"mask {mask_path} has shape {shape}, its image {wanted}; {hint}, or {PREPARE}")
+        low, high = torch.aminmax(truth)
+        sample.gt_sem_seg.data = truth.to(torch.uint8 if low >= 0 and high < 256 else torch.int32)
 
 
-def check_whole(path: str) -> None:
-    """Raise where an image file is cut short.
+def _relative(path: str, *folders: str) -> str:
+    """A path below the first folder that holds it, with slashes."""
+    names = [Path(os.path.relpath(path, folder)).as_posix() for folder in folders]
+    return next((name for name in names if not name.startswith("../")), Path(path).name)
+
+
+def check_whole(path: str) -> str | None:
+    """Raise where an image file is cut short, or is none that is safe to open.
+
+    Returns:
+        "JPEG", "PNG", or None for other kinds.
 
     Raises:
-        OSError, UserError: it is missing, empty or truncated.
+        OSError: it is missing, empty or truncated, or PostScript.
     """
-    ending = _ENDINGS.get(Path(path).suffix.lower())
     with open(path, "rb") as file:
-        size = file.seek(0, 2)
-        file.seek(max(0, size - 1024))
+        head = file.read(4)
+        file.seek(max(0, file.seek(0, 2) - 1024))
         tail = file.read()
-    if ending is not None and ending not in tail:
+    if head.startswith(_PROGRAMS):
+        raise OSError("it is PostScript, not an image")
+    kind, ending = next((how for start, how in _ENDINGS.items() if head.startswith(start)), (None, b""))
+    if ending not in tail:
         # Unusual but whole files exist; a full decode decides.
-        with open_image(path) as image:
+        with Image.open(path, formats=[kind]) as image:
             image.load()
+    return kind
+
+
+@contextmanager
+def _damage(wanted: bool) -> Iterator[list[str]]:
+    """What libjpeg says about damaged data, which it fills with whatever comes: to the process's stderr only."""
+    said: list[str] = []
+    if not wanted or sys.stderr is None:
+        yield said
+        return
+    sys.stderr.flush()
+    stderr = os.dup(2)
+    with tempfile.TemporaryFile() as file:
+        os.dup2(file.fileno(), 2)
+        try:
+            yield said
+        finally:
+            os.dup2(stderr, 2)
+            os.close(stderr)
+            file.seek(0)
+            text = file.read()
+            said += [line.decode(errors="replace").strip() for line in _DAMAGE.findall(text)]
+            os.write(2, _DAMAGE.sub(b"", text))

@@ -155,13 +155,14 @@ def build_loader(
     batch_size: int | None = None,
     workers: int | None = None,
     limit: int | None = None,
-    finished: frozenset[str] = frozenset(),
+    finished: frozenset[int] = frozenset(),
     device: torch.device | None = None,
 ) -> torch.utils.data.DataLoader:
     """The config's test images as checked batches; what the config does not say is chosen for this machine."""
     on_gpu = device is not None and device.type == "cuda"
     options = cfg.test_dataloader.to_dict()
-    dataset = CheckedDataset({**options.pop("dataset"), "test_mode": True}, limit, finished)
+    dataset = CheckedDataset(options.pop("dataset"), limit)
+    dataset.leave_out(finished)
     own_cpus = max(1, available_cpus() // local_processes())
     defaults = dict(
         batch_size=8 if on_gpu else 1,

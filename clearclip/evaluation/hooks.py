@@ -5,6 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
+import mmcv
 from mmengine import dist
 from mmengine.hooks import Hook
 from tqdm import tqdm
@@ -12,7 +13,6 @@ from tqdm import tqdm
 from clearclip.evaluation.pictures import evaluation_picture
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
-from clearclip.utils.images import read_image
 from clearclip.visualize import save_image
 
 
@@ -74,7 +74,7 @@ class PictureHook(Hook):
             rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
             for method, labels in zip(methods, sample.pred_methods.data, strict=True):
                 picture = evaluation_picture(
-                    read_image(sample.img_path),
+                    mmcv.imread(sample.img_path, channel_order="rgb"),
                     sample.gt_sem_seg.data.squeeze(0).cpu().numpy(),
                     labels.cpu().numpy(),
                     list(meta["classes"]),
@@ -82,5 +82,5 @@ class PictureHook(Hook):
                     meta["ignore_index"],
                 )
                 folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
-                save_image(picture, folder / f"{dataset.image_name(sample.img_path)}{rank}.png")
+                save_image(picture, folder / f"{dataset.file_stem(sample.index)}{rank}.png")
             self.written += 1

@@ -37,7 +37,7 @@ class Journal:
 
     def __init__(self, folder: Path, settings: dict[str, Any], resume: str = "no"):
         self.folder = Path(folder)
-        self.finished: dict[str, list[Counts]] = {}
+        self.finished: dict[int | str, list[Counts]] = {}
         self.failures: dict[str, str] = {}
         state: list[Any] = [None, None, None]
         if dist.get_rank() == 0:
@@ -98,7 +98,7 @@ class Journal:
             else:
                 self.finished[entry["image"]] = entry["counts"]
 
-    def add_counts(self, image: str, counts: list[Counts]) -> None:
+    def add_counts(self, image: int | str, counts: list[Counts]) -> None:
         """Note a finished image."""
         self._write({"image": image, "counts": counts})
 

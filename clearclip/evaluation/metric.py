@@ -4,6 +4,7 @@ give the identical result.
 
 from __future__ import annotations
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any
 
@@ -45,6 +46,7 @@ class ConfusionMetric(BaseMetric):
         self.scores: list[Scores] = []
         self.images = 0
         self.failures: dict[str, str] = {}
+        self._seen: Counter[str] = Counter()
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
         """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``."""
@@ -67,13 +69,20 @@ class ConfusionMetric(BaseMetric):
             for one in torch.stack(counts).cpu().numpy():
                 places = one.nonzero()[0]
                 found.append((places.tolist(), one[places].tolist()))
-            self.results.append((image, found))
+            self.results.append((self._key(sample), found))
             if self.journal is not None:
-                self.journal.add_counts(image, found)
+                self.journal.add_counts(self.results[-1][0], found)
+
+    def _key(self, sample: dict) -> int | str:
+        """What identifies an image: its index, or in other loops than ``eval.py``'s its path and how often it came."""
+        if "index" in sample:
+            return sample["index"]
+        self._seen[sample["img_path"]] += 1
+        return f"{sample['img_path']} {self._seen[sample['img_path']]}"
 
     def _fail(self, image: str, reason: str) -> None:
         if self.on_error == "stop":
-            raise UserError(f"image {image}: {reason}; repair it, or go on without it (--on-error skip)")
+            raise UserError(f"{reason}; or go on without it (--on-error skip)")
         self.failures[image] = reason
         if self.journal is not None:
             self.journal.add_failure(image, reason)
@@ -84,19 +93,17 @@ class ConfusionMetric(BaseMetric):
         Returns:
             aAcc, mIoU and mAcc of the first method.
         """
-        counts: dict[str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
-        failures = dict(self.journal.failures) if self.journal is not None else {}
+        counts: dict[int | str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
         try:
             parts = all_gather_object((self.results, self.failures))
         except RuntimeError as error:  # what gloo and NCCL raise where the other end is gone
             raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
         for results, failed in parts:
             counts.update(dict(results))
-            failures.update(failed)
-        # An image that was repaired after an earlier session skipped it counts once.
-        self.failures = {image: reason for image, reason in failures.items() if image not in counts}
+            self.failures |= failed  # those of earlier sessions have been tried again
         self.images = len(counts)
         self.results.clear()
+        self._seen.clear()
         return self.compute_metrics(list(counts.values()))
 
     def compute_metrics(self, results: list[list[Counts]]) -> dict[str, float]:

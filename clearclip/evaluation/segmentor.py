@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -14,12 +15,16 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from clearclip.evaluation.preprocessor import ImagePreprocessor
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette
+
+#: Axes that a pipeline's flip turns.
+FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> ClassWords:
@@ -46,7 +51,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
         model: a model that is loaded already, in place of loading the one that the options describe.
         data_preprocessor: default :class:`~clearclip.evaluation.preprocessor.ImagePreprocessor` with this model's
             normalisation.
-        train_cfg, test_cfg, init_cfg: taken as MMSegmentation's tools give them, and without effect.
+        train_cfg, test_cfg, init_cfg: as MMSegmentation's tools give them. What they would say has options of its own.
         **options: see :class:`clearclip.settings.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….
 
     Raises:
@@ -66,6 +71,11 @@ class ClearCLIPSegmentation(BaseSegmentor):
         init_cfg: dict | None = None,
         **options: Any,
     ):
+        if test_cfg or init_cfg:
+            raise UserError(
+                "model.test_cfg and init_cfg have no effect on ClearCLIPSegmentation: leave them out; slide_crop and "
+                "slide_stride set the windows (slide_crop=0: the whole image), pretrained the weights"
+            )
         classes = read_classes(name_path, class_names)
         settings = ModelSettings.from_options(options)
         # Inference tensors could neither be moved nor loaded later, so the model must not be made of them.
@@ -73,12 +83,10 @@ class ClearCLIPSegmentation(BaseSegmentor):
             if model is None:
                 model = ClearCLIP.from_settings(settings)
             if data_preprocessor is None:
-                data_preprocessor = dict(
-                    type="mmseg.ImagePreprocessor",
-                    mean=model.mean.flatten().tolist(),
-                    std=model.std.flatten().tolist(),
-                )
-            super().__init__(data_preprocessor=data_preprocessor, init_cfg=init_cfg)
+                data_preprocessor = ImagePreprocessor(model.mean.flatten().tolist(), model.std.flatten().tolist())
+            elif not isinstance(data_preprocessor, nn.Module):  # by MMSegmentation's registry, whatever the scope
+                data_preprocessor = MODELS.build(data_preprocessor)
+            super().__init__(data_preprocessor=data_preprocessor)
             self.model = model
             self.settings = settings
             self.methods = [build_method(method) for method in methods or [settings.chosen_method]]
@@ -87,6 +95,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
             self.keep_logits = keep_logits
             self.set_classes(classes)
             self.to(model.device)
+
+    align_corners = False
 
     def set_classes(self, classes: ClassWords) -> None:
         """Take other classes. In a distributed run rank 0 encodes them for all."""
@@ -100,6 +110,16 @@ class ClearCLIPSegmentation(BaseSegmentor):
         self.register_buffer("word_features", features, persistent=False)
         word_to_class = torch.tensor(classes.word_to_class, device=self.model.device)
         self.register_buffer("word_to_class", word_to_class, persistent=False)
+
+    @property
+    def num_classes(self) -> int:
+        """How many classes there are."""
+        return len(self.classes)
+
+    @property
+    def out_channels(self) -> int:
+        """For MMSegmentation's test-time augmentation: more than one means a softmax over classes."""
+        return max(2, self.num_classes)
 
     @property
     def text(self) -> TextFeatures:
@@ -124,27 +144,30 @@ class ClearCLIPSegmentation(BaseSegmentor):
 
         Args:
             inputs: normalised images, (B, 3, H, W) or a list of (3, H, W) of any sizes.
-            data_samples: their samples; ``ori_shape`` says each result's size. None makes new ones, at input size.
+            data_samples: their samples, whose metainfo means what it means to MMSegmentation: ``img_padding_size`` or
+                ``padding_size`` is cut off, ``flip`` is undone, ``ori_shape`` is the result's size. None makes new
+                ones, at input size.
 
         Returns:
             The samples with ``pred_sem_seg``, (1, height, width) int64: the labels of the first method;
             ``pred_methods``, (methods, height, width) int64: those of all methods; and, with ``keep_logits``,
             ``seg_logits``, (classes, height, width) float32: probabilities after the softmax.
         """
-        images = [image.to(self.model.device, torch.float32) for image in inputs]
-        if data_samples is None:
-            data_samples = [SegDataSample() for _ in images]
-        sizes = [
-            tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2])
-            for image, sample in zip(images, data_samples, strict=True)
-        ]
+        images, sizes = [], []
+        data_samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
+        for image, sample in zip(inputs, data_samples, strict=True):
+            meta, (height, width) = sample.metainfo, image.shape[-2:]
+            left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+            images.append(image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32))
+            sizes.append(tuple(meta.get("ori_shape", images[-1].shape[-2:])[:2]))
         results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods, self.settings)
         for sample, pairs in zip(data_samples, results, strict=True):
-            labels = torch.stack([labels for labels, _ in pairs])
+            axes = FLIPS[sample.get("flip_direction")] if sample.get("flip") else ()
+            labels = torch.stack([labels for labels, _ in pairs]).flip(axes)
             sample.set_data({"pred_sem_seg": PixelData(data=labels[:1]), "pred_methods": PixelData(data=labels)})
             if self.keep_logits:
-                sample.set_data({"seg_logits": PixelData(data=pairs[0][1])})
-        return list(data_samples)
+                sample.set_data({"seg_logits": PixelData(data=pairs[0][1].flip(axes))})
+        return data_samples
 
     @torch.inference_mode()
     def extract_feat(self, inputs: Tensor) -> Tensor:
@@ -178,10 +201,15 @@ class Replica(nn.Module):
     def test_step(self, data: dict) -> list[SegDataSample]:
         """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
         samples = list(data["data_samples"])
-        usable = [index for index, image in enumerate(data["inputs"]) if image is not None]
-        if usable:
-            batch = {name: [values[index] for index in usable] for name, values in data.items()}
-            for index, sample in zip(usable, self.module.test_step(batch), strict=True):
+        usable = defaultdict(list)
+        for index, image in enumerate(data["inputs"]):
+            if image is not None:
+                # MMSegmentation's preprocessors want images of one size.
+                mixed = isinstance(self.module.data_preprocessor, ImagePreprocessor)
+                usable[None if mixed else image.shape].append(index)
+        for group in usable.values():
+            batch = {name: [values[index] for index in group] for name, values in data.items()}
+            for index, sample in zip(group, self.module.test_step(batch), strict=True):
                 samples[index] = sample
         return samples
 

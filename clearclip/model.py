@@ -108,6 +108,11 @@ class ClearCLIP(nn.Module):
         return self.settings.chosen_method
 
     @property
+    def label(self) -> str:
+        """The name of the weights."""
+        return self.weights.label if self.weights is not None else type(self.image_encoder).__name__
+
+    @property
     def device(self) -> torch.device:
         """Where the model computes."""
         return self.mean.device
@@ -386,7 +391,7 @@ class ClearCLIP(nn.Module):
             compared = self.similarities(resized, text, used)
             for original, image, pairs in zip(originals, resized, compared, strict=True):
                 how = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
-                how |= {"guide": self.guide(image, original.shape[:2]), "model": getattr(self.weights, "label", "")}
+                how |= {"guide": self.guide(image, original.shape[:2]), "model": self.label}
                 results = [
                     Segmentation(original, similarity, grid, text, method=method.label, **how)
                     for method, (similarity, grid) in zip(used, pairs, strict=True)
@@ -394,8 +399,7 @@ class ClearCLIP(nn.Module):
                 yield results[0] if methods is None else dict(zip(methods, results, strict=True))
 
     def __repr__(self) -> str:
-        label = getattr(self.weights, "label", type(self.image_encoder).__name__)
-        return f"ClearCLIP({label}, method {self.method.label}, {self.precision} on {self.device})"
+        return f"ClearCLIP({self.label}, method {self.method.label}, {self.precision} on {self.device})"
 
 
 def _join(grid: WindowGrid, windows: list[Tensor]) -> tuple[Tensor, WindowGrid]:

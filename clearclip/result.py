@@ -106,13 +106,17 @@ class Segmentation:
             values = self.similarity_map(index, size)
             yield f"{name} · {values.max():.2f}", values
 
+    @property
+    def _title(self) -> str:
+        return " · ".join(filter(None, (self.model, self.method)))
+
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """The image with its classes painted over it, at the original size."""
         return visualize.overlay(self.image, self.labels, self.colours, opacity)
 
     def picture(self) -> Image.Image:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
-        return visualize.result_picture(self.image, self.labels, self.classes, self.colours)
+        return visualize.result_picture(self.image, self.labels, self.classes, self.colours, self._title)
 
     def heat_maps(self) -> Image.Image:
         """A similarity map for each word, all on one scale."""
@@ -122,15 +126,19 @@ class Segmentation:
             (title, visualize.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
         ]
         note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return visualize.sheet([("image", photo), *maps], columns, note=note, scale=scale)
+        return visualize.sheet([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
         return visualize.save_image(self.picture(), path)
 
     def save_labels(self, path: str | Path) -> Path:
-        """Write the labels as a PNG whose grey values are the class ids (8 bits, 16 beyond 256 classes)."""
-        return visualize.save_image(self.labels, path)
+        """Write the labels as a PNG or TIFF whose grey values are the class ids (8 bits, 16 beyond 256 classes).
+
+        Raises:
+            UserError: another suffix, such as .jpg, which would change ids; or a place that cannot be written.
+        """
+        return visualize.save_image(self.labels, path, lossless=True)
 
     def _repr_png_(self) -> bytes:
         return self.picture()._repr_png_()
@@ -147,11 +155,11 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     """The maps that several methods give of one image, side by side.
 
     Args:
-        results: by the method's name, all of the same image and classes, as ``segment(…, methods=[…])`` gives them.
+        results: by the method's name, all of the same image and classes, as :meth:`ClearCLIP.compare` gives them.
     """
     first = next(iter(results.values()))
     panels = [first.image, *(result.labels for result in results.values())]
     columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)  # the fullest rows
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
-    return visualize.grid_picture(rows, ["image", *results], legend)
+    return visualize.grid_picture(rows, ["image", *results], legend, first.model)

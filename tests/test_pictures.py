@@ -14,10 +14,11 @@ import torch
 from PIL import Image
 
 from clearclip.evaluation.pictures import evaluation_picture
+from clearclip.miniature import CLASSES, PALETTE
 from clearclip.result import Segmentation, compare_picture
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
-from clearclip.visualize import class_palette, fit, grid_picture, heat_map, overlay, save_image
+from clearclip.visualize import class_palette, fit, grid_picture, heat_map, overlay, save_image, sheet, sheets
 from clearclip.windows import WindowGrid
 
 
@@ -190,11 +191,34 @@ def test_evaluation_picture_counts_errors() -> None:
     truth[:, 20:], truth[:4] = 1, 1000
     picture = evaluation_picture(image, truth, guess, ["a", "b"], [(1, 2, 3), (30, 20, 10)], ignore_index=1000)
     expected = np.full((40, 40, 3), 160 + 80 // 3, np.uint8)
-    expected[:, 20:], expected[:4] = (213, 94, 0), (224, 224, 192)
+    expected[:, 20:], expected[:4] = (0, 230, 230), (224, 224, 192)
     assert len(places(picture, expected.repeat(15, 0).repeat(15, 1))) == 1 and margins_are_blank(picture)
     with pytest.raises(UserError, match="one height and width"):
         evaluation_picture(image, truth[:5], guess, ["a", "b"])
     assert margins_are_blank(evaluation_picture(image, np.full((40, 40), 255), guess, ["a", "b"]))
+
+
+def test_errors_have_a_colour_of_their_own() -> None:
+    image, labels = np.zeros((40, 40, 3), np.uint8), np.zeros((40, 40), int)
+    picture = evaluation_picture(image, labels, labels + 1, CLASSES, PALETTE, title="model · method · image")
+    [wrong] = colours_in(picture) & {(230, 0, 0), (230, 0, 200), (0, 230, 230)}
+    assert min(np.linalg.norm(np.subtract(wrong, colour)) for colour in PALETTE) > 100
+    assert margins_are_blank(picture)
+
+
+def test_letters_of_any_script(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Letters that Matplotlib's font lacks are drawn by a font of the system; where none has them, it is said once."""
+    sheets._font_file.cache_clear()
+    monkeypatch.setattr("matplotlib.font_manager.findSystemFonts", lambda: ["/no/such/font.ttf"])
+    with pytest.warns(UserWarning, match=r"no font of this system has all letters.*Noto Sans CJK") as told:
+        for _ in range(2):
+            sheet([("天空", noise(40, 40))], 1)
+    assert len(told) == 1
+    monkeypatch.undo()
+    sheets._font_file.cache_clear()
+    fonts = sheets._font_file(frozenset("sky")), sheets._font_file(frozenset("天空"))
+    assert fonts[0].endswith("DejaVuSans.ttf") and (fonts[1] == fonts[0] or Path(fonts[1]).is_file())
+    sheets._font_file.cache_clear()
 
 
 def broken(*_: object) -> None:
@@ -207,6 +231,10 @@ def test_files_are_whole_or_not_there(tmp_path: Path, monkeypatch: pytest.Monkey
     assert result.labels.max() > 255 and (np.asarray(Image.open(path)) == result.labels).all(), "16 bits"
     for suffix in (".png", ".jpg", ".pdf"):
         assert save_image(Image.new("RGB", (99, 99)), tmp_path / f"picture{suffix}").stat().st_size > 100
+    for suffix in ("jpg", "webp", "gif", "txt"):
+        with pytest.raises(UserError, match=r"label maps need a format that keeps every value; use \.png"):
+            result.save_labels(tmp_path / f"labels.{suffix}")
+    assert (np.asarray(Image.open(result.save_labels(tmp_path / "labels.tif"))) == result.labels).all()
     with pytest.raises(UserError, match="no suffix of an image format"):
         result.save(tmp_path / "picture.txt")
     before = path.read_bytes()

@@ -72,6 +72,7 @@ class PictureHook(Hook):
             if not wanted:
                 continue
             rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
+            name = dataset.file_stem(sample.index)
             for method, labels in zip(methods, sample.pred_methods.data, strict=True):
                 picture = evaluation_picture(
                     mmcv.imread(sample.img_path, channel_order="rgb"),
@@ -80,7 +81,8 @@ class PictureHook(Hook):
                     list(meta["classes"]),
                     meta["palette"],
                     meta["ignore_index"],
+                    f"{runner.model.module.model.label} · {method.label} · {name}",
                 )
                 folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
-                save_image(picture, folder / f"{dataset.file_stem(sample.index)}{rank}.png")
+                save_image(picture, folder / f"{name}{rank}.png")
             self.written += 1

@@ -11,12 +11,10 @@ from PIL import Image
 
 from clearclip.evaluation.scores import Scores, confusion_counts
 from clearclip.utils.errors import UserError
-from clearclip.visualize import class_palette, fit, sheet
-from clearclip.visualize.colours import IGNORED, Palette
-from clearclip.visualize.paint import colour_map
-from clearclip.visualize.sheets import short
+from clearclip.visualize import IGNORED, Palette, class_palette, colour_map, fit, sheet, short
 
-WRONG = (213, 94, 0)
+#: Errors are painted with the one of these that is least like any class's colour.
+WRONG = np.array([(230, 0, 0), (230, 0, 200), (0, 230, 230), (0, 0, 0)])
 
 
 def evaluation_picture(
@@ -26,6 +24,7 @@ def evaluation_picture(
     class_names: Sequence[str],
     palette: Palette | None = None,
     ignore_index: int = 255,
+    title: str = "",
 ) -> Image.Image:
     """Image, ground truth, prediction and errors, with a legend of the classes that occur and their IoU.
 
@@ -36,6 +35,7 @@ def evaluation_picture(
         class_names: in label order.
         palette: a colour for each class; default: this package's own.
         ignore_index: as in the dataset.
+        title: above all.
 
     Raises:
         UserError: the three are not of one size.
@@ -50,7 +50,8 @@ def evaluation_picture(
     photo, truth, guess = (fit(array, side) for array in (image, truth.numpy(), guess.numpy()))
     ignored = truth == ignore_index
     errors = cv2.cvtColor(photo, cv2.COLOR_RGB2GRAY)[..., None].repeat(3, axis=2) // 3 + 160
-    errors[truth != guess] = WRONG
+    wrong = WRONG[np.linalg.norm(WRONG[:, None] - colours[None].astype(int), axis=-1).min(axis=1).argmax()]
+    errors[truth != guess] = wrong
     errors[ignored] = IGNORED
     panels = [
         ("image", photo),
@@ -60,5 +61,5 @@ def evaluation_picture(
     ]
     order = np.argsort(-scores.confusion.sum(axis=1), kind="stable")
     legend = [(f"{short(class_names[k])} · {scores.iou[k]:.1f}", colours[k]) for k in order if scores.iou[k] >= 0]
-    legend += [("error", WRONG), ("ignored", IGNORED)][: 1 + bool(ignored.any())]
-    return sheet(panels, columns, legend, "after each class its IoU in this image, in percent")
+    legend += [("error", wrong), ("ignored", IGNORED)][: 1 + bool(ignored.any())]
+    return sheet(panels, columns, legend, "after each class its IoU in this image, in percent", title=title)

@@ -1,13 +1,13 @@
 """Pictures from plain arrays: label maps over photographs, comparisons, similarity maps, what an evaluation found."""
 
-from clearclip.visualize.colours import Palette, class_palette
-from clearclip.visualize.files import save_image
-from clearclip.visualize.paint import fit, heat_map, overlay
-from clearclip.visualize.sheets import grid_picture, result_picture, sheet
+from clearclip.visualize.colours import IGNORED, Palette, class_palette, colour_map, fit, heat_map, overlay
+from clearclip.visualize.sheets import grid_picture, result_picture, save_image, sheet, short
 
 __all__ = [
+    "IGNORED",
     "Palette",
     "class_palette",
+    "colour_map",
     "fit",
     "grid_picture",
     "heat_map",
@@ -15,4 +15,5 @@ __all__ = [
     "result_picture",
     "save_image",
     "sheet",
+    "short",
 ]

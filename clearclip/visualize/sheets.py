@@ -4,24 +4,46 @@ from __future__ import annotations
 
 import io
 import textwrap
+import warnings
 from collections.abc import Sequence
+from functools import cache
 from itertools import zip_longest
+from pathlib import Path
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, ImageDraw, ImageFont
 
-from clearclip.visualize.colours import IGNORED, Palette, class_palette
-from clearclip.visualize.paint import colour_map, fit, overlay
-
-#: In pixels, since at 72 dpi a point is one, and whatever the user's own Matplotlib style is.
-STYLE = {
-    "figure.dpi": 72, "savefig.bbox": "tight", "image.interpolation": "nearest", "image.aspect": "auto",
-    "axes.titlelocation": "left", "text.parse_math": False, "legend.loc": "upper left", "legend.frameon": False,
-    "legend.borderpad": 0, "legend.borderaxespad": 0, "legend.handlelength": 1, "legend.handleheight": 1,
-}  # fmt: skip
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import write_bytes
+from clearclip.visualize.colours import IGNORED, Palette, class_palette, colour_map, fit, overlay
 
 Legend = Sequence[tuple[str, Sequence[int]]]
+
+
+@cache
+def _font_file(letters: frozenset[str]) -> str:
+    """The first font that has all ``letters``: Matplotlib's DejaVu Sans, else one of the system."""
+    from matplotlib import get_data_path
+    from matplotlib.ft2font import FT2Font
+
+    own, wanted = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), set(map(ord, letters))
+    if wanted <= FT2Font(own).get_charmap().keys():
+        return str(own)
+    from matplotlib.font_manager import findSystemFonts
+
+    for file in sorted(findSystemFonts()):
+        try:
+            if wanted <= FT2Font(file).get_charmap().keys():
+                return file
+        except (OSError, RuntimeError):  # kinds of fonts that FreeType does not read
+            continue
+    warnings.warn(
+        "no font of this system has all letters of the class names; some are drawn as boxes. Install one, such as "
+        "Noto Sans CJK (fonts-noto-cjk)",
+        stacklevel=2,
+    )
+    return str(own)
 
 
 def sheet(
@@ -30,6 +52,7 @@ def sheet(
     legend: Legend = (),
     note: str = "",
     *,
+    title: str = "",
     scale: tuple[float, float] | None = None,
     texts: Sequence[tuple[int, int, str]] = (),
 ) -> Image.Image:
@@ -40,51 +63,72 @@ def sheet(
         columns: of a full row.
         legend: names and RGB colours.
         note: a line above the legend, or below the colour bar.
+        title: a line above all.
         scale: the ends of a colour bar, in place of a legend.
         texts: upon the last picture: x and y of the centre, and the text.
     """
-    # Late, so that what draws nothing needs no Matplotlib. Not pyplot, which keeps its figures.
-    from matplotlib import cm, colors, patches, patheffects, style
-    from matplotlib.figure import Figure
-
     pictures, columns = [np.asarray(picture) for _, picture in panels], min(columns, len(panels))
     widths = [max(picture.shape[1] for picture in pictures[k::columns]) for k in range(columns)]
-    heights = [max(len(one) for one in pictures[k : k + columns]) for k in range(0, len(panels), columns)]
     letter = int(np.clip(sum(widths) / 72, 14, 26))
     widths = [max(width, 10 * letter) for width in widths]
-    fill = [textwrap.TextWrapper(int(width / letter / 0.6)).fill for width in (*widths, sum(widths))]
-    titles = [fill[k % columns](short(title)) for k, (title, _) in enumerate(panels)]
-    lines = max((title.count("\n") + bool(title) for title in titles[columns:]), default=0)
-    gap = letter + round(1.3 * letter) * lines
-    width, height = sum(widths) + letter * (columns - 1), sum(heights) + gap * (len(heights) - 1)
-    spaces = {"wspace": letter / np.mean(widths), "hspace": gap / np.mean(heights)}
-    edges = {"left": 0, "right": 1, "bottom": 0, "top": 1, "width_ratios": widths, "height_ratios": heights}
-    sizes = {"font.size": letter, "axes.titlesize": letter, "axes.titlepad": 0.3 * letter}
-    buffer = io.BytesIO()
-    with style.context(["default", STYLE | sizes]):
-        figure = Figure((width / 72, height / 72))
-        grid = figure.add_gridspec(len(heights), columns, **spaces, **edges)
-        for k, (title, picture) in enumerate(zip(titles, pictures, strict=True)):
-            axes = figure.add_subplot(grid[k], title=title)
-            axes.imshow(picture)
-            axes.set(xlim=(-0.5, widths[k % columns] - 0.5), ylim=(heights[k // columns] - 0.5, -0.5))
-            axes.set_axis_off()
-        for x, y, text in texts:
-            outline = [patheffects.withStroke(linewidth=letter / 6, foreground="black")]
-            axes.text(x, y, text, ha="center", va="center", color="white", path_effects=outline)
-        if scale:
-            values = cm.ScalarMappable(colors.Normalize(*scale), "magma")
-            bar = figure.add_axes((0, -1.5 * letter / height, 1, letter / height))
-            figure.colorbar(values, bar, orientation="horizontal").set_label(fill[-1](note), loc="left")
-        elif legend or note:
-            names = [short(name) for name, _ in legend]
-            fitting = int(width / letter / (0.6 * max(map(len, names), default=0) + 3))
-            colours = [np.array(colour) / 255 for _, colour in legend]
-            handles = [patches.Patch(label=name, fc=one, ec="0.35") for name, one in zip(names, colours, strict=True)]
-            place = {"bbox_to_anchor": (0, -letter / height), "title": fill[-1](note), "alignment": "left"}
-            figure.legend(handles=handles, ncols=max(1, fitting), **place)
-        figure.savefig(buffer, pad_inches=letter / 72, pil_kwargs={"compress_level": 1})
-    return Image.open(buffer).convert("RGB")
+    total, line = sum(widths) + letter * (columns - 1), round(1.3 * letter)
+    titles, names = [short(name) for name, _ in panels], [short(name) for name, _ in legend]
+    said = "".join((*titles, *names, *(text for *_, text in texts), title, note))
+    font = ImageFont.truetype(_font_file(frozenset(said) - {" ", "\n"}), letter)
+
+    def wrap(text: str, width: int) -> list[str]:
+        return textwrap.wrap(text, max(1, int(width * len(text) / max(1, font.getlength(text)))))
+
+    placed: list[tuple[int, int, str | Image.Image]] = []  # x, y and what is drawn there
+    y = letter
+
+    def write(text: str) -> None:
+        nonlocal y
+        for part in wrap(text, total):
+            placed.append((letter, y, part))
+            y += line
+
+    write(title)
+    y += letter // 2 * bool(title)
+    for start in range(0, len(panels), columns):
+        row, x = range(start, min(start + columns, len(panels))), letter
+        wrapped = [wrap(titles[k], widths[k - start]) for k in row]
+        below = y + line * max(map(len, wrapped)) + letter // 3
+        for k, parts in zip(row, wrapped, strict=True):
+            top = below - letter // 3 - line * len(parts)
+            placed += [(x, top + line * n, part) for n, part in enumerate(parts)]
+            placed.append((x, below, Image.fromarray(pictures[k])))
+            last = (x, below)
+            x += widths[k - start] + letter
+        y = below + max(len(pictures[k]) for k in row) + letter
+    if scale:
+        ramp = np.linspace(0, 255, total).round().astype(np.uint8)[None].repeat(letter, axis=0)
+        placed.append((letter, y, Image.fromarray(cv2.applyColorMap(ramp, cv2.COLORMAP_MAGMA)[..., ::-1].copy())))
+        for place in np.linspace(0, 1, 5):
+            text = f"{scale[0] + place * (scale[1] - scale[0]):.2f}"
+            placed.append((letter + round(place * (total - font.getlength(text))), y + line, text))
+        y += 2 * line + letter // 2
+    write(note)
+    y += letter // 3 * bool(note)
+    cell = round(max(map(font.getlength, names), default=0)) + 3 * letter
+    fitting = max(1, (total + letter) // cell)
+    for k, (name, (_, colour)) in enumerate(zip(names, legend, strict=True)):
+        x, top = letter + k % fitting * cell, y + k // fitting * line
+        swatch = Image.new("RGB", (letter, letter), (89, 89, 89))
+        swatch.paste(tuple(int(value) for value in colour), (1, 1, letter - 1, letter - 1))
+        placed += [(x, top, swatch), (x + round(1.5 * letter), top, name)]
+    y += -(-len(names) // fitting) * line
+    right = max(x + (font.getlength(one) if isinstance(one, str) else one.width) for x, _, one in placed)
+    page = Image.new("RGB", (round(max(right, total + letter)) + letter, y + letter), "white")
+    draw = ImageDraw.Draw(page)
+    for x, top, one in placed:
+        if isinstance(one, str):
+            draw.text((x, top), one, "black", font)
+        else:
+            page.paste(one, (x, top))
+    for x, top, text in texts:
+        draw.text((last[0] + x, last[1] + top), text, "white", font, "mm", stroke_width=2, stroke_fill="black")
+    return page
 
 
 def short(text: str) -> str:
@@ -92,13 +136,16 @@ def short(text: str) -> str:
     return text if len(text) <= 40 else f"{text[:39].rstrip()}…"
 
 
-def result_picture(image: np.ndarray, labels: np.ndarray, names: Sequence[str], palette: Palette) -> Image.Image:
+def result_picture(
+    image: np.ndarray, labels: np.ndarray, names: Sequence[str], palette: Palette, title: str = ""
+) -> Image.Image:
     """Photo, overlay and map, with a legend of each class's share of the image, the largest first.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         labels: (H, W), integers.
         names, palette: of the classes, in label order.
+        title: above all.
 
     Raises:
         UserError: a palette that does not fit the names.
@@ -122,16 +169,19 @@ def result_picture(image: np.ndarray, labels: np.ndarray, names: Sequence[str], 
     legend = [(f"{short(names[k])} · {shares[k]:.1%}", colours[k]) for k in found]
     missing = len(names) - len(found)
     note = f"share of the image; {missing} of {len(names)} classes were not found" if missing else ""
-    return sheet(panels, 1 if wide else 3, legend, note, texts=texts)
+    return sheet(panels, 1 if wide else 3, legend, note, title=title, texts=texts)
 
 
-def grid_picture(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], legend: Legend) -> Image.Image:
+def grid_picture(
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], legend: Legend, title: str = ""
+) -> Image.Image:
     """Images and label maps in rows, with a legend of the classes that occur.
 
     Args:
         rows: (H, W, 3) uint8 images and (H, W) integer label maps.
         titles: of the panels, row by row; those that are left out stay blank.
         legend: name and RGB colour of each class, in label order; labels beyond it (such as 255) are "other".
+        title: above all.
     """
     colours = np.array([colour for _, colour in legend], dtype=np.uint8).reshape(-1, 3)
     pictures = [np.asarray(picture) for row in rows for picture in row]
@@ -141,4 +191,37 @@ def grid_picture(rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], le
         listed.append(("other", IGNORED))
     shown = [fit(picture, min(640, 2000 // len(rows[0]))) for picture in pictures]
     shown = [picture if picture.ndim == 3 else colour_map(picture, colours) for picture in shown]
-    return sheet(list(zip_longest(titles, shown, fillvalue="")), len(rows[0]), listed)
+    return sheet(list(zip_longest(titles, shown, fillvalue="")), len(rows[0]), listed, title=title)
+
+
+def save_image(image: Image.Image | np.ndarray, path: str | Path, lossless: bool = False) -> Path:
+    """Write an image; the suffix says the format.
+
+    Args:
+        image: a PIL image, or a uint8 array (uint16 for PNG label maps).
+        path: where to; folders are made.
+        lossless: refuse formats that may change a pixel.
+
+    Returns:
+        the path.
+
+    Raises:
+        UserError: an unknown or refused suffix, an image too large for the format, or a place that cannot be written.
+    """
+    path = Path(path)
+    format_name = Image.registered_extensions().get(path.suffix.lower())
+    if lossless and format_name not in ("PNG", "TIFF"):
+        raise UserError(f"{path}: label maps need a format that keeps every value; use .png (or .tif)")
+    if format_name is None or format_name not in Image.SAVE:
+        raise UserError(f"{path} has no suffix of an image format that can be written; use .png or .jpg")
+    if isinstance(image, np.ndarray):
+        image = Image.fromarray(image)
+    if format_name == "JPEG":
+        image = image.convert("RGB")
+    buffer = io.BytesIO()
+    try:
+        # Each format takes the option that it knows; PNG's own level is slow and saves a few per cent.
+        image.save(buffer, format=format_name, quality=92, compress_level=4)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be written as {format_name} ({error}); use .png") from error
+    return write_bytes(path, buffer.getvalue())

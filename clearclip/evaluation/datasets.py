@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+import numpy as np
 from mmseg.datasets import (
     BaseSegDataset,
     COCOStuffDataset,
@@ -12,6 +15,7 @@ from mmseg.datasets import (
 from mmseg.registry import DATASETS
 
 from clearclip import miniature
+from clearclip.utils.errors import UserError
 
 
 @DATASETS.register_module()
@@ -110,6 +114,73 @@ class VDDDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = ".JPG", **kwargs):
         super().__init__(img_suffix=img_suffix, **kwargs)
+
+
+@DATASETS.register_module()
+class MappedDataset(BaseSegDataset):
+    """Data of your own whose masks hold other ids than 0, 1, 2, …, or colours.
+
+    Args:
+        ids: for each class its id in the masks, or a list of ids that become one class; or
+        colours: for each class its [red, green, blue] in the masks, or a list of such.
+        skipped: ids or colours that do not count. Any that is named nowhere is an error, which names the mask.
+
+    Raises:
+        UserError: these do not fit together.
+    """
+
+    def __init__(self, ids: list | None = None, colours: list | None = None, skipped: Sequence = (), **kwargs):
+        if (ids is None) == (colours is None):
+            raise UserError("MappedDataset needs either ids or colours: for each class what the masks have for it")
+        given, shape, self.coloured = (ids, (), False) if colours is None else (colours, (3,), True)
+        groups = [one if np.ndim(one) > len(shape) else [one] for one in given]
+        self.values = np.array([value for group in (*groups, skipped) for value in group])
+        most, said = 255 if self.coloured else 65535, f"MappedDataset has {given}, and skips {list(skipped)}"
+        whole = self.values.shape[1:] == shape and self.values.dtype.kind == "i"
+        if not whole or self.values.min() < 0 or self.values.max() > most:
+            what = "[red, green, blue]" if self.coloured else "an id"
+            raise UserError(f"{said}: give {what} of 0 to {most} for each class, or a list of several")
+        if len(np.unique(self.values, axis=0)) < len(self.values):
+            raise UserError(f"{said}: one of them twice; remove it")
+        self.labels = [label for label, group in enumerate(groups) for _ in group]
+        super().__init__(**kwargs)
+
+    def get_label_map(self, new_classes: Sequence[str]) -> dict[int, int]:
+        """MMSegmentation's map from ids to labels; what it does not mention keeps its number."""
+        if len(new_classes) != self.labels[-1] + 1:
+            fault = f"MappedDataset says what {self.labels[-1] + 1} classes are in the masks, and metainfo has"
+            raise UserError(f"{fault} {len(new_classes)}; give both the same number")
+        ids = range(len(self.values)) if self.coloured else self.values.tolist()
+        foreign = dict.fromkeys(range(len(new_classes)), max(len(new_classes), self.ignore_index) + 1)
+        return {**foreign, **dict.fromkeys(ids, self.ignore_index), **dict(zip(ids, self.labels, strict=False))}
+
+    def mask_ids(self, mask: np.ndarray) -> np.ndarray:
+        """The ids in a decoded mask: its own, or the place of each of its colours among those named here.
+
+        Args:
+            mask: (H, W), or (H, W, 3 or 4) with blue first, as MMCV decodes files.
+
+        Returns:
+            (H, W) unsigned.
+
+        Raises:
+            UserError: a mask without colours, or another colour.
+        """
+        if not self.coloured:
+            return mask
+        if mask.ndim != 3 or mask.dtype != np.uint8:
+            raise UserError(
+                f"has shape {mask.shape} of {mask.dtype}, not three channels of 8 bits; give ids, not colours"
+            )
+        codes = mask[..., :3] @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        table = np.full(1 << 24, len(self.values), np.uint16)
+        table[self.values @ [1 << 16, 1 << 8, 1]] = range(len(self.values))
+        found = table[codes]
+        wrong = found == len(self.values)
+        if wrong.any():
+            other = mask[wrong][0, 2::-1].tolist()
+            raise UserError(f"has the colour {other}, which is neither a class nor skipped; correct colours or skipped")
+        return found
 
 
 @DATASETS.register_module()

@@ -41,6 +41,7 @@ class LoadLabels(LoadAnnotations):
                 f"LoadAnnotations has reduce_zero_label={given}, the dataset {own}; set it in the dataset only"
             )
         self.classes, self.ignore_index = len(dataset.metainfo["classes"]), dataset.ignore_index
+        self.mask_ids = getattr(dataset, "mask_ids", None)
 
     def _load_seg_map(self, results: dict) -> None:
         path, label_map = results["seg_map_path"], results.get("label_map")
@@ -48,6 +49,11 @@ class LoadLabels(LoadAnnotations):
             ids = self._decode(fileio.get(path, backend_args=self.backend_args))
         except Exception as error:  # decoders raise all sorts of errors on damaged files
             raise UserError(f"mask {path} cannot be read ({error}); unpack or convert it again") from error
+        if self.mask_ids is not None:
+            try:
+                ids = self.mask_ids(ids)
+            except UserError as error:
+                raise UserError(f"mask {path} {error}") from error
         if ids.ndim != 2:
             raise UserError(f"mask {path} has shape {ids.shape}, not one channel; {PREPARE}")
         given = None if label_map is None else tuple(label_map.items())

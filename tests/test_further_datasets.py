@@ -6,6 +6,7 @@ import shutil
 import zlib
 from pathlib import Path
 
+import check
 import numpy as np
 import pytest
 import torch
@@ -129,7 +130,9 @@ def test_long_lists_of_classes(name):
 
 def test_classes_that_begin_with_the_same_word_are_classes_of_their_own():
     classes = class_words(load_config(CONFIG / "cfg_ade847.py"))
-    assert (len(classes), len(set(classes.names)), len(classes.words)) == (847, 837, 1281)
+    assert (len(classes), len({words[0] for words in classes.classes}), len(classes.words)) == (847, 837, 1281)
+    assert len(set(classes.names)) == 847
+    assert [name for name in classes.names if name.split("|")[0] == "pier"] == ["pier|wharf|wharfage|dock", "pier"]
 
 
 @pytest.mark.parametrize("name", SHORT)
@@ -173,6 +176,17 @@ def test_847_classes_on_a_large_image_in_bounded_memory(quick_name):
     assert status("VmHWM") - before < 400
     assert labels.shape == (144, 2000)
     assert len(np.unique(labels)) > 1
+
+
+def test_the_page_of_datasets_says_what_the_configs_do():
+    page = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
+    rows = dict(re.findall(r"^\| `cfg_(\w+)` (\|.*)", page, re.MULTILINE))
+    assert [*rows][-len(FURTHER) :] == f"{check.GROUPS['large']} {check.GROUPS['remote']}".split()
+    for name in FURTHER:
+        cfg, cells = load_config(CONFIG / f"cfg_{name}.py"), rows[name].split(" | ")
+        assert int(re.match(r"\d+", cells[1]).group()) == len(class_words(cfg))
+        assert cells[2] == (f"{cfg.expected_images:,}" if "expected_images" in cfg else "–")
+        assert cells[3] == f"`{cfg.test_dataloader.dataset.data_root}` |"
 
 
 # The configs of docs/your_own_data.md, and what the masks have for each class and for what does not count, by hand.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -70,8 +71,9 @@ class ClassWords:
 
     @property
     def names(self) -> list[str]:
-        """A name per class: its first word."""
-        return [words[0] for words in self.classes]
+        """A name per class: its first word, or all of them where another class begins with the same."""
+        often = Counter(words[0] for words in self.classes)
+        return [words[0] if often[words[0]] == 1 else "|".join(words) for words in self.classes]
 
     @property
     def word_to_class(self) -> list[int]:

@@ -10,7 +10,6 @@ import torch
 from PIL import Image
 
 from clearclip import ClearCLIP, LastBlock, UserError
-from clearclip.analysis.inputs import parse_model
 from clearclip.analysis.statistics import PARTS, collect, frobenius_norm, normalized_entropy
 from clearclip.analysis.tables import ABLATION, FEATURES, SWEEP, VARIANTS
 from clearclip.commands import analyze as command
@@ -83,19 +82,6 @@ def test_the_variants_are_the_papers():
     assert len({one.label for one in VARIANTS}) == len(VARIANTS) == 24 + 1 + 2 * 6
 
 
-@pytest.mark.parametrize("name, options", [
-    ("miniature", dict(model_name="miniature")),
-    ("CLIP:ViT-L/14", dict(clip_type="CLIP", vit_type="ViT-L/14")),
-    ("metaclip", dict(clip_type="MetaCLIP", vit_type="ViT-B/16")),
-    ("BLIP:ViT-B/16:dir/model.pth", dict(clip_type="BLIP", vit_type="ViT-B/16", pretrained="dir/model.pth")),
-    ("DINO:random", dict(clip_type="DINO", vit_type="ViT-B/16", pretrained="random")),
-    ("ViT-B-32:openai", dict(model_name="ViT-B-32", pretrained="openai")),
-    ("local-dir:some/folder/", dict(model_name="local-dir:some/folder/")),
-])  # fmt: skip
-def test_model_names(name, options):
-    assert parse_model(name) == options
-
-
 @pytest.fixture(scope="module")
 def run(tmp_path_factory, tiny_name):
     """The whole analysis of a tiny random model on a few scenes of the miniature."""
@@ -108,12 +94,10 @@ def run(tmp_path_factory, tiny_name):
 def test_figures_come_with_their_numbers(run, tiny):
     tables = {}
     for name in ("norms", "entropy", "channels", "features", "alpha", "ablation", "methods"):
-        assert Image.open(run / f"{name}.png").width > 600
-        assert (run / f"{name}.pdf").read_bytes()[:5] == b"%PDF-"
         tables[name] = pd.read_csv(run / f"{name}.csv")
     assert len(tables["norms"]) == len(tiny.image_encoder.blocks) * len(PARTS)
     assert tables["channels"].groupby("part")["share_held"].max().round(6).tolist() == [1, 1, 1]
-    assert len(list(run.glob("overview_*.png"))) == len(list(run.glob("maps_*.png"))) == 1
+    assert min(Image.open(run / f"{name}.png").width for name in ("analysis", "maps")) > 1500
     features = tables["features"].set_index("features")["mIoU"]
     sweep = tables["alpha"].set_index(["attention", "alpha"])["mIoU"]
     ablation = tables["ablation"].set_index(["attention", "kept"])["mIoU"]
@@ -140,18 +124,19 @@ def test_scores_are_those_of_the_public_object(run, tiny):
         assert ablation[key] == pytest.approx(100 * np.mean(iou), abs=0.05)
 
 
-def test_models_side_by_side_on_a_folder_of_images(tmp_path, tiny_name):
+def test_a_folder_of_images(tmp_path, capsys):
     photos, out = tmp_path / "photos", tmp_path / "out"
     photos.mkdir()
     for name in ("a.png", "c.png"):
         Image.effect_noise((90, 70), 64).save(photos / name)
     arguments = [str(photos), "--model", "miniature", "--classes", "cat, dog", "--out", str(out)]
-    command.main(ROOT, [*arguments, "--model", tiny_name, "--methods", "SCLIP"])
-    assert not (out / "features.csv").exists() and len(list(out.glob("maps_*.png"))) == 2
+    with pytest.warns(UserWarning, match="the miniature knows drawn scenes only"):
+        command.main(ROOT, [*arguments, "--methods", "SCLIP"])
+    assert not (out / "features.csv").exists() and (out / "maps.png").exists()
     norms = pd.read_csv(out / "norms.csv")
-    assert norms["images"].unique().tolist() == [2] and norms["model"].nunique() == 2
+    assert norms["images"].unique().tolist() == [2] and norms["model"].unique().tolist() == ["miniature"]
     (photos / "b.jpg").write_bytes(b"no image at all")
-    with pytest.raises(UserError, match=r"b\.jpg cannot be read"):
+    with pytest.raises(UserError, match=r"b\.jpg cannot be read"), pytest.warns(UserWarning):
         command.main(ROOT, arguments)
 
 
@@ -160,7 +145,6 @@ def test_models_side_by_side_on_a_folder_of_images(tmp_path, tiny_name):
     [
         (["--limit", "0"], "--limit must be at least 1"),
         (["--config", "nowhere.py"], "config nowhere.py does not exist"),
-        (["--model", "ViT-B-16"], "has no weights; write it as one of these"),
         (["--methods", "SCLAP"], "'SCLAP'; choose from"),
         (["--only", "everything"], "invalid choice"),
         (["--classes", "cat, dog"], "--classes is for images"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import subprocess
@@ -12,11 +13,20 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearclip import METHODS, ClearCLIP, ModelSettings, UserError
+from clearclip import METHODS, ClearCLIP, ModelSettings, UserError, build_method
 from clearclip.commands import demo as command
-from clearclip.commands import demo_models as models
-from clearclip.commands.console import run_command
-from clearclip.commands.demo_inputs import SCENES, find_images, read_words, with_background
+from clearclip.commands.console import import_file, run_command
+from clearclip.commands.demo import make_parser, read_settings
+from clearclip.commands.options import (
+    DRAWN_ONLY,
+    OPTIONS,
+    SCENES,
+    find_images,
+    is_miniature,
+    read_words,
+    with_background,
+)
+from clearclip.methods.family import FAMILY
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.text import ClassWords
 
@@ -67,16 +77,23 @@ def test_files_agree_with_each_other_and_with_segment(quick_name: str, capsys: p
 def test_options_are_those_of_model_settings() -> None:
     """Every option reaches ModelSettings with its type; those not given leave its default."""
     given = "--clip-type CLIP --vit-type ViT-L/14 --pretrained x.pt --no-quick-gelu --precision fp32 --no-cached"
-    args = command.parser().parse_args([*given.split(), "--prob-thd", ".5", "--slide-crop", "9", "--slide-stride", "3"])
-    settings, bundled = models.read_options(args)
-    assert (settings.clip_type, settings.vit_type, settings.pretrained, bundled) == ("CLIP", "ViT-L/14", "x.pt", False)
+    args = make_parser().parse_args([*given.split(), "--prob-thd", ".5", "--slide-crop", "9", "--slide-stride", "3"])
+    settings = read_settings(args)
+    assert (settings.clip_type, settings.vit_type, settings.pretrained) == ("CLIP", "ViT-L/14", "x.pt")
     assert (settings.quick_gelu, settings.cached, settings.prob_thd) == (False, False, 0.5)
     assert (settings.slide_crop, settings.slide_stride, settings.device) == (9, 3, None)
-    settings, bundled = models.read_options(command.parser().parse_args(["photo.jpg"]))
-    assert not bundled and settings.identity() == ModelSettings().identity()
-    assert models.read_options(command.parser().parse_args([]))[1], "the miniature"
-    text = " ".join(command.parser().format_help().split())
-    assert all(ModelSettings.help(name) in text for name in models.OPTIONS)
+    assert read_settings(make_parser().parse_args(["photo.jpg"])).identity() == ModelSettings().identity()
+    assert is_miniature(read_settings(make_parser().parse_args([])))
+    text = " ".join(make_parser().format_help().split())
+    assert all(ModelSettings.help(name) in text for name in OPTIONS)
+
+
+def fits(model: ClearCLIP, name: str) -> bool:
+    """Whether a model has blocks enough for a method."""
+    with contextlib.suppress(UserError):
+        model.image_encoder.check(build_method(name))
+        return True
+    return False
 
 
 def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -97,21 +114,14 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
     assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
-    assert list(compared[0]) == [*models.FAMILY, "MaskCLIP + ClearCLIP"]
     model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
+    assert list(compared[0]) == [name for name in (*FAMILY, "MaskCLIP + ClearCLIP") if fits(model, name)]
     for name, result in compared[1].items():
         [alone] = model.compare("photos/b.jpg", ["sky", "tree", "sea"], [name]).values()
         assert (alone.labels == result.labels).all(), name
     assert run("photos/*.jpg", *common[1:], "--compare", "SCLIP", "CLIP", "--out", "two") == 0
     assert Path("out/b_labels.png").read_bytes() == Path("two/b_labels.png").read_bytes()
     assert list(compared[2]) == ["SCLIP", "CLIP"] and not Path("two/a_labels.png").exists()
-
-
-def test_all_methods_are_each_once() -> None:
-    labels = [method.label for method in models.all_methods()]
-    assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
-    assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
-    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch, capsys) -> None:
@@ -129,12 +139,14 @@ def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:
     Path("mine.py").write_text("from clearclip import METHODS, LastBlock\nMETHODS.register_module('Mine', LastBlock)\n")
     try:
-        models.import_file(Path("mine.py"))
-        assert models.read_options(command.parser().parse_args(["--model-type", "Mine"]))[0].method.label
-        with pytest.raises(UserError, match=r"mine.py: KeyError in line 2: 'Mine is already registered'"):
-            models.import_file(Path("mine.py"))
+        import_file(Path("mine.py"))
+        assert read_settings(make_parser().parse_args(["--model-type", "Mine"])).method.label
+        Path("again.py").write_text(Path("mine.py").read_text())
+        with pytest.raises(UserError, match=r"again.py: KeyError in line 2: 'Mine is already registered'"):
+            import_file(Path("again.py"))
     finally:
         METHODS.pop("Mine", None)
+        sys.modules.pop("mine", None)
 
 
 def test_threshold_background_and_synonyms(quick_name: str) -> None:
@@ -151,6 +163,7 @@ def test_threshold_background_and_synonyms(quick_name: str) -> None:
 def test_words() -> None:
     assert read_words(" sky,,old  tree, sky").names == ["sky", "old tree"]
     assert read_words("tree, Background", background=True).names == ["Background", "tree"]
+    assert read_words("sky, hill | mountain").classes == (("sky",), ("hill", "mountain"))
     assert with_background(ClassWords.parse(["sky"]), True).names == ["background", "sky"]
     with pytest.raises(UserError, match="'sky' alone"):
         read_words("sky, sky")
@@ -183,6 +196,27 @@ def test_find_images() -> None:
     for name in ("nope.jpg", "x" * 5000, "*.bmp"):
         with pytest.raises(UserError, match=rf"no image at {name[:5]}|xxx".replace("*", r"\*")):
             find_images([name])
+
+
+def test_names_of_all_kinds(quick_name: str, capsys: pytest.CaptureFixture) -> None:
+    """Not UTF-8, and nearly as long as a file system takes."""
+    names = [os.fsdecode(b"caf\xe9.png"), "ö" * 125 + ".png"]
+    for name in names:
+        os.link("photos/a.png", name)
+    assert run(*names, "--classes", "sky,tree", "--model", quick_name, "--out", "out") == 0
+    assert note(os.fsdecode(b"out/caf\xe9_labels.json"))["image"] == names[0]
+    assert note(f"out/{'ö' * 100}_labels.json")["image"] == names[1]
+    for name in ("x" * 400, "x" * 5000, "a\0b"):
+        assert run(name, "--classes", "sky,tree") == run("photos", "--classes", "sky,tree", "--out", name) == 2
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 6 and max(map(len, lines)) < 600
+
+
+def test_the_miniature_says_what_it_does_not_know(capsys: pytest.CaptureFixture) -> None:
+    assert run("photos/a.png", "--model", "miniature", "--out", "out") == 0
+    assert f"warning: {DRAWN_ONLY}" in capsys.readouterr().err
+    assert run(SCENES[0], "--model", "miniature", "--out", "out") == 0
+    assert DRAWN_ONLY not in capsys.readouterr().err
 
 
 def test_bundled_miniature_from_the_shell() -> None:

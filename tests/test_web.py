@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from clearclip.commands.demo import main, parser
+from clearclip.commands.demo import main, make_parser
 from clearclip.miniature import CLASSES
 from clearclip.utils.errors import UserError
 
@@ -24,14 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 
 
 def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.delitem(sys.modules, "clearclip.commands.web", raising=False)
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install -U gradio"):
         main(["--web"])
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
         main(["--web"])
-    del sys.modules["clearclip.commands.web"]
 
 
 def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
@@ -42,8 +40,8 @@ def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
     (tmp_path / "names.txt").write_text("sky, clouds\ngrass\n")
     options = f"--web {tmp_path} --name-path {tmp_path / 'names.txt'} --model {quick_name} --model-type SCLIP"
-    page = Page(parser().parse_args([*options.split(), "--ignore-residual", "--prob-thd", "0.01"]), tmp_path)
-    assert page.words == "background, sky, grass" and page.images == [tmp_path / "a.png", tmp_path / "b.png"]
+    page = Page(make_parser().parse_args([*options.split(), "--ignore-residual", "--prob-thd", "0.01"]), tmp_path)
+    assert page.words == "background, sky | clouds, grass" and page.images == [tmp_path / "a.png", tmp_path / "b.png"]
     assert next(iter(page.methods)) == "SCLIP + ClearCLIP" and {"CLIP", "GEM + ClearCLIP"} < set(page.methods)
 
     overlay, slider, maps, files = page.run(str(page.images[0]), page.words, "SCLIP + ClearCLIP")
@@ -53,10 +51,30 @@ def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     _, masks = overlay["value"]
     assert {name.rsplit(" ", 1)[0] for _, name in masks} == {"background", "sky", "grass"}
     assert (sum(mask > 0 for mask, _ in masks) == 1).all(), "every pixel belongs to one class"
-    overlay, *_ = page.run(str(page.images[1]), ", ".join(f"word {k}" for k in range(300)), "LastBlock")
+    overlay, *_ = page.run(str(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
     assert len(overlay["value"][1]) == 48, "more would not fit the page"
-    with pytest.raises(gradio.Error, match="unknown method &#x27;Magic&#x27;"):
-        page.run(str(page.images[0]), "a, b", "Magic")
+    for words, method, told in (
+        ("a, b", "Magic", "unknown method &#x27;Magic&#x27;"),
+        ("", "CLIP", "no words given"),
+        (" , ", "CLIP", "no words given"),
+        ("a|" * 100 + "b", "CLIP", "give at most 100"),
+        ("a" * 20_000, "CLIP", "give at most 100"),
+        ("a, b", ["CLIP"], "must be text"),
+        (7, "CLIP", "must be text"),
+    ):
+        with pytest.raises(gradio.Error, match=told) as error:
+            page.run(str(page.images[0]), words, method)
+        assert not error.value.print_exception
+
+
+def test_all_methods_are_each_once() -> None:
+    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
+    from clearclip.commands.web import all_methods
+
+    labels = [method.label for method in all_methods()]
+    assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
+    assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
+    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 @pytest.fixture

@@ -30,7 +30,7 @@ from rich.table import Table
 from tiny import TINY, named_weights, sized_image
 
 from clearclip.commands.console import CommandParser, run_command
-from clearclip.commands.demo_inputs import find_images
+from clearclip.commands.options import find_images
 from clearclip.miniature import BENCHMARK
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError

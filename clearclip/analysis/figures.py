@@ -1,10 +1,10 @@
-"""The figures, in the manner of the paper's figures 2 to 4. Each draws one of the tables."""
+"""One page of figures, in the manner of the paper's figures 2 to 4. Each draws one of the tables."""
 
 from __future__ import annotations
 
 import io
 import textwrap
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import numpy as np
@@ -23,17 +23,17 @@ STYLES = {
     "qk": dict(label="q-k attention", color="#009E73", linestyle="-", marker="D"),
     "qq": dict(label="q-q attention", color="#CC79A7", linestyle="--", marker="v"),
 }
-# Three panels are as wide as a page's text, so that letters print at their size. PDF keeps them as text.
+# Three panels are as wide as a page's text, so that letters print at their size.
 SIZES = {
     "font.size": 8, "axes.titlesize": 8.5, "figure.titlesize": 9.5, "xtick.labelsize": 7, "ytick.labelsize": 7,
     "lines.markersize": 4, "lines.linewidth": 1.2, "axes.spines.top": False, "axes.spines.right": False,
-    "axes.axisbelow": True, "grid.color": "0.9", "pdf.fonttype": 42,
+    "axes.axisbelow": True, "grid.color": "0.9",
 }  # fmt: skip
 PANEL = (2.45, 2.15)  # inches
 
 
 def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
-    """A line for each part or attention; the band is one standard deviation over images, where there is one."""
+    """A line for each part or attention; the band is one standard deviation over images, where there are several."""
 
     def draw_lines(axes: Axes, table: pd.DataFrame) -> None:
         if x == "alpha":  # evenly spaced; the last place is X_attn alone
@@ -41,9 +41,13 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
             table = table.assign(alpha=table["alpha"].map("{:g}".format).replace(names))
         for name, rows in table.groupby("part" if "part" in table else "attention", sort=False):
             axes.plot(rows[x], rows[y], markevery=0.12 if len(rows) > 30 else None, **STYLES[name])
-            if f"{y}_std" in rows:
+            if f"{y}_std" in rows and rows["images"].max() > 1:
                 low, high = rows[y] - rows[f"{y}_std"], rows[y] + rows[f"{y}_std"]
                 axes.fill_between(rows[x], low, high, color=STYLES[name]["color"], alpha=0.15, linewidth=0)
+        if f"{y}_std" in table and table["images"].max() > 1:
+            axes.fill_between([], [], color="0.8", label="shaded: ± 1 standard deviation over images")
+        if x == "block":
+            axes.xaxis.get_major_locator().set_params(integer=True)
         if x == "rank":
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -74,7 +78,7 @@ def draw_cells(axes: Axes, table: pd.DataFrame) -> None:
     axes.set_yticks(range(len(cells)), cells.index)
 
 
-#: Name of a figure and its table → its title in the overview of a model, what draws it, and settings of its axes.
+#: Name of a figure and its table → its title in the page, what draws it, and settings of its axes.
 FIGURES = {
     "norms": ("norm", lines("block", "norm"), dict(xlabel="block", ylabel="Frobenius norm", ylim=(0, None))),
     "entropy": ("entropy", lines("block", "entropy"),
@@ -89,30 +93,28 @@ FIGURES = {
 }  # fmt: skip
 
 
-def draw(path: Path, panels: Sequence[tuple[str, str, pd.DataFrame]], title: str = "") -> None:
-    """Write ``path``.png and .pdf: panels in rows of three, with one legend below.
+def draw(path: Path, tables: Mapping[str, pd.DataFrame], title: str) -> None:
+    """Write a PNG of all figures, in rows of three, with one legend below.
 
     Args:
-        path: without a suffix.
-        panels: of each its title, its name in :data:`FIGURES` and its table.
+        path: where to.
+        tables: by their names in :data:`FIGURES`.
         title: above all.
 
     Raises:
         UserError: the place cannot be written.
     """
-    columns, rows, legend = min(3, len(panels)), -(-len(panels) // 3), {}
+    shown = {name: figure for name, figure in FIGURES.items() if name in tables}
+    columns, rows, legend, buffer = min(3, len(shown)), -(-len(shown) // 3), {}, io.BytesIO()
     with rc_context(SIZES):
         figure = Figure((max(PANEL[0] * columns, 3.2), PANEL[1] * rows + 0.3), layout="constrained")
-        for place, (panel_title, name, table) in enumerate(panels, start=1):
-            axes, (_, drawn, settings) = figure.add_subplot(rows, columns, place), FIGURES[name]
-            drawn(axes, table)
-            axes.set(title=textwrap.fill(panel_title, 34), **settings)
+        for place, (name, (panel_title, drawn, settings)) in enumerate(shown.items(), start=1):
+            axes = figure.add_subplot(rows, columns, place)
+            drawn(axes, tables[name])
+            axes.set(title=panel_title, **settings)
             legend |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         if legend:
-            figure.legend(legend.values(), legend, loc="outside lower center", ncols=5, frameon=False)
+            figure.legend(legend.values(), legend, loc="outside lower center", ncols=2 * columns, frameon=False)
         figure.suptitle(title)
-        # Without dates, the same numbers give the same file.
-        for suffix, metadata in ((".png", None), (".pdf", {"CreationDate": None})):
-            buffer = io.BytesIO()
-            figure.savefig(buffer, format=suffix[1:], dpi=250, metadata=metadata)
-            write_bytes(f"{path}{suffix}", buffer.getvalue())
+        figure.savefig(buffer, dpi=250)
+    write_bytes(path, buffer.getvalue())

@@ -1,4 +1,4 @@
-"""What an analysis looks at: models by their names, and images: any, or a benchmark's, which have ground truth."""
+"""The images that an analysis looks at: any, or a benchmark's, which have ground truth."""
 
 from __future__ import annotations
 
@@ -23,36 +23,10 @@ from clearclip.methods import Method
 from clearclip.model import ClearCLIP
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
-from clearclip.utils.errors import UserError
 from clearclip.utils.images import read_image
-from clearclip.weights import CLIP_TYPES
 
 #: Options that say which model it is; those of another one must not mix with a config's.
 NAMING = dict.fromkeys(("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu"))
-
-#: How models are named on the command line.
-MODELS = (
-    "miniature; CLIP, OpenCLIP, MetaCLIP or BLIP with a size (CLIP:ViT-L/14); DINO; or an OpenCLIP model and its tag "
-    "or checkpoint file (ViT-B-32:openai). A third part is a checkpoint file or folder (BLIP:ViT-B/16:model.pth); "
-    "'random' in its place means random weights"
-)
-
-
-def parse_model(name: str) -> dict[str, str]:
-    """A model's name, see :data:`MODELS`, as options of :class:`~clearclip.settings.ModelSettings`.
-
-    Raises:
-        UserError: it is of no such form.
-    """
-    first, _, rest = name.partition(":")
-    if name.lower() == "miniature" or first in ("local-dir", "hf-hub"):
-        return {"model_name": name if rest else "miniature"}
-    family = next((known for known in CLIP_TYPES if known.lower() == first.lower()), None)
-    vit_type, _, weights = rest.partition(":") if family and rest.startswith("ViT-") else ("ViT-B/16", "", rest)
-    if not family and not (first and weights):
-        raise UserError(f"model {name!r} has no weights; write it as one of these: {MODELS}")
-    options = {"clip_type": family, "vit_type": vit_type} if family else {"model_name": first}
-    return {**options, "pretrained": weights} if weights else options
 
 
 @dataclass
@@ -87,13 +61,10 @@ class Images:
         return cls(paths, class_words(cfg), cfg, dataset)
 
     def settings(self, **options: Any) -> ModelSettings:
-        """Settings of a model that is to look at these images: a config's, or the miniature's.
-
-        ``options`` that name another model do not change a config's windows.
-        """
-        named = NAMING if NAMING.keys() & options else {}
+        """Settings of a model that is to look at these images: a config's, whose windows another model keeps."""
         if self.cfg is None:
-            return ModelSettings.from_options(options if named else {**options, "clip_type": "Miniature"})
+            return ModelSettings.from_options(options)
+        named = NAMING if NAMING.keys() & options else {}
         return replace(model_settings(self.cfg), **{**named, **options})
 
     def squares(self, model: ClearCLIP) -> Iterator[Tensor]:

@@ -44,4 +44,4 @@ def draw_maps(model: ClearCLIP, images: Images, methods: Sequence[Method], path:
         titles, palette = ["ground truth", *titles], images.dataset.metainfo.get("palette")
     rows = [[photo, *row] for photo, row in zip(photos, rows, strict=True)]
     legend = list(zip(names, class_palette(names, palette), strict=True))
-    save_image(grid_picture(rows, ["image", *titles], legend), path)
+    save_image(grid_picture(rows, ["image", *titles], legend, model.label), path)

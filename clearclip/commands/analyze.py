@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import sys
 from argparse import Namespace
 from collections.abc import Sequence
@@ -11,44 +10,48 @@ from pathlib import Path
 import pandas as pd
 
 from clearclip.analysis import figures
-from clearclip.analysis.inputs import MODELS, Images, parse_model
+from clearclip.analysis.inputs import Images
 from clearclip.analysis.maps import draw_maps
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.tables import VARIANTS, score_tables, summary
-from clearclip.commands.console import CommandParser
-from clearclip.commands.demo_inputs import find_images, read_words
+from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.commands.options import (
+    WORDS,
+    add_model_options,
+    find_images,
+    model_options,
+    read_words,
+    warn_of_photographs,
+)
 from clearclip.evaluation.config import Options
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.settings import ModelSettings
-from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import check_folder, write_bytes, write_text_atomically
+from clearclip.utils.files import check_folder, user_path, write_bytes, write_text_atomically
 
 STEPS = ("statistics", "scores", "maps")
-Tables = dict[str, pd.DataFrame]
 
 
 def make_parser() -> CommandParser:
     """The options of ``analyze.py``."""
     parser = CommandParser(
+        prog="analyze.py",
         description="Draw the paper's analysis: statistics of X_res, X_attn and X_sum, and what they do to mIoU. "
         "Without arguments: the bundled miniature, offline.",
-        epilog="example: python analyze.py --model CLIP:ViT-B/16 --model CLIP:ViT-L/14 --model DINO photos/",
+        epilog="example: python analyze.py photos/ --clip-type CLIP --vit-type ViT-L/14",
     )
     add = parser.add_argument
     add("images", nargs="*", help="image files or folders, in place of a benchmark; without masks no mIoU")
-    add("--model", action="append", default=[], metavar="NAME", help=f"may be repeated. {MODELS}")
-    add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHODS)}")
     add("--config", help="benchmark, such as config/cfg_voc20.py (default: the miniature)")
     add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
     add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override the config")
-    add("--classes", metavar="WORDS", help='what to look for in images: "sky, tree, grass"')
+    add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHODS)}")
+    add("--import", **IMPORT)
+    add("--classes", metavar="WORDS", help=f"of images: {WORDS}")
     add("--only", nargs="+", choices=STEPS, default=STEPS, help="steps to do (default: all)")
     add("--limit", type=int, metavar="N", help="only the first N images")
-    add("--device", help=ModelSettings.help("device"))
-    add("--precision", choices=PRECISIONS, default="auto", help=ModelSettings.help("precision"))
-    add("--out", type=Path, default=Path("outputs/analysis"), help="folder (default %(default)s)")
+    add("--out", type=user_path, default=Path("outputs/analysis"), help="folder (default %(default)s)")
+    add_model_options(parser.add_argument_group("model (default: the config's; of images: CLIP ViT-B/16)"))
     return parser
 
 
@@ -63,6 +66,8 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> None:
         UserError: anything that the user can fix.
     """
     args = make_parser().parse_args(arguments)
+    for file in args.imports:
+        import_file(file)
     _check(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:
@@ -70,15 +75,19 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> None:
     else:
         config = args.config or root / "config" / "cfg_miniature.py"
         images = Images.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
-    named = [parse_model(name) for name in args.model] or [{}]
-    models = [images.settings(**options, device=args.device, precision=args.precision) for options in named]
-    found: dict[str, Tables] = {}
-    for settings in models:
-        model = ClearCLIP.from_settings(settings)
-        found[model.weights.label] = _analyze(model, images, methods, args.only, args.out)
-        # After every model, so that a long run that is cut short leaves what it has found.
-        report = _write(found, images, args.out)
-    print(f"{report}\nfigures (PNG, PDF) with their numbers (CSV), and this text as summary.txt: {args.out}")
+    settings = images.settings(**model_options(args))
+    warn_of_photographs(settings, map(Path, images.paths))
+    model = ClearCLIP.from_settings(settings)
+    tables = _analyze(model, images, methods, args.only, args.out)
+    for name, table in tables.items():
+        table.insert(0, "model", model.label)  # tables of several models can be joined
+        write_bytes(args.out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+    if tables:
+        count = f"{len(images.paths)} image{'s' * (len(images.paths) != 1)}"
+        figures.draw(args.out / "analysis.png", tables, f"{model.label} · {count}")
+    report = f"{model.label}\n{summary(tables)}\n"
+    write_text_atomically(args.out / "summary.txt", report)
+    print(f"{report}\nfigures (PNG), their numbers (CSV), and this text as summary.txt: {args.out}")
 
 
 def _check(args: Namespace) -> None:
@@ -94,38 +103,17 @@ def _check(args: Namespace) -> None:
     check_folder("--out", args.out)
 
 
-def _analyze(model: ClearCLIP, images: Images, methods: Sequence[Method], steps: Sequence[str], out: Path) -> Tables:
-    """All tables of a model; its page of maps is written at once."""
-    name = _file_name(model.weights.label)
+def _analyze(
+    model: ClearCLIP, images: Images, methods: Sequence[Method], steps: Sequence[str], out: Path
+) -> dict[str, pd.DataFrame]:
+    """All tables; the page of maps is written at once."""
     tables = collect(model.image_encoder, images.squares(model)) if "statistics" in steps else {}
     if model.text_encoder is None:
-        print(f"{name}: without a text side there are no mIoU and no maps", file=sys.stderr)
+        print(f"{model.label}: without a text side there are no mIoU and no maps", file=sys.stderr)
         return tables
     if "scores" in steps and images.cfg is not None:
         every = {method.label: method for method in (*VARIANTS, *methods)}
-        tables |= score_tables(images.scores(model, list(every.values()), out / "work_dirs" / name), methods)
+        tables |= score_tables(images.scores(model, list(every.values()), out / "work_dirs"), methods)
     if "maps" in steps and images.classes is not None:
-        draw_maps(model, images, methods, out / f"maps_{name}.png")
+        draw_maps(model, images, methods, out / "maps.png")
     return tables
-
-
-def _write(found: dict[str, Tables], images: Images, out: Path) -> str:
-    """A figure and a CSV of each kind for all models, an overview of each, and the summary, which is returned."""
-    for name in figures.FIGURES:
-        parts = {label: tables[name] for label, tables in found.items() if name in tables}
-        if parts:
-            figures.draw(out / name, [(label, name, table) for label, table in parts.items()])
-            table = pd.concat(parts, names=["model"]).reset_index("model")
-            write_bytes(out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
-    texts = []
-    for label, tables in found.items():
-        panels = [(title, name, tables[name]) for name, (title, *_) in figures.FIGURES.items() if name in tables]
-        if panels:
-            figures.draw(out / f"overview_{_file_name(label)}", panels[:6], f"{label}, {len(images.paths)} images")
-        texts.append(f"{label}\n{summary(tables)}\n")
-    write_text_atomically(out / "summary.txt", "\n".join(texts))
-    return "\n".join(texts)
-
-
-def _file_name(label: str) -> str:
-    return re.sub(r"\W+", "-", label).strip("-")

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import logging
 import os
 import sys
+import traceback
 import warnings
 from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, NoReturn
 
 from clearclip.utils.errors import UserError
@@ -20,8 +24,62 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
+#: The option by which all scripts take methods of one's own; see :func:`import_file`.
+IMPORT = dict(type=Path, action="append", default=[], dest="imports", metavar="FILE",
+              help="Python file that registers a method of your own (may be repeated)")  # fmt: skip
+
+
+def import_file(path: Path) -> None:
+    """Import a user's Python file, whose methods register themselves.
+
+    Raises:
+        UserError: it is not there, or it fails; names the line.
+    """
+    path = path.expanduser()
+    if not path.is_file():
+        raise UserError(f"--import {path}: there is no such file; check its name")
+    specification = importlib.util.spec_from_file_location(path.stem, path)
+    if specification is None or path.stem in sys.modules:
+        raise UserError(f"--import {path}: no Python file (.py), or a module of that name exists; give it another name")
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(specification)
+    try:
+        specification.loader.exec_module(module)
+    except Exception as error:  # anything, it is the user's code
+        del sys.modules[path.stem]
+        lines = [
+            frame.lineno
+            for frame in traceback.extract_tb(error.__traceback__)
+            if frame.filename == str(path.absolute())
+        ]
+        where = f" in line {lines[-1]}" if lines else ""
+        raise UserError(f"--import {path}: {type(error).__name__}{where}: {error}") from error
+
+
+class _Patient:
+    """A stream that never stops a program: what cannot be printed is replaced, and nobody need listen."""
+
+    def __init__(self, stream: Any):
+        self._stream = stream
+        with suppress(AttributeError, OSError, ValueError):
+            stream.reconfigure(errors="replace")
+
+    def write(self, text: str) -> int:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.write(text)
+        return len(text)
+
+    def flush(self) -> None:
+        with suppress(OSError, ValueError, AttributeError):
+            self._stream.flush()
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._stream, name)
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command line; turn a :class:`UserError` into one line on stderr.
+
+    A closed pipe or a full disk behind stdout changes nothing of what is computed and recorded, nor the exit code.
 
     Returns:
         The exit code: what ``main`` returns (``None`` means 0), 2 for a :class:`UserError`, 130 for Ctrl-C.
@@ -30,6 +88,8 @@ def run_command(main: Callable[[], int | None]) -> int:
     rank = os.environ.get("RANK", "0")
     # Libraries that log in place of a warning look the same.
     logging.basicConfig(format="warning: %(message)s", level=logging.WARNING if rank == "0" else logging.ERROR)
+    stdout, stderr = sys.stdout, sys.stderr
+    sys.stdout, sys.stderr = _Patient(stdout), _Patient(stderr)
     try:
         return main() or 0
     except UserError as error:
@@ -38,6 +98,16 @@ def run_command(main: Callable[[], int | None]) -> int:
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
         return 130
+    finally:
+        for stream in (stdout, stderr):
+            try:
+                stream.flush()
+            except (OSError, ValueError):  # Python would try again at its end, and end with an error
+                with suppress(OSError, ValueError):
+                    os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+            except AttributeError:  # there is none
+                pass
+        sys.stdout, sys.stderr = stdout, stderr
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

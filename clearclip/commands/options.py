@@ -1,0 +1,97 @@
+"""What demo.py, its page and analyze.py share: which images, which words and which model the user means."""
+
+from __future__ import annotations
+
+import argparse
+import glob
+import warnings
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+from clearclip.miniature import BENCHMARK
+from clearclip.settings import ModelSettings
+from clearclip.text import ClassWords
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import user_path
+
+#: The options of ModelSettings that command lines have, too; those that name the model first.
+NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
+OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
+SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif", ".avif"}
+#: The miniature's scenes that are shown when no image is given: some with many classes.
+SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0022", "0047", "0016")]
+WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
+DRAWN_ONLY = "the miniature knows drawn scenes only; for photographs start with CLIP: --clip-type CLIP"
+
+
+def add_model_options(group: argparse._ArgumentGroup) -> None:
+    """Add options of :class:`ModelSettings` to a command line. Those not given are not in its namespace."""
+    hints = get_type_hints(ModelSettings)
+    for name in OPTIONS:
+        kind = next((kind for kind in (bool, int, float) if kind in (hints[name], *get_args(hints[name]))), str)
+        typed = {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}.get(kind)}
+        flags = [f"--{name.replace('_', '-')}", *(["--model"] if name == "model_name" else [])]
+        more = {"action": argparse.BooleanOptionalAction} if kind is bool else typed
+        text = ModelSettings.help(name).replace("%", "%%")
+        group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text, **more)
+
+
+def model_options(args: argparse.Namespace) -> dict[str, Any]:
+    """The options of the model that were given."""
+    return {name: value for name, value in vars(args).items() if name in OPTIONS}
+
+
+def is_miniature(settings: ModelSettings) -> bool:
+    """Whether these settings mean the bundled model."""
+    return settings.model_name == "miniature" or settings.clip_type == "Miniature"
+
+
+def is_scene(path: Path) -> bool:
+    """Whether a file is one of the miniature's drawn scenes."""
+    scene = BENCHMARK / "images" / "val" / path.name
+    return scene.is_file() and scene.read_bytes() == path.read_bytes()
+
+
+def warn_of_photographs(settings: ModelSettings, images: Iterable[Path]) -> None:
+    """Say what the miniature cannot do, where it is asked for it."""
+    if is_miniature(settings) and not all(map(is_scene, images)):
+        warnings.warn(DRAWN_ONLY, stacklevel=2)
+
+
+def find_images(arguments: Sequence[str]) -> list[Path]:
+    """The image files of files, folders and glob patterns, in order, each once; a UserError where one has none."""
+    found: dict[Path, None] = {}
+    for argument in arguments:
+        path = user_path(argument)
+        try:
+            if path.is_dir():
+                images = sorted(file for file in path.iterdir() if file.suffix.lower() in SUFFIXES)
+            else:
+                images = [path] if path.exists() else map(Path, sorted(glob.glob(str(path), recursive=True)))  # noqa: PTH207
+            images = [image for image in images if image.is_file()]
+        except (OSError, ValueError) as error:
+            reason = getattr(error, "strerror", None) or error
+            raise UserError(f"{argument[:80]} cannot be read ({reason}); check its name") from error
+        if not images:
+            raise UserError(f"no image at {argument[:400]}; give image files, folders with images or glob patterns")
+        found.update(dict.fromkeys(images))
+    return list(found)
+
+
+def read_words(text: str, background: bool = False) -> ClassWords:
+    """Classes with commas between them, without repetitions; a UserError where there are none."""
+    lines = dict.fromkeys(" ".join(line.split()) for line in text.split(",") if line.strip())
+    if not lines:
+        raise UserError('no words given; name what to look for, such as "sky, tree, grass"')
+    return with_background(ClassWords.parse(list(lines)), background)
+
+
+def with_background(classes: ClassWords, background: bool) -> ClassWords:
+    """``classes``, with "background" as label 0 if ``background``; a single class alone is a UserError."""
+    if background:
+        named = [words for words in classes.classes if words[0].lower() == "background"] or [("background",)]
+        classes = ClassWords((named[0], *(words for words in classes.classes if words not in named)))
+    if len(classes) < 2:
+        raise UserError(f"{classes.names[0]!r} alone would cover the whole image; give two words, such as background")
+    return classes

@@ -63,8 +63,8 @@ class ModelSettings:
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
     post: str | None = option(None, one_of(None, "pamr"), "pamr refines the similarities by the image's colours")
     prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
-    normalization: str = option("openai", one_of("openai", "pretrained"),
-        "mean and std: OpenAI's, as published, or the weights' own")
+    normalization: str | None = option(None, one_of(None, "openai", "pretrained"),
+        "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
     precision: str = option("auto", one_of(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
     short_side: int | None = option(448, a(int, None, low=1),
         "segment() resizes images to it; None keeps their size", result=False)
@@ -135,11 +135,18 @@ class ModelSettings:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
         return replace(method, **switches) if switches else method
 
+    @property
+    def chosen_normalization(self) -> str:
+        """Whose mean and std: where nothing is said, OpenAI's for the published tables' rows, which clip_type names."""
+        row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
+        return self.normalization or ("openai" if row else "pretrained")
+
     def identity(self) -> dict[str, Any]:
         """What can change a result, as plain data: two runs with the same identity compute the same."""
         naming = ("model_type", "ignore_residual", "method", "attention", "residual", "ffn", "alpha")
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["result"]}
         options = {name: value for name, value in options.items() if name not in naming}
+        options["normalization"] = self.chosen_normalization
         options["pretrained"] = None if self.pretrained is None else str(self.pretrained)
         if self.model_name == "miniature":
             options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"

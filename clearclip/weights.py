@@ -1,4 +1,4 @@
-"""Which weights a row of the table uses, and how weights are loaded: safely, with the right activation.
+"""Which weights are meant, and which files hold them.
 
 The activation is the trap: OpenAI's and MetaCLIP's weights were trained with QuickGELU, OpenCLIP only warns of a
 mismatch and goes on with plain GELU. Here the activation follows the pretrained tag, also for a file.
@@ -6,21 +6,16 @@ mismatch and goes on with plain GELU. Here the activation follows the pretrained
 
 from __future__ import annotations
 
-import logging
+import json
 import os
-import pickle
 import warnings
-from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import open_clip
-import torch
-from open_clip.constants import HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME
-from open_clip.factory import parse_model_name
-from torch import nn
 
 from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.utils.errors import UserError
@@ -47,8 +42,14 @@ VIT_TYPES = ("ViT-B/16", "ViT-L/14", "ViT-L/16", "ViT-Ti/8")
 #: The value of ``pretrained`` for random weights.
 RANDOM = "random"
 
-#: The names of an OpenCLIP model's weights on the hub.
-WEIGHTS_FILES = (HF_SAFE_WEIGHTS_NAME, HF_WEIGHTS_NAME)
+#: What a model is described by: OpenCLIP's file, and that of a CLIPModel or SiglipModel of Hugging Face's.
+OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
+#: The usual names of a model's weights; with ``.index.json`` they are in shards.
+OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
+HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
+HUGGING_FACE_TYPES = ("clip", "siglip")
+#: How files of a training begin that are no weights.
+TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 # OpenAI's mean and std of 0..255 RGB, used for every model of the published tables.
 OPENAI_MEAN = (122.771, 116.746, 104.094)
@@ -60,9 +61,10 @@ class Weights:
     """What to load.
 
     Attributes:
-        model_name: a name that ``open_clip.create_model`` takes, ``hf-hub:`` and ``local-dir:`` included.
-        pretrained: a tag, a checkpoint file, :data:`RANDOM`, or None: the weights that a ``hf-hub:`` or ``local-dir:``
-            model has with it.
+        model_name: a name that ``open_clip.create_model`` takes, ``hf-hub:`` and ``local-dir:`` included. Either may be
+            a CLIPModel or SiglipModel in Hugging Face's layout.
+        pretrained: a tag, a checkpoint file, a folder with one, :data:`RANDOM`, or None: the weights that a ``hf-hub:``
+            or ``local-dir:`` model has with it.
         quick_gelu: the activation, or None to let the model's own configuration decide.
         tag: the tag that these weights are said to belong to, where known.
     """
@@ -97,21 +99,18 @@ def choose_weights(
     Raises:
         UserError: an unknown model, or one without weights of its own, and none named.
     """
-    pretrained = None if pretrained is None else os.fspath(pretrained)
+    pretrained = None if pretrained is None else _expand(pretrained)
     if model_name == "miniature":
         model_name, clip_type = None, "Miniature"
+    if clip_type is None and model_name is None and pretrained is not None:
+        model_name, pretrained = _described_beside(pretrained)
     if clip_type is None and model_name is None and pretrained is None:
         clip_type = "CLIP"
     vit_type = "ViT-Ti/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
     known_name, known_tag = CHECKPOINTS.get((clip_type or "CLIP", vit_type), (None, None))
-    model_name = model_name.replace("/", "-") if model_name and ":" not in model_name else model_name or known_name
+    model_name = _full_name(model_name or known_name, known_name)
     if ":" in model_name:
         return Weights(model_name, pretrained, quick_gelu)
-    if model_name != known_name and open_clip.get_model_config(model_name) is None:
-        raise UserError(
-            f"unknown model {model_name!r}; open_clip.list_models() has the names, and open_clip.add_model_config adds "
-            "yours"
-        )
     # A file may be anyone's if only its place is given.
     tag = known_tag if clip_type is not None and model_name == known_name else None
     if pretrained not in (None, RANDOM):
@@ -122,11 +121,39 @@ def choose_weights(
             f"{model_name} has no weights of its own; name them as pretrained: a tag ({tags}), a file, or random"
         )
     pretrained = pretrained or tag
-    if quick_gelu is None and tag is not None:
-        quick_gelu = bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu", False))
-    elif quick_gelu is None and pretrained != RANDOM:
-        _warn_if_activation_is_open(model_name, pretrained)
+    if quick_gelu is None and (tag is not None or pretrained != RANDOM):
+        quick_gelu = _activation(model_name, tag, pretrained)
     return Weights(model_name, pretrained, quick_gelu, tag)
+
+
+def _expand(path: str | os.PathLike) -> str:
+    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 (a Path drops the ./ by which a file is no tag)
+
+
+def _described_beside(pretrained: str) -> tuple[str | None, str | None]:
+    """Model name and ``pretrained`` for a folder that has a model's configuration, or a file in one."""
+    path = Path(pretrained)
+    folder = path if path.is_dir() else path.parent
+    if not path.exists() or known_tag_of(CHECKPOINTS["CLIP", "ViT-B/16"][0], pretrained) or layout(folder) is None:
+        return None, pretrained
+    return f"local-dir:{folder}", None if path.is_dir() else pretrained
+
+
+def _full_name(name: str, known: str | None) -> str:
+    """A model's name as OpenCLIP spells it; a folder becomes ``local-dir:``."""
+    schema, _, place = name.partition(":")
+    if schema == "local-dir":
+        return f"local-dir:{_expand(place)}"
+    if schema == "hf-hub" or name == known:
+        return name
+    if ":" not in name and open_clip.get_model_config(name.replace("/", "-")) is not None:
+        return name.replace("/", "-")
+    if Path(_expand(name)).is_dir():
+        return f"local-dir:{_expand(name)}"
+    raise UserError(
+        f"unknown model {name!r}; open_clip.list_models() has the names, open_clip.add_model_config adds yours, and a "
+        "folder or hf-hub:OWNER/NAME is one as well"
+    )
 
 
 def known_tag_of(model_name: str, pretrained: str | None) -> str | None:
@@ -142,146 +169,127 @@ def known_tag_of(model_name: str, pretrained: str | None) -> str | None:
     return None
 
 
-def _warn_if_activation_is_open(model_name: str, pretrained: str) -> None:
-    tags = open_clip.list_pretrained_tags_by_model(model_name)
-    quick = {bool(open_clip.get_pretrained_cfg(model_name, tag).get("quick_gelu")) for tag in tags}
-    if len(quick) == 2 and not (open_clip.get_model_config(model_name) or {}).get("quick_gelu"):
+def said_by_tags(model_name: str, tag: str | None, name: str, default: Any = None) -> set[Any]:
+    """What a tag, or where it is None all tags of a model, say about "quick_gelu", "mean" or "std"."""
+    tags = open_clip.list_pretrained_tags_by_model(model_name) if tag is None else [tag]
+    return {open_clip.get_pretrained_cfg(model_name, one).get(name, default) for one in tags}
+
+
+def _activation(model_name: str, tag: str | None, pretrained: str) -> bool | None:
+    """Whether weights were trained with QuickGELU, as their tag or all tags of the model say."""
+    own = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
+    said = said_by_tags(model_name, tag, "quick_gelu", own)
+    if len(said) > 1:
         warnings.warn(
             f"weights of {model_name} exist with QuickGELU (OpenAI, MetaCLIP, DFN) and with GELU (LAION); {pretrained} "
             "does not say which, so GELU is taken: set quick_gelu (--quick-gelu, --no-quick-gelu)",
             stacklevel=3,
         )
+    return said.pop() if len(said) == 1 else None
 
 
-@dataclass
-class LoadedCLIP:
-    """A CLIP model, ready to run.
-
-    Attributes:
-        model: open_clip's module, in evaluation mode, without gradients.
-        tokenizer: prompts to tokens.
-        weights: what was asked for.
-        mean, std: the checkpoint's own normalisation, of 0..255 RGB.
-    """
-
-    model: nn.Module
-    tokenizer: Any
-    weights: Weights
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-
-def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedCLIP:
-    """Build the model and load its weights (``weights_only``, or safetensors: data, never code).
+def read_json(path: Path) -> dict[str, Any]:
+    """A JSON object.
 
     Raises:
-        UserError: unknown model or tag, weights that cannot be fetched (says which file to get), a damaged or
-            foreign checkpoint, weights that are not finite.
+        UserError: the file cannot be read, or is none.
     """
-    model = _build(weights, precision)
-    check_finite(model, weights)
-    model.eval().requires_grad_(False).to(device)
-    # A file or random weights are normalised as the tag they belong to says, if any; else as the model's own config.
-    cfg = dict(open_clip.get_model_preprocess_cfg(model))
-    if weights.tag is not None:
-        cfg.update(open_clip.get_pretrained_cfg(weights.model_name, weights.tag))
-    mean = cfg.get("mean") or open_clip.OPENAI_DATASET_MEAN
-    std = cfg.get("std") or open_clip.OPENAI_DATASET_STD
-    return LoadedCLIP(
-        model=model,
-        tokenizer=open_clip.get_tokenizer(weights.model_name),
-        weights=weights,
-        mean=tuple(255 * value for value in mean),
-        std=tuple(255 * value for value in std),
-    )
+    try:
+        content = json.loads(path.read_text(encoding="utf-8"))
+    except (OSError, ValueError) as error:
+        raise UserError(f"{path} cannot be read ({error}); download it again") from error
+    if not isinstance(content, dict):
+        raise UserError(f"{path} is no JSON object; download it again")
+    return content
 
 
-def check_finite(tower: nn.Module, weights: Weights) -> None:
-    """Raise a UserError where a tower with these weights has values that are not finite."""
-    for name, tensor in tower.state_dict().items():
-        if tensor.is_floating_point() and not tensor.isfinite().all():
-            raise UserError(
-                f"the weights of {weights.label} have NaN or infinite values in {name}; download them again"
-            )
+def layout(folder: Path) -> str | None:
+    """The file that describes the model in a folder: :data:`OPEN_CLIP_CONFIG`, :data:`HUGGING_FACE_CONFIG` or None."""
+    if (folder / OPEN_CLIP_CONFIG).is_file():
+        return OPEN_CLIP_CONFIG
+    path = folder / HUGGING_FACE_CONFIG
+    return HUGGING_FACE_CONFIG if path.is_file() and read_json(path).get("model_type") in HUGGING_FACE_TYPES else None
 
 
-def _build(weights: Weights, precision: str) -> nn.Module:
-    name, pretrained = weights.model_name, weights.pretrained
-    schema, identifier = parse_model_name(name)
+def model_folder(name: str) -> Path | None:
+    """Where a ``local-dir:`` or ``hf-hub:`` model has its configuration, fetched if need be; None for other names.
+
+    Raises:
+        UserError: it cannot be fetched, or is none that is known here.
+    """
+    schema, _, place = name.partition(":")
+    if schema not in ("local-dir", "hf-hub"):
+        return None
+    folder = Path(place)
     if schema == "hf-hub":
-        remedy = f"download the repository elsewhere and name its folder: local-dir:{Path(identifier).name}"
-        folder = fetch(identifier, "open_clip_config.json", remedy=remedy).parent
-        if pretrained is None:
-            fetch(identifier, *WEIGHTS_FILES, remedy=remedy)
-        schema, identifier, name = "local-dir", str(folder), f"local-dir:{folder}"
-    if schema == "local-dir" and not (Path(identifier) / "open_clip_config.json").is_file():
-        raise UserError(f"{identifier} has no open_clip_config.json, which a local-dir: model needs")
-    path = None if pretrained in (None, RANDOM) else find_checkpoint(weights)
-    options = {} if weights.quick_gelu is None else {"quick_gelu": weights.quick_gelu}
-    own = pretrained is None
-    try:
-        with _without_remark() if path is not None else nullcontext():
-            model = open_clip.create_model(
-                name, precision=precision, load_weights=own, require_pretrained=own, **options
-            )
-        if path is not None:
-            _load_file(model, path)
-    except UserError:
-        raise
-    except Exception as error:  # damaged files make loaders raise all sorts of errors
+        folder = fetch(place, OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG, remedy=_remedy(name)).parent
+    if layout(folder) is None:
         raise UserError(
-            f"{weights.label} cannot be loaded ({_brief(error)}); check that its files are whole and belong together"
-        ) from error
-    return model
+            f"{place} has neither {OPEN_CLIP_CONFIG} (OpenCLIP's layout) nor the {HUGGING_FACE_CONFIG} of a CLIPModel "
+            "or SiglipModel (Hugging Face's); name an OpenCLIP model, and a file in it as pretrained"
+        )
+    return folder
 
 
-@contextmanager
-def _without_remark() -> Iterator[None]:
-    """Without OpenCLIP's remark that a model is random, for one that gets its weights from a file afterwards."""
-
-    def keep(record: logging.LogRecord) -> bool:
-        return not record.getMessage().startswith("No pretrained weights loaded")
-
-    logging.getLogger().addFilter(keep)
-    try:
-        yield
-    finally:
-        logging.getLogger().removeFilter(keep)
+def _remedy(name: str) -> str:
+    return f"download the repository elsewhere and name its folder: local-dir:{name.rpartition('/')[2]}"
 
 
-def find_checkpoint(weights: Weights) -> str:
-    """The file of a tag (fetched if need be) or the file given.
+def find_checkpoint(weights: Weights) -> list[Path]:
+    """The files that hold these weights (several for one in shards), fetched if need be; none for random ones.
+
+    A name that is a tag means the tag, whatever files there are.
 
     Raises:
-        UserError: it is neither, or cannot be fetched.
+        UserError: there are none, or they cannot be fetched; or it is not clear which.
     """
     name, pretrained = weights.model_name, weights.pretrained
-    if os.path.isfile(pretrained):
-        return pretrained
-    cfg = {} if ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
-    if not cfg:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-        raise UserError(f"pretrained={pretrained!r} is neither a file nor a tag of {name} (tags: {tags})")
-    repository, _, file = cfg["hf_hub"].rpartition("/")
-    remedy = f"download {name}'s {pretrained} elsewhere and give the file as pretrained"
-    return str(fetch(repository, *([file] if file else WEIGHTS_FILES), remedy=remedy))
+    if pretrained == RANDOM:
+        return []
+    cfg = None if pretrained is None or ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
+    if cfg:
+        repository, _, file = cfg["hf_hub"].rpartition("/")
+        remedy = f"download {name}'s {pretrained} elsewhere and give the file as pretrained"
+        return [fetch(repository, *([file] if file else OPEN_CLIP_FILES), remedy=remedy)]
+    if pretrained is None and name.startswith("hf-hub:"):
+        usual = OPEN_CLIP_FILES if layout(model_folder(name)) == OPEN_CLIP_CONFIG else HUGGING_FACE_FILES
+        usual = [*usual, *(f"{file}.index.json" for file in usual)]
+        get = partial(fetch, name.partition(":")[2], remedy=_remedy(name))
+        return _shards(get(*usual), get)
+    path = model_folder(name) if pretrained is None else Path(pretrained)
+    if path.is_dir():
+        path = _checkpoint_in(path)
+    if path.is_file():
+        return _shards(path, path.parent.joinpath)
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+    raise UserError(f"pretrained={pretrained!r} is neither a file nor a folder nor a tag of {name} (tags: {tags})")
 
 
-def _load_file(model: nn.Module, path: str) -> None:
-    try:
-        open_clip.load_checkpoint(model, path)
-    except pickle.UnpicklingError as error:
-        raise UserError(f"{path} holds more than weights (or is damaged) and was not run; use safetensors") from error
-    except RuntimeError as error:
-        if "TorchScript" not in str(error):
-            raise
-        # OpenAI's own files are TorchScript archives, whose loader runs no Python.
-        archive = torch.jit.load(path, map_location="cpu").state_dict()
-        for extra in ("input_resolution", "context_length", "vocab_size"):
-            archive.pop(extra, None)
-        model.load_state_dict({name: value.float() for name, value in archive.items()})
+def _checkpoint_in(folder: Path) -> Path:
+    usual = [*OPEN_CLIP_FILES, *HUGGING_FACE_FILES] if layout(folder) != HUGGING_FACE_CONFIG else HUGGING_FACE_FILES
+    for name in usual:
+        for path in (folder / name, folder / f"{name}.index.json"):
+            if path.is_file():
+                return path
+    found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+    found = list(folder.glob("*.index.json")) or [path for path in found if not path.stem.startswith(TRAINING)]
+    if len(found) == 1:
+        return found[0]
+    listed = (
+        f"has several ({', '.join(path.name for path in found[:5])})" if found else f"has none ({', '.join(usual)})"
+    )
+    raise UserError(f"which weights in {folder}? It {listed}; give the file as pretrained")
 
 
-def _brief(error: Exception) -> str:
-    text = f"{type(error).__name__}: {' '.join(str(error).split())}"
-    return text if len(text) <= 400 else text[:397] + "..."
+def _shards(path: Path, get: Callable[[str], Path]) -> list[Path]:
+    """The file itself, or those that it lists if it is the index of shards."""
+    if path.suffix != ".json":
+        return [path]
+    listed = read_json(path).get("weight_map")
+    names = sorted(set(map(str, listed.values()))) if isinstance(listed, dict) else []
+    if not names or any(Path(name).name != name for name in names):
+        raise UserError(f"{path} does not list files beside it as shards; download it again")
+    shards = [get(name) for name in names]
+    if lacking := [shard.name for shard in shards if not shard.is_file()]:
+        raise UserError(f"{path.parent} lacks the shards {', '.join(lacking[:5])}; download them as well")
+    return shards

@@ -13,12 +13,12 @@ import pytest
 import torch
 
 from clearclip import ClearCLIP, UserError
-from clearclip.backbones import TOWERS, ImageEncoder
+from clearclip.backbones import TOWERS, ImageEncoder, load_clip
 from clearclip.evaluation import ClearCLIPSegmentation
 from clearclip.identity import checkpoint_identity, published_checkpoint
 from clearclip.miniature import DIRECTORY
 from clearclip.settings import ModelSettings
-from clearclip.weights import choose_weights, load_clip
+from clearclip.weights import choose_weights
 
 CPU = torch.device("cpu")
 #: Of a file that holds "weights".
@@ -53,8 +53,8 @@ def test_activation_of_tags(model_name, tag, quick):
         (dict(clip_type="CLIP", model_name="ViT-B-16"), True),
         (dict(model_name="ViT-B-16", quick_gelu=True), True),
         (dict(quick_gelu=False), False),
-        (dict(vit_type="ViT-L/16", model_name="ViT-B-16-quickgelu"), None),
-        (dict(model_name="ViT-B-16-quickgelu"), None),  # the model's own configuration says it
+        (dict(vit_type="ViT-L/16", model_name="ViT-B-16-quickgelu"), True),
+        (dict(model_name="ViT-L-14-336"), True),  # as all its published weights
     ],
 )
 def test_activation_of_a_file(options, quick, tmp_path):

@@ -29,6 +29,7 @@ from rich.console import Console
 from rich.table import Table
 from tiny import TINY, named_weights, sized_image
 
+from clearclip.backbones import load_clip
 from clearclip.commands.console import CommandParser, run_command
 from clearclip.commands.options import find_images
 from clearclip.miniature import BENCHMARK
@@ -36,7 +37,7 @@ from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_text_atomically
 from clearclip.utils.images import read_image, resize_to_protocol
-from clearclip.weights import choose_weights, load_clip
+from clearclip.weights import choose_weights
 
 METHODS = ("vanilla", "MaskCLIP", "SCLIP", "ClearCLIP", "GEM")
 CLASSES = {

@@ -2,7 +2,7 @@
 
 from clearclip.backbones.base import TOWERS, DenseEncoder, resize_positions
 from clearclip.backbones.dino import SecondEncoder, load_second_encoder
-from clearclip.backbones.loading import Towers, load_towers
+from clearclip.backbones.loading import LoadedCLIP, Towers, load_clip, load_towers
 from clearclip.backbones.open_clip import ImageEncoder
 from clearclip.backbones.timm import TimmEncoder
 
@@ -10,9 +10,11 @@ __all__ = [
     "TOWERS",
     "DenseEncoder",
     "ImageEncoder",
+    "LoadedCLIP",
     "SecondEncoder",
     "TimmEncoder",
     "Towers",
+    "load_clip",
     "load_second_encoder",
     "load_towers",
     "resize_positions",

@@ -9,9 +9,10 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from clearclip.methods import NEEDS, BlockParts, Context, Method
+from clearclip.methods import NEEDS, BlockParts, Context, LastBlock, Method
 from clearclip.utils.errors import UserError
 
+UNCHANGED = LastBlock("qk", residual=True, ffn=True)
 SUPPORTED = "supported are ViTs: OpenCLIP's own (such as ViT-B-16) and timm's (such as ViT-B-16-SigLIP or EVA02-B-16)"
 
 
@@ -66,7 +67,7 @@ class DenseEncoder(nn.Module):
 
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """One unchanged block, (B, P+N, D) to the same, for patches on such a grid."""
-        return self.blocks[index](tokens)
+        return UNCHANGED([self.parts(grid)[index]], tokens)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches of ``images`` (…, H, W)."""

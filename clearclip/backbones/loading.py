@@ -2,16 +2,42 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+import logging
+import math
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
 
+import open_clip
 import torch
+from open_clip.model import CustomTextCLIP
+from open_clip.tokenizer import SimpleTokenizer
+from torch import Tensor, nn
 
-from clearclip.backbones.base import TOWERS, DenseEncoder
+from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
+from clearclip.backbones.casting import cast
+from clearclip.backbones.checkpoints import check_finite, load_weights, read_checkpoint
+from clearclip.backbones.tokenizers import load_tokenizer, text_model_folder
 from clearclip.miniature import METHOD_OPTIONS
 from clearclip.settings import ModelSettings
 from clearclip.text import TextEncoder
 from clearclip.utils.errors import UserError
-from clearclip.weights import OPENAI_MEAN, OPENAI_STD, Weights, choose_weights, load_clip
+from clearclip.weights import (
+    HUGGING_FACE_CONFIG,
+    OPEN_CLIP_CONFIG,
+    OPENAI_MEAN,
+    OPENAI_STD,
+    RANDOM,
+    Weights,
+    choose_weights,
+    find_checkpoint,
+    layout,
+    model_folder,
+    read_json,
+    said_by_tags,
+)
 
 
 class Towers(NamedTuple):
@@ -50,22 +76,153 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
 
         image, text = load_blip(weights, device, precision, settings.slide_crop or None, settings.cached)
         # BLIP was trained with OpenAI's mean and std.
-        towers = Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
+        return Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
+    clip = load_clip(weights, device, precision)
+    image = TOWERS.build(clip.model.visual)
+    # CLIP's own tokenizer pads with 0; what others pad with is not known.
+    padding = 0 if isinstance(clip.tokenizer, SimpleTokenizer) else None
+    text = TextEncoder(
+        clip.model, clip.tokenizer, dim=image.dim, padding=padding, precision=precision, cached=settings.cached
+    )
+    if weights.is_miniature:
+        image.method_options = METHOD_OPTIONS
+    if settings.chosen_normalization == "openai":
+        return Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
+    return Towers(image, text, weights, clip.mean, clip.std)
+
+
+@dataclass
+class LoadedCLIP:
+    """A CLIP model, ready to run.
+
+    Attributes:
+        model: open_clip's module, in evaluation mode, without gradients.
+        tokenizer: prompts to tokens.
+        weights: what was asked for.
+        mean, std: the checkpoint's own normalisation, of 0..255 RGB.
+    """
+
+    model: nn.Module
+    tokenizer: Callable[[list[str]], Any]
+    weights: Weights
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+
+def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedCLIP:
+    """Build the model and load its weights, which are data and never code.
+
+    Whether the image tower is one that is known is decided by the configuration, before weights are fetched.
+
+    Raises:
+        UserError: unknown model or tag, an image tower that does not fit, weights or tokenizer that cannot be fetched
+            (says which file to get), a damaged or foreign checkpoint, weights that are not finite.
+    """
+    folder = model_folder(weights.model_name)
+    if folder is not None and layout(folder) == HUGGING_FACE_CONFIG:
+        from clearclip.backbones.hugging_face import load_hugging_face
+
+        model, tokenizer, mean, std = load_hugging_face(folder, find_checkpoint(weights), weights)
+        cast(model, precision)
     else:
-        clip = load_clip(weights, device, precision)
-        image = TOWERS.build(clip.model.visual)
-        text = TextEncoder(
-            clip.model,
-            clip.tokenizer,
-            dim=image.dim,
-            # CLIP's own tokenizer pads with 0; what others pad with is not known.
-            padding=0 if isinstance(getattr(clip.tokenizer, "encoder", None), dict) else None,
-            precision=precision,
-            cached=settings.cached,
+        described = {"model_cfg": open_clip.get_model_config(weights.model_name)}
+        if folder is not None:
+            described = read_json(folder / OPEN_CLIP_CONFIG)
+        model, tokenizer = _load_open_clip(weights, described.get("model_cfg"), folder, precision)
+        mean, std = _normalization(weights, described.get("preprocess_cfg") or {})
+    check_finite(model, weights.label)
+    model.eval().requires_grad_(False).to(device)
+    mean, std = (tuple(255 * value for value in values) for values in (mean, std))
+    return LoadedCLIP(model=model, tokenizer=tokenizer, weights=weights, mean=mean, std=std)
+
+
+def _load_open_clip(
+    weights: Weights, config: dict[str, Any], folder: Path | None, precision: str
+) -> tuple[nn.Module, Callable[[list[str]], Any]]:
+    """A model of OpenCLIP's in ``precision``, and its tokenizer."""
+    try:
+        vision, text = dict(config["vision_cfg"]), dict(config["text_cfg"])
+        tower = outline(config)
+    except UserError as error:
+        raise UserError(f"{weights.model_name}: {error}") from error
+    except Exception as error:
+        raise _no_model(weights, error) from error
+    tokenizer = load_tokenizer(text, folder)
+    options: dict[str, Any] = {} if weights.quick_gelu is None else {"quick_gelu": weights.quick_gelu}
+    if text.get("hf_model_name"):
+        # Neither fetches its own weights, which the checkpoint has, nor asks the hub again.
+        options["text_cfg"] = {**text, "hf_model_name": str(text_model_folder(text["hf_model_name"]))}
+        options["text_cfg"]["hf_model_pretrained"] = False
+    state = read_checkpoint(find_checkpoint(weights))
+    # OpenCLIP leaves some parts in fp32.
+    converted = not (vision.keys() | text.keys()) & {"timm_model_name", "hf_model_name", "ls_init_value", "embed_cls"}
+    options["force_image_size"] = _image_size(tower, state)
+    name = weights.model_name if folder is None else f"local-dir:{folder}"
+    try:
+        with _without_remarks(weights.pretrained != RANDOM):
+            model = open_clip.create_model(
+                name, precision=precision if converted else "fp32", load_weights=False, pretrained_text=False, **options
+            )
+    except Exception as error:
+        raise _no_model(weights, error) from error
+    if weights.pretrained != RANDOM:
+        load_weights(model, state, weights.label)
+    return (model if converted else cast(model, precision)), tokenizer
+
+
+def _no_model(weights: Weights, error: Exception) -> UserError:
+    """For whatever a configuration of anyone's raises."""
+    reason = f"{type(error).__name__}: {error}"
+    return UserError(f"the configuration of {weights.model_name} makes no model ({reason}); check it, or get it again")
+
+
+def outline(config: dict[str, Any]) -> DenseEncoder:
+    """The image tower of one of OpenCLIP's configurations, without weights.
+
+    Raises:
+        UserError: it is none that is known here; names what does not fit.
+    """
+    vision = {**config["vision_cfg"], "timm_model_pretrained": False}
+    if ":" in (vision.get("timm_model_name") or ""):
+        raise UserError(f"the image tower is {vision['timm_model_name']!r}, a model of somebody's; {SUPPORTED}")
+    with torch.device("meta"):
+        text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
+        quick_gelu = config.get("quick_gelu", False)
+        return TOWERS.build(CustomTextCLIP(config["embed_dim"], vision, text, quick_gelu=quick_gelu).visual)
+
+
+def _image_size(tower: DenseEncoder, state: dict[str, Tensor]) -> int | None:
+    """Side in pixels of the images that a checkpoint's positions were trained for, if it is not the model's."""
+    own = {f"visual.{name}": value for name, value in tower.visual.state_dict().items()}
+    for name in ("visual.positional_embedding", "visual.trunk.pos_embed"):
+        if name in own and name in state and state[name].shape != own[name].shape:
+            before = own[name].shape[-2] - math.prod(tower.grid_size)
+            side = math.isqrt(max(0, state[name].shape[-2] - before))
+            if side and side**2 + before == state[name].shape[-2]:
+                return side * tower.patch_size[0]
+    return None
+
+
+@contextmanager
+def _without_remarks(wanted: bool) -> Iterator[None]:
+    """Without OpenCLIP's remarks that a model is random, for one that gets its weights afterwards."""
+
+    def keep(record: logging.LogRecord) -> bool:
+        return not ((wanted and "weights" in record.getMessage()) or "checkpoints" in record.getMessage())
+
+    logging.getLogger().addFilter(keep)
+    try:
+        yield
+    finally:
+        logging.getLogger().removeFilter(keep)
+
+
+def _normalization(weights: Weights, preprocess: dict[str, Any]) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and std of 0..1 RGB: the model's own configuration says them, the tag, or all tags of the model alike."""
+    found = []
+    for name, usual in (("mean", open_clip.OPENAI_DATASET_MEAN), ("std", open_clip.OPENAI_DATASET_STD)):
+        said = (
+            {tuple(preprocess[name])} if preprocess.get(name) else said_by_tags(weights.model_name, weights.tag, name)
         )
-        if weights.is_miniature:
-            image.method_options = METHOD_OPTIONS
-        towers = Towers(image, text, clip.weights, clip.mean, clip.std)
-    if settings.normalization == "openai":
-        towers = towers._replace(mean=OPENAI_MEAN, std=OPENAI_STD)
-    return towers
+        found.append(said.pop() if len(said) == 1 else usual)
+    return tuple(found)

@@ -59,6 +59,9 @@ class ImageEncoder(DenseEncoder):
         positions = self.positions(visual.positional_embedding, self.grid(images), position_resize)
         return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
 
+    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        return self.blocks[index](tokens)
+
     def head(self, patches: Tensor) -> Tensor:
         patches = self.visual.ln_post(patches)
         return patches if self.visual.proj is None else patches @ self.visual.proj

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -29,20 +31,39 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
         cached = try_to_load_from_cache(repository, name)
         if isinstance(cached, str):
             return Path(cached)
-    for name in ("huggingface_hub", "httpx", "httpx2"):  # what they log, the error below says
-        logging.getLogger(name).setLevel(logging.ERROR)
     for name in names:
         try:
-            if not constants.HF_HUB_OFFLINE:
-                # Asks once. The download would ask for a minute where there is no network.
-                get_hf_file_metadata(hf_hub_url(repository, name), timeout=TIMEOUT)
-            return Path(hf_hub_download(repository, name))
+            return _download(repository, name)
         except Exception as error:  # whatever the network or the hub's client raises
             failure = error
             if not isinstance(error, EntryNotFoundError):
                 break
     what = f"{' or '.join(names)} of {repository}"
     raise UserError(f"{what} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
+
+
+def fetch_folder(repository: str, needed: Sequence[str], further: Sequence[str], remedy: str) -> Path:
+    """The folder with the first of the needed files that a repository has, and with those that it has of the further
+    ones. No request where a needed one is cached.
+
+    Raises:
+        UserError: as for :func:`fetch`.
+    """
+    if not any(isinstance(try_to_load_from_cache(repository, name), str) for name in needed):
+        with suppress(Exception):  # no network: said below
+            for name in further:
+                with suppress(EntryNotFoundError):
+                    _download(repository, name)
+    return fetch(repository, *needed, remedy=remedy).parent
+
+
+def _download(repository: str, name: str) -> Path:
+    for client in ("huggingface_hub", "httpx", "httpx2"):  # what they log, the error says
+        logging.getLogger(client).setLevel(logging.ERROR)
+    if not constants.HF_HUB_OFFLINE:
+        # Asks once. The download would ask for a minute where there is no network.
+        get_hf_file_metadata(hf_hub_url(repository, name), timeout=TIMEOUT)
+    return Path(hf_hub_download(repository, name))
 
 
 def fetch_url(url: str, remedy: str) -> Path:

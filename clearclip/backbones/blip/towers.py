@@ -10,11 +10,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearclip.backbones.base import DenseEncoder
-from clearclip.methods import BlockParts, LastBlock
+from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
-
-_UNCHANGED = LastBlock("qk", residual=True, ffn=True)
 
 
 class BLIPImageEncoder(DenseEncoder):
@@ -65,10 +63,6 @@ class BLIPImageEncoder(DenseEncoder):
             )
             for block in self.blocks
         ]
-
-    def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        # The same computation as transformers' own blocks, whose signature changes with the version.
-        return _UNCHANGED([self.parts(grid)[index]], tokens)
 
     def grid(self, images: Tensor) -> tuple[int, int]:
         """Rows and columns of patches, the same for images of every size."""

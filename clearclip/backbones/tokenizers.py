@@ -1,0 +1,58 @@
+"""Tokenizers as a model's configuration names them, from local files; whatever it says, none of its code is run."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
+
+from clearclip.utils.errors import UserError
+from clearclip.utils.hub import fetch_folder
+from clearclip.weights import read_json
+
+#: One of these is a tokenizer; the others belong to it.
+NEEDED = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
+FURTHER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
+#: What of ``tokenizer_kwargs`` is taken.
+OPTIONS = ("clean", "strip_sep_token", "language")
+
+
+def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[str]], Any]:
+    """The tokenizer of a text tower.
+
+    Args:
+        text: the ``text_cfg`` of its configuration.
+        folder: where the model is, for one that is in a folder; it is used where it has a tokenizer's files.
+
+    Raises:
+        UserError: a tokenizer that cannot be fetched or loaded; says which files to get.
+    """
+    options = text.get("tokenizer_kwargs") or {}
+    options = {name: options[name] for name in OPTIONS if name in options}
+    options["context_length"] = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        return SimpleTokenizer(**options)
+    remedy = f"put the tokenizer's files ({NEEDED[0]} and {FURTHER[0]}) into the model's folder or the hub's cache"
+    if folder is None or not any((folder / file).is_file() for file in NEEDED):
+        folder = fetch_folder(name, NEEDED, FURTHER, remedy)
+    safe = dict(local_files_only=True, trust_remote_code=False)
+    try:
+        return HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options, **safe)
+    except Exception as error:  # whatever a missing or damaged file raises
+        raise UserError(f"the tokenizer in {folder} cannot be loaded ({error}); {remedy}") from error
+
+
+def text_model_folder(name: str) -> Path:
+    """Where the configuration of a text tower of Hugging Face's is: a folder, or fetched from the hub.
+
+    Raises:
+        UserError: it cannot be fetched, or names code of its own.
+    """
+    remedy = f"get the config.json of {name} into the hub's cache"
+    folder = Path(name) if Path(name).is_dir() else fetch_folder(name, ["config.json"], [], remedy)
+    if "auto_map" in read_json(folder / "config.json"):
+        raise UserError(f"the text tower {name} comes with code of its own, which is not run; choose another model")
+    return folder

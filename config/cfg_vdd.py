@@ -1,7 +1,6 @@
 _base_ = "./remote_config.py"
 
 dataset_name = "vdd"
-expected_images = 40
 
 model = dict(name_path="{{fileDirname}}/cls_vdd.txt", prob_thd=0.3)
 

@@ -6,8 +6,10 @@ model = dict(name_path="{{fileDirname}}/cls_uavid.txt", prob_thd=0.3)
 
 test_dataloader = dict(
     dataset=dict(
-        type="UAVidDataset",
+        type="BaseSegDataset",
         data_root="data/UAVid",
         data_prefix=dict(img_path="img_dir/test", seg_map_path="ann_dir/test"),
+        img_suffix=".png",
+        metainfo=dict(classes="{{fileDirname}}/cls_uavid.txt"),
     )
 )

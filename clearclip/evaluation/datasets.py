@@ -1,4 +1,4 @@
-"""The datasets that MMSegmentation lacks: names and colours are MMSegmentation's own, or the makers'."""
+"""The datasets that MMSegmentation lacks. Class names and palettes are MMSegmentation's own."""
 
 from __future__ import annotations
 
@@ -52,68 +52,6 @@ class COCOObjectDataset(BaseSegDataset):
 
     def __init__(self, img_suffix: str = ".jpg", seg_map_suffix: str = "_instanceTrainIds.png", **kwargs):
         super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
-
-
-@DATASETS.register_module()
-class OpenEarthMapDataset(BaseSegDataset):
-    """OpenEarthMap: eight classes of land cover, and what has none of them (0)."""
-
-    METAINFO = dict(
-        classes=(
-            "background", "bareland", "rangeland", "developed space", "road", "tree", "water", "agriculture land",
-            "building",
-        ),
-        palette=[
-            [0, 0, 0], [128, 0, 0], [0, 255, 36], [148, 148, 148], [255, 255, 255], [34, 97, 38], [0, 69, 255],
-            [75, 181, 73], [222, 31, 7],
-        ],
-    )  # fmt: skip
-
-    def __init__(self, img_suffix: str = ".tif", seg_map_suffix: str = ".tif", **kwargs):
-        super().__init__(img_suffix=img_suffix, seg_map_suffix=seg_map_suffix, **kwargs)
-
-
-@DATASETS.register_module()
-class UAVidDataset(BaseSegDataset):
-    """UAVid as the remote-sensing papers prepare it: ids in place of colours, moving and static cars are one class."""
-
-    METAINFO = dict(
-        classes=("background clutter", "building", "road", "car", "tree", "low vegetation", "human"),
-        palette=[
-            [0, 0, 0], [128, 0, 0], [128, 64, 128], [192, 0, 192], [0, 128, 0], [128, 128, 0], [64, 64, 0],
-        ],
-    )  # fmt: skip
-
-    def __init__(self, img_suffix: str = ".png", **kwargs):
-        super().__init__(img_suffix=img_suffix, **kwargs)
-
-
-@DATASETS.register_module()
-class UDD5Dataset(BaseSegDataset):
-    """Urban Drone Dataset, five classes."""
-
-    METAINFO = dict(
-        classes=("vegetation", "building", "road", "vehicle", "other"),
-        palette=[[107, 142, 35], [102, 102, 156], [128, 64, 128], [0, 0, 142], [0, 0, 0]],
-    )
-
-    def __init__(self, img_suffix: str = ".JPG", **kwargs):
-        super().__init__(img_suffix=img_suffix, **kwargs)
-
-
-@DATASETS.register_module()
-class VDDDataset(BaseSegDataset):
-    """Varied Drone Dataset."""
-
-    METAINFO = dict(
-        classes=("other", "wall", "road", "vegetation", "vehicle", "roof", "water"),
-        palette=[
-            [0, 0, 0], [128, 0, 0], [128, 64, 128], [0, 128, 0], [64, 0, 128], [192, 192, 128], [0, 0, 128],
-        ],
-    )  # fmt: skip
-
-    def __init__(self, img_suffix: str = ".JPG", **kwargs):
-        super().__init__(img_suffix=img_suffix, **kwargs)
 
 
 @DATASETS.register_module()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import importlib.util
 import json
 import os
+import subprocess
 import sys
 from pathlib import Path
 from types import ModuleType
@@ -44,6 +45,20 @@ def load_tool(name: str) -> ModuleType:
     sys.modules[name] = module  # dataclasses look their module up
     specification.loader.exec_module(module)
     return module
+
+
+def environment(**variables: str) -> dict[str, str]:
+    """That of a process that a test starts: one thread, and modules of the tests can be imported."""
+    path = os.pathsep.join([str(Path(__file__).parent), os.environ.get("PYTHONPATH", "")]).rstrip(os.pathsep)
+    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": path, **variables}
+
+
+def die(command: list[str], at: int) -> subprocess.CompletedProcess:
+    """Run a script of the repository until it kills itself before its batch number ``at``."""
+    root = Path(__file__).parents[1]
+    start = "import runpy, sys, sudden_death; del sys.argv[0]; runpy.run_path(sys.argv[0], run_name='__main__')"
+    line = [sys.executable, "-c", start, str(root / command[0]), *command[1:]]
+    return subprocess.run(line, env=environment(DIE_AT=str(at)), capture_output=True, text=True)
 
 
 def make_model(folder: Path, config: dict) -> Path:

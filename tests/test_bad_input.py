@@ -221,7 +221,7 @@ def test_processes(variables, arguments, culprit, remedy, world, monkeypatch):
         monkeypatch.setenv(name, value)
     before = contents(world)
     command = f"bash {ROOT}/dist_test.sh {arguments.format(voc=ROOT / 'config' / 'cfg_voc21.py')}"
-    done = subprocess.run(shlex.split(command), capture_output=True, text=True, timeout=120)
+    done = subprocess.run(shlex.split(command), capture_output=True, text=True)
     check(done.returncode, done.stderr, culprit, remedy)
     assert done.stdout == ""
     assert contents(world) == before

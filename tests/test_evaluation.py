@@ -9,13 +9,13 @@ import runpy
 import signal
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
 import torch
+from conftest import die, environment
 from layouts import LAYOUTS, make_layout
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
@@ -176,80 +176,48 @@ def test_labels_beyond_the_classes_are_refused():
         metric.process({}, [sample])
 
 
-def run(arguments: list[str], gpus: int | None = None, **environment: str) -> subprocess.CompletedProcess:
-    """A command line as a person starts it."""
-    start = [sys.executable, "eval.py", "--config"] if gpus is None else ["bash", "dist_test.sh"]
-    extra = {"PYTHON": sys.executable, "OMP_NUM_THREADS": "1", **environment}
-    if gpus is not None:
-        extra["GPUS"] = str(gpus)
-    return subprocess.run(
-        [*start, *arguments], cwd=ROOT, env={**os.environ, **extra}, capture_output=True, text=True, timeout=240
-    )
+def run(arguments: list[str], gpus: int, **variables: str) -> subprocess.CompletedProcess:
+    """Several processes, as a person starts them."""
+    variables |= {"PYTHON": sys.executable, "GPUS": str(gpus)}
+    command = ["bash", "dist_test.sh", *arguments]
+    return subprocess.run(command, cwd=ROOT, env=environment(**variables), capture_output=True, text=True)
 
 
 def test_processes_give_the_identical_confusion_matrix(tmp_path, quick_name):
-    """1, 2 and 3 processes, three methods in one pass, 7 images, which none but 1 divides."""
+    """1 and 3 processes (2 after a kill, below), three methods in one pass, 7 images, which 3 does not divide."""
     rows = []
-    for gpus in (None, 2, 3):
+    for gpus in (1, 3):
         results = tmp_path / f"{gpus}.xlsx"
         arguments = [config("miniature"), "--limit", "7", "--work-dir", str(tmp_path / f"work{gpus}")]
         arguments += ["--methods", "CLIP", "SCLIP + ClearCLIP", "ClearCLIP"]
-        done = run([*arguments, "--results", str(results), "--workers", "0", *quick(quick_name)], gpus)
-        assert done.returncode == 0, done.stderr
+        arguments += ["--results", str(results), "--workers", "0", *quick(quick_name)]
+        if gpus == 1:
+            assert main(["--config", *arguments]) == 0
+        else:
+            done = run(arguments, gpus)
+            assert done.returncode == 0, done.stderr
         found = read_rows(results)
         rows.append([(row["method"], row["images"], row["mIoU"], row["per_class"]) for row in found])
         assert {row["images"] for row in found} == {7}
     assert len(rows[0]) == 3
-    assert rows[0] == rows[1] == rows[2]
-
-
-def journal_lines(work: Path) -> int:
-    return sum(file.read_text().count("\n") for file in (work / "journal").glob("rank*.jsonl"))
-
-
-def kill_at(arguments: list[str], work: Path, lines: int) -> bool:
-    """Start an evaluation and kill it with SIGKILL once the journal has so many lines; False if it ended before."""
-    process = subprocess.Popen(
-        [sys.executable, "eval.py", "--config", *arguments],
-        cwd=ROOT,
-        env={**os.environ, "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-    )
-    while process.poll() is None:
-        if (work / "journal").is_dir() and journal_lines(work) >= lines:
-            process.send_signal(signal.SIGKILL)
-            process.wait()
-            return True
-        time.sleep(0.002)
-    return False
+    assert rows[0] == rows[1]
 
 
 def test_killed_and_resumed(tmp_path, quick_name):
-    """SIGKILL at random moments (more with CLEARCLIP_KILLS), the last resume with another number of processes."""
+    """SIGKILL after random images (more with CLEARCLIP_KILLS), the last resume with another number of processes."""
     kills = int(os.environ.get("CLEARCLIP_KILLS", "2"))
     rng = np.random.default_rng(0)
     work, images = tmp_path / "work", 24
     common = ["--limit", str(images), "--batch-size", "1", "--workers", "0", "--methods", "CLIP", "ClearCLIP"]
-    whole = run(
-        [
-            config("miniature"),
-            *common,
-            "--work-dir",
-            str(tmp_path / "w"),
-            "--results",
-            str(tmp_path / "whole.xlsx"),
-            *quick(quick_name),
-        ]
-    )
-    assert whole.returncode == 0, whole.stderr
+    whole = ["--work-dir", str(tmp_path / "w"), "--results", str(tmp_path / "whole.xlsx")]
+    assert main(["--config", config("miniature"), *common, *whole, *quick(quick_name)]) == 0
 
     arguments = [config("miniature"), *common, "--work-dir", str(work), "--results", str(tmp_path / "killed.xlsx")]
     for number in range(kills):
         resume = ["--resume"] if number else []
-        lines = (journal_lines(work) if number else 0) + int(rng.integers(0, max(2, 2 * images // (kills + 1))))
-        if not kill_at([*arguments, *resume, *quick(quick_name)], work, min(lines, images - 2)):
-            break
+        command = ["eval.py", "--config", *arguments, *resume, *quick(quick_name)]
+        dies = die(command, at=int(rng.integers(1, images // kills)))
+        assert dies.returncode == -signal.SIGKILL, dies.stderr
         # A kill in the middle of a line leaves a torn one.
         torn = next((work / "journal").glob("rank*.jsonl"))
         torn.write_text(torn.read_text() + '{"image": "torn')
@@ -260,46 +228,20 @@ def test_killed_and_resumed(tmp_path, quick_name):
     assert [row["per_class"] for row in rows] == [row["per_class"] for row in wanted]
     assert [row["images"] for row in rows] == [images, images]
 
-    other = run([*arguments, "--resume", *quick(quick_name), "model.logit_scale=40"])
-    assert other.returncode == 2
-    assert "logit_scale was 50.0, is 40.0" in other.stderr
+    with pytest.raises(UserError, match=r"logit_scale was 50\.0, is 40\.0"):
+        main(["--config", *arguments, "--resume", *quick(quick_name), "model.logit_scale=40"])
 
 
 def test_a_dead_process_ends_the_run(tmp_path, quick_name):
-    """SIGKILL one of two processes: the run ends with its name, records nothing, within a minute."""
-    environment = {**os.environ, "PYTHON": sys.executable, "GPUS": "2", "OMP_NUM_THREADS": "1"}
-    work, results = tmp_path / "work", tmp_path / "results.xlsx"
-    process = subprocess.Popen(
-        [
-            "bash",
-            "dist_test.sh",
-            config("miniature"),
-            "--batch-size",
-            "1",
-            "--workers",
-            "0",
-            "--work-dir",
-            str(work),
-            "--results",
-            str(results),
-            *quick(quick_name),
-        ],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-    )
-    while process.poll() is None and (not (work / "journal").is_dir() or journal_lines(work) < 4):
-        time.sleep(0.01)
-    victims = subprocess.run(["pgrep", "-f", f"eval.py.*{work}"], capture_output=True, text=True).stdout.split()
-    # The launcher's own command line has these words too; the workers came later.
-    os.kill(int(victims[-1]), signal.SIGKILL)
-    out, _ = process.communicate(timeout=60)
-    assert process.returncode != 0
-    assert "SIGKILL" in out
-    assert "Traceback" not in out
-    assert not results.exists()
+    """SIGKILL of one of two processes: the run ends with its name and records nothing."""
+    imports = 'custom_imports = dict(imports=["clearclip.evaluation", "sudden_death"])'
+    (tmp_path / "cfg_dies.py").write_text(f"_base_ = {config('miniature')!r}\n{imports}\n")
+    options = ["--workers", "0", "--work-dir", str(tmp_path / "work"), "--results", str(tmp_path / "results.xlsx")]
+    done = run([str(tmp_path / "cfg_dies.py"), *options, *quick(quick_name)], 2, DIE_RANK="1", DIE_AT="2")
+    assert done.returncode != 0
+    assert "SIGKILL" in done.stderr
+    assert "Traceback" not in done.stderr
+    assert not (tmp_path / "results.xlsx").exists()
 
 
 def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):

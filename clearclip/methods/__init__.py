@@ -9,6 +9,7 @@ from clearclip.methods.pearl import PEARL
 from clearclip.methods.proxyclip import ProxyCLIP
 from clearclip.methods.rcs import RCS
 from clearclip.methods.scclip import SCCLIP
+from clearclip.methods.sfr import SFR
 
 __all__ = [
     "ATTENTIONS",
@@ -19,6 +20,7 @@ __all__ = [
     "PEARL",
     "RCS",
     "SCCLIP",
+    "SFR",
     "BlockParts",
     "Context",
     "LastBlock",

@@ -127,12 +127,21 @@ class Method:
             raise UserError(f"{self.label} has no variant with residual connection and FFN; leave ignore_residual out")
         return self
 
+    def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
+        """This method, and its base if it has one, with options given by the method's name; others are left out."""
+        return self._with(options, only_none=False)
+
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
-        """This method with a model's own values of options that are None, given by the method's name."""
-        own = {name: value for name, value in options.get(self.name, {}).items() if getattr(self, name) is None}
+        """The same for a model's own values: only of options that are None."""
+        return self._with(options, only_none=True)
+
+    def _with(self, options: Mapping[str, Mapping[str, Any]], only_none: bool) -> Method:
+        own = dict(options.get(self.name, {}))
+        if only_none:
+            own = {name: value for name, value in own.items() if getattr(self, name) is None}
         base = getattr(self, "base", None)
-        if isinstance(base, Method) and base.completed(options) != base:
-            own["base"] = base.completed(options)
+        if isinstance(base, Method) and (changed := base._with(options, only_none)) != base:
+            own["base"] = changed
         return replace(self, **own) if own else self
 
     @property

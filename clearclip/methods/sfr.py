@@ -1,0 +1,150 @@
+"""SFR, "semantic feedback refinement": the second module of ResCLIP (Yang, Deng, Li and Duan, "ResCLIP: Residual Attention
+for Training-free Dense Vision-language Inference", CVPR 2025, arXiv 2411.15851).
+
+The last block runs twice. From the first pass comes a label for each patch: the words' similarities, refined by PAMR, most
+frequent over the patch's pixels. Then S_ij is 1 for patches of one label, less where other labels lie between them, and 0
+for the rest; its rows are smoothed, and the logits L of the second pass become
+
+    tau ((1 - lambda) L + lambda S)
+
+"NACLIP + RCS + SFR" is ResCLIP. Features depend on the words.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearclip.methods.base import METHODS, Context, Method, any_method, option
+from clearclip.methods.block import BlockParts
+from clearclip.methods.last_block import AttentionMethod
+from clearclip.methods.rcs import RCS
+from clearclip.utils.checks import a
+from clearclip.utils.errors import UserError
+from clearclip.windows import WindowGrid, label_map
+
+LOGIT_SCALE = 40.0  # before the softmax over words, whatever the model's own
+
+
+def with_logits(name: str, value: Any) -> AttentionMethod | RCS:
+    """A check: a method whose attention is a softmax of logits, or its description."""
+    method = any_method(name, value)
+    attention = method.base if isinstance(method, RCS) else method
+    if not (isinstance(attention, AttentionMethod) and attention.has_logits):
+        raise UserError(f"{name} must be one attention with logits of the last block, which {method.label} has not")
+    return method
+
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class SFR(Method):
+    """SFR around another method: "NACLIP + RCS + SFR", "ClearCLIP + SFR". The defaults are ResCLIP's for ADE20K.
+
+    Args:
+        base: the method whose logits are changed: a name, a dict or a method, as for ``build_method``.
+        threshold: pixels whose largest probability is below get the label of the first word.
+        tau: factor of the changed logits.
+        lambda_s: share of S in them, 0 to 1.
+        sigma: of the smoothing of S along the flattened patches.
+        path: whether labels between two patches count.
+        pamr: whether PAMR refines the first pass; most of what SFR costs.
+
+    Raises:
+        UserError: a base without logits, or a value that cannot be meant.
+    """
+
+    base: Method = option("NACLIP + RCS", with_logits)
+    threshold: float = option(0.25, a(int, float, low=0, high=1))
+    tau: float = option(2.1, a(int, float, low=0, high=100))
+    lambda_s: float = option(0.7, a(int, float, low=0, high=1))
+    sigma: float = option(5.0, a(int, float, low=1e-3, high=1000))
+    path: bool = option(True, a(bool))
+    pamr: bool = option(True, a(bool))
+
+    needs = ("text", "image")
+
+    @property
+    def needs_same_tokens(self) -> bool:
+        return self.base.needs_same_tokens
+
+    def keeping(self, residual_and_ffn: bool) -> SFR:
+        return replace(self, base=self.base.keeping(residual_and_ffn))
+
+    def required_blocks(self, blocks: int) -> Collection[int]:
+        return self.base.required_blocks(blocks)
+
+    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
+        """Tokens before the last block to tokens after it: (B, P+N, D) to (B, P+N, D)."""
+        first = context.num_prefix_tokens
+        labels = self.patch_labels(self.base(blocks, x, context)[:, first:], context)
+        added = feedback_matrix(labels, self.sigma, self.path)
+        # In fp16, whatever the model's precision, as in the release.
+        added = self.lambda_s * (added / added.amax(dim=(1, 2), keepdim=True)).half()
+        added = F.pad(self.tau * added.float(), (first, 0, first, 0))[:, None]
+        return self.base(blocks, x, replace(context, feedback=(self.tau * (1 - self.lambda_s), added)))
+
+    def patch_labels(self, patches: Tensor, context: Context) -> Tensor:
+        """The word of each patch, for patch tokens after the last block: (B, N, D) to (B, rows, columns) int64."""
+        rows, columns = context.grid_size
+        height, width = (
+            length // count for length, count in zip(context.image.shape[-2:], context.grid_size, strict=True)
+        )
+        size, words = (rows * height, columns * width), torch.arange(len(context.text), device=patches.device)
+        similarities = F.normalize(context.embed(patches).float(), dim=-1) @ context.text.T
+        whole = WindowGrid.of(size, 0, 0, (height, width))
+        found = []
+        for similarity, image in zip(similarities.unflatten(1, context.grid_size), context.image, strict=True):
+            image = image[:, : size[0], : size[1]] if self.pamr else None
+            pixels = label_map(similarity, whole, size, words, LOGIT_SCALE, self.threshold, image)
+            pixels = pixels.unflatten(1, (columns, width)).unflatten(0, (rows, height)).transpose(1, 2).flatten(2)
+            counts = pixels.new_zeros(rows, columns, len(words)).scatter_add_(2, pixels, torch.ones_like(pixels))
+            found.append(counts.argmax(dim=-1))
+        return torch.stack(found)
+
+
+def feedback_matrix(labels: Tensor, sigma: float, path: bool) -> Tensor:
+    """S of patches with these labels, (B, rows, columns) int64 to (B, N, N) float32, rows summing to 1."""
+    grid, flat = tuple(labels.shape[1:]), labels.flatten(1)
+    same = flat[:, :, None] == flat[:, None]
+    matrix = same.float()
+    if path:
+        apart, steps = _distance(grid, labels.device), max(grid) - 1
+        connected = same
+        for step in range(1, steps + 1):
+            rows, columns = (_between(length, step, steps, labels.device) for length in grid)
+            cells = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
+            # Only the first of the steps are looked at, as many as the patches are apart.
+            tested = flat[:, cells.flatten()].view_as(same) == flat[:, :, None]
+            connected = connected & (tested | (apart < step))
+        matrix = torch.where(connected, matrix, matrix * torch.exp(-apart / max(steps, 1)))
+    matrix = matrix @ _smoothing(flat.shape[1], sigma, labels.device)
+    return matrix / (matrix.sum(dim=-1, keepdim=True) + 1e-8)
+
+
+@lru_cache(maxsize=16)
+def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
+    """Chebyshev distances of all pairs of patches, (N, N) int64."""
+    rows, columns = ((torch.arange(n)[:, None] - torch.arange(n)).abs() for n in grid)
+    return torch.maximum(rows[:, None, :, None], columns[None, :, None, :]).reshape(grid[0] * grid[1], -1).to(device)
+
+
+def _between(length: int, step: int, steps: int, device: torch.device) -> Tensor:
+    """Where the line from i to j is after ``step`` of ``steps``, rounded half to even: (length, length) int64."""
+    t, places = step / torch.tensor(steps, dtype=torch.float32), torch.arange(length, dtype=torch.float32)
+    return ((1 - t) * places[:, None] + t * places).round().long().to(device)
+
+
+@lru_cache(maxsize=16)
+def _smoothing(count: int, sigma: float, device: torch.device) -> Tensor:
+    """A Gaussian along the flattened index, over row ends, with zeros outside: (N, N) float32."""
+    half = min(count, int(6 * sigma + 1)) // 2
+    kernel = torch.exp(-(torch.arange(-half, half + 1) ** 2) / (2 * sigma**2))
+    offset = torch.arange(count)[:, None] - torch.arange(count)
+    inside = (offset.abs() <= half) * torch.exp(-(offset**2) / (2 * sigma**2))
+    return (inside / kernel.sum()).to(device)

@@ -12,6 +12,7 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
+from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor, nn
 
@@ -23,7 +24,7 @@ from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError, check_number
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
-from clearclip.windows import WindowGrid, class_probabilities, label_map
+from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
@@ -226,7 +227,7 @@ class ClearCLIP(nn.Module):
         for method in methods:
             guide = (method.guide, method.guide_weights)
             if (encoder := self._second_encoder(method)) is not None and guide not in second:
-                second[guide] = encoder(images * self.std + self.mean)
+                second[guide] = encoder(self.denormalize(images))
         return self.image_encoder(images, methods, None if text is None else text.features, second)
 
     def _second_encoder(self, method: Method) -> SecondEncoder | None:
@@ -281,25 +282,48 @@ class ClearCLIP(nn.Module):
         used = [settings.chosen_method] if methods is None else methods
         compared = self.similarities(images, text, used, settings)
         for image, found, size in zip(images, compared, sizes, strict=True):
-            guide, pairs = self.guide(image, size, settings), []
+            shown, found = self._post(image, size, found, text, settings)
+            pairs = []
             for similarity, grid in found:
                 arguments = (similarity, grid, size, text.word_to_class, settings.logit_scale)
-                labels = label_map(*arguments, settings.prob_thd, guide)
-                pairs.append((labels, class_probabilities(*arguments, guide) if keep_probabilities else None))
+                labels = label_map(*arguments, settings.prob_thd, shown)
+                pairs.append((labels, class_probabilities(*arguments, shown) if keep_probabilities else None))
             results.append(pairs[0] if methods is None else pairs)
         return results
 
-    def guide(self, image: Tensor, size: tuple[int, int], settings: ModelSettings | None = None) -> Tensor | None:
-        """By what PAMR refines: a normalised image (3, H, W), resized to ``size``. None where no PAMR is asked for."""
-        if (settings or self.settings).post is None:
-            return None
-        return F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+    def _post(
+        self,
+        image: Tensor,
+        size: tuple[int, int],
+        pairs: list[tuple[Tensor, WindowGrid]],
+        text: TextFeatures,
+        settings: ModelSettings,
+    ) -> tuple[Tensor | None, list[tuple[Tensor, WindowGrid]]]:
+        """The image (3, *size) by which PAMR refines logits later, if it is asked for; and the similarities, which TLP
+        smooths here, if that is asked for.
+        """
+        if settings.post is None:
+            return None, pairs
+        image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+        if settings.post == "pamr":
+            return image, pairs
+        return None, [propagate(*pair, image, text.features, settings.tlp_grid) for pair in pairs]
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return (image.to(self.device, non_blocking=True).float() - self.mean) / self.std
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Normalised images (…, 3, H, W) as 0..1 RGB.
+
+        OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
+        """
+        own = torch.stack([self.mean, self.std]) / 255
+        exact = own.new_tensor([OPENAI_DATASET_MEAN, OPENAI_DATASET_STD])[:, :, None, None]
+        mean, std = torch.where((own - exact).abs() < 1e-5, exact, own)
+        return images * std + mean
 
     @overload
     def segment(self, images: ImageLike, classes: Classes, prob_thd: float | None = None) -> Segmentation: ...
@@ -390,8 +414,9 @@ class ClearCLIP(nn.Module):
             resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
             compared = self.similarities(resized, text, used)
             for original, image, pairs in zip(originals, resized, compared, strict=True):
+                shown, pairs = self._post(image, original.shape[:2], pairs, text, self.settings)
                 how = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
-                how |= {"guide": self.guide(image, original.shape[:2]), "model": self.label}
+                how |= {"pamr_image": shown, "model": self.label}
                 results = [
                     Segmentation(original, similarity, grid, text, method=method.label, **how)
                     for method, (similarity, grid) in zip(used, pairs, strict=True)

@@ -38,7 +38,7 @@ class Segmentation:
         text: TextFeatures,
         logit_scale: float,
         prob_thd: float,
-        guide: Tensor | None = None,
+        pamr_image: Tensor | None = None,
         model: str = "",
         method: str = "",
     ):
@@ -51,9 +51,9 @@ class Segmentation:
         self._grid = grid
         self._text = text.to(self._similarity.device)
         self._logit_scale = logit_scale
-        self._guide = None if guide is None else guide.cpu()
+        self._pamr_image = None if pamr_image is None else pamr_image.cpu()
         self.colours: visualize.Palette = visualize.class_palette(self.classes)
-        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, guide)
+        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, pamr_image)
         self.labels: NDArray[np.uint8 | np.uint16] = (
             labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
         )
@@ -63,7 +63,7 @@ class Segmentation:
     def probabilities(self) -> NDArray[np.float32]:
         """(classes, H, W) float32, computed when first asked for."""
         where = (self._similarity, self._grid, self.image.shape[:2])
-        return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._guide).numpy()
+        return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._pamr_image).numpy()
 
     @property
     def shares(self) -> dict[str, float]:

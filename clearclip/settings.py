@@ -20,6 +20,8 @@ from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
 
+#: Options of a method that may be set beside its name.
+_SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 _flag, _optional_flag, _text = a(bool), a(bool, None), a(str, None)
 
 
@@ -58,10 +60,14 @@ class ModelSettings:
     residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
     ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept")
     alpha: float | None = option(None, a(int, float, None), "overrides the factor of X_attn (paper, section 3.3)")
+    guide: str | None = option(None, _text, "overrides the second encoder of a method that has one: dino-vitb8, ...")
+    guide_weights: str | None = option(None, _text, "and its weights: a file, or random (default: the published ones)")
     slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
     logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
-    post: str | None = option(None, one_of(None, "pamr"), "pamr refines the similarities by the image's colours")
+    post: str | None = option(None, one_of(None, "pamr", "tlp"),
+        "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges")
+    tlp_grid: int = option(80, a(int, low=1), "cells of each side of the grid that tlp works on, about")
     prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
     normalization: str | None = option(None, one_of(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
@@ -126,7 +132,7 @@ class ModelSettings:
     def chosen_method(self) -> Method:
         """How the last blocks are computed."""
         method = build_method(self.method) if self.method is not None else METHODS[self.model_type]()
-        switches = {name: getattr(self, name) for name in ("attention", "residual", "ffn", "alpha")}
+        switches = {name: getattr(self, name) for name in _SWITCHES}
         switches = {name: value for name, value in switches.items() if value is not None}
         if self.method is None:
             method = method.keeping(not self.ignore_residual)
@@ -143,10 +149,12 @@ class ModelSettings:
 
     def identity(self) -> dict[str, Any]:
         """What can change a result, as plain data: two runs with the same identity compute the same."""
-        naming = ("model_type", "ignore_residual", "method", "attention", "residual", "ffn", "alpha")
+        naming = ("model_type", "ignore_residual", "method", *_SWITCHES)
         options = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["result"]}
         options = {name: value for name, value in options.items() if name not in naming}
         options["normalization"] = self.chosen_normalization
+        if self.post != "tlp":
+            del options["tlp_grid"]
         options["pretrained"] = None if self.pretrained is None else str(self.pretrained)
         if self.model_name == "miniature":
             options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"

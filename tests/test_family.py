@@ -265,7 +265,7 @@ def test_segment_with_pamr(load):
     image, text = model.normalize(photo), model.encode_text(["sky", "hill, mountain", "grass"])
     ((similarity, grid),) = model.similarities([image], text)
     arguments = (similarity, grid, photo.shape[:2], text.word_to_class, 50.0)
-    np.testing.assert_array_equal(found.labels, label_map(*arguments, guide=image))
+    np.testing.assert_array_equal(found.labels, label_map(*arguments, image=image))
     np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.labels)
     assert (found.labels != label_map(*arguments).numpy()).any()
     ((labels, _),) = model.predict([image], text, [photo.shape[:2]])

@@ -94,14 +94,14 @@ class SecondEncoder(nn.Module):
         super().__init__()
         self.encoder = encoder
         self.patch_size = encoder.patch_size
-        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std).view(3, 1, 1), persistent=False)
+        self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) / 255, persistent=False)
+        self.register_buffer("std", torch.tensor(std).view(3, 1, 1) / 255, persistent=False)
 
     def forward(self, images: Tensor) -> Tensor:
         """Features after the last block and the final norm.
 
         Args:
-            images: (B, 3, H, W) float32, 0..255 RGB.
+            images: (B, 3, H, W) float32, 0..1 RGB.
 
         Returns:
             (B, H // patch, W // patch, C)

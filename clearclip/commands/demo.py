@@ -130,7 +130,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     model = ClearCLIP.from_settings(settings)
     for method in list(compared):
         try:
-            model.image_encoder.check(method)
+            model.check(method)
         except UserError as error:
             if args.compare:  # it was asked for
                 raise

@@ -1,9 +1,9 @@
-"""SFR, "semantic feedback refinement": the second module of ResCLIP (Yang, Deng, Li and Duan, "ResCLIP: Residual Attention
-for Training-free Dense Vision-language Inference", CVPR 2025, arXiv 2411.15851).
+"""SFR, "semantic feedback refinement": the second module of ResCLIP (Yang, Deng, Li and Duan, "ResCLIP: Residual
+Attention for Training-free Dense Vision-language Inference", CVPR 2025, arXiv 2411.15851).
 
-The last block runs twice. From the first pass comes a label for each patch: the words' similarities, refined by PAMR, most
-frequent over the patch's pixels. Then S_ij is 1 for patches of one label, less where other labels lie between them, and 0
-for the rest; its rows are smoothed, and the logits L of the second pass become
+The last block runs twice. From the first pass comes a label for each patch: the words' similarities, refined by PAMR,
+most frequent over the patch's pixels. Then S_ij is 1 for patches of one label, less where other labels lie between
+them, and 0 for the rest; its rows are smoothed, and the logits L of the second pass become
 
     tau ((1 - lambda) L + lambda S)
 

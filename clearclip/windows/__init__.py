@@ -2,5 +2,6 @@
 
 from clearclip.windows.grid import WindowGrid
 from clearclip.windows.labels import class_probabilities, label_map
+from clearclip.windows.tlp import propagate
 
-__all__ = ["WindowGrid", "class_probabilities", "label_map"]
+__all__ = ["WindowGrid", "class_probabilities", "label_map", "propagate"]

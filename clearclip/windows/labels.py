@@ -29,7 +29,7 @@ def label_map(
     word_to_class: Tensor,
     logit_scale: float,
     prob_thd: float = 0.0,
-    guide: Tensor | None = None,
+    image: Tensor | None = None,
 ) -> Tensor:
     """Labels of the original image's pixels.
 
@@ -40,13 +40,13 @@ def label_map(
         word_to_class: (words,) int64, ascending from 0.
         logit_scale: factor before the softmax over words.
         prob_thd: where the largest probability is below, the label is 0.
-        guide: the normalised image, (3, *size), by which PAMR refines the logits; None leaves them as they are.
+        image: the normalised image, (3, *size), by which PAMR refines the logits; None leaves them as they are.
 
     Returns:
         (height, width) int64
     """
     labels = torch.empty(size, dtype=torch.int64, device=similarities.device)
-    for rows, columns, parts in _tiles(similarities, grid, size, guide):
+    for rows, columns, parts in _tiles(similarities, grid, size, image):
         word, probability = _largest(parts, logit_scale, prob_thd > 0)
         label = word_to_class[word]
         labels[rows, columns] = label if probability is None else label.masked_fill(probability < prob_thd, 0)
@@ -84,7 +84,7 @@ def class_probabilities(
     size: tuple[int, int],
     word_to_class: Tensor,
     logit_scale: float,
-    guide: Tensor | None = None,
+    image: Tensor | None = None,
 ) -> Tensor:
     """Softmax over words, then per class the largest of its words: (classes, height, width) float32.
 
@@ -92,7 +92,7 @@ def class_probabilities(
     """
     classes = int(word_to_class[-1]) + 1
     out = torch.empty(classes, *size, device=similarities.device)
-    for rows, columns, parts in _tiles(similarities, grid, size, guide):
+    for rows, columns, parts in _tiles(similarities, grid, size, image):
         probabilities = (torch.cat(list(parts)) * logit_scale).softmax(dim=0)
         if classes < len(word_to_class):
             index = word_to_class[:, None, None].expand_as(probabilities)
@@ -103,7 +103,7 @@ def class_probabilities(
 
 
 def _tiles(
-    similarities: Tensor, grid: WindowGrid, size: tuple[int, int], guide: Tensor | None
+    similarities: Tensor, grid: WindowGrid, size: tuple[int, int], image: Tensor | None
 ) -> Iterator[tuple[slice, slice, Iterable[Tensor]]]:
     """One tile of the output after the other: its place, and its logits (words, rows, columns) in parts."""
     height, width = size
@@ -112,8 +112,8 @@ def _tiles(
     words, patch_rows, _ = by_word.shape
     row_weights = grid.rows.weights(height, device)
     column_weights = grid.columns.weights(width, device)
-    if guide is not None:
-        for rows, parts in refine(by_word, row_weights, column_weights, guide):
+    if image is not None:
+        for rows, parts in refine(by_word, row_weights, column_weights, image):
             yield rows, slice(0, width), parts
         return
     strip = max(1, min(width, STRIP_BYTES // (4 * words * patch_rows)))

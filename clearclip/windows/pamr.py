@@ -70,22 +70,22 @@ class PAMR:
         return values.T.unflatten(1, maps.shape[1:])
 
 
-def refine(by_word: Tensor, rows: Tensor, columns: Tensor, guide: Tensor) -> Iterator[tuple[slice, Iterator[Tensor]]]:
+def refine(by_word: Tensor, rows: Tensor, columns: Tensor, image: Tensor) -> Iterator[tuple[slice, Iterator[Tensor]]]:
     """Refined logits, for as many rows of pixels and as many words at a time as memory is meant for.
 
     Args:
         by_word: similarities (words, rows of patches, columns of patches), float32.
         rows, columns: the linear maps from patches to pixels, (H, rows of patches) and (W, columns of patches).
-        guide: the normalised image, (3, H, W).
+        image: the normalised image, (3, H, W).
 
     Returns:
         Slices of rows, and for each the logits (words, rows, W), some words after the others.
     """
-    _, height, width = guide.shape
+    _, height, width = image.shape
     step = max(REACH, PIXELS // width)
     for top in range(0, height, step):
         band = slice(top, min(top + step, height))
         around = slice(max(0, band.start - REACH), min(height, band.stop + REACH))
-        pamr, own = PAMR(guide[:, around]), slice(band.start - around.start, band.stop - around.start)
+        pamr, own = PAMR(image[:, around]), slice(band.start - around.start, band.stop - around.start)
         at_once = max(1, MAP_BYTES // (4 * width * (around.stop - around.start)))
         yield band, (pamr(rows[around] @ some @ columns.T)[:, own] for some in by_word.split(at_once))

@@ -1,15 +1,16 @@
 """TLP, PEARL's "text-aware Laplacian propagation" (arXiv 2603.21528): similarities of a whole image, smoothed where the
 image has no edges.
 
-On a grid of about 80 cells a side, with Z the mean similarities of each cell, p their softmax over words, y the grey values
-of the image, and s_c close to 1 for every word c (the diagonal of a softmax of the words' similarities plus 10, over 11):
+On a grid of about 80 cells a side, with Z the mean similarities of each cell, p their softmax over words, y the grey
+values of the image, and s_c of word c the diagonal of a softmax of the words' similarities plus 10, over 11 (so between
+10/11 and 1, whatever the words):
 
     C = max(largest p, 0.05)² (1 + sum_c s_c p_c²)
-    w = exp(-5 |y - y'| / mean |y - y'|) (1 + sum_c s_c p_c p'_c), at most 1, for neighbours above or beside each other
+    w = exp(-5 |y - y'| / mean |y - y'|) (1 + sum_c s_c p_c p'_c), at most 1, of cells above or beside each other
     (C + L) F = C Z,   L the Laplacian of w
 
-by 25 steps of conjugate gradients, for all words together. Those do not converge, and where they stop is part of the method;
-in fp32 rounding would show in the third digit, so all of it is computed in fp64.
+by 25 steps of conjugate gradients, for all words together. Those do not converge, and where they stop is part of the
+method; in fp32 rounding would show in the third digit, so all of it is computed in fp64.
 """
 
 from __future__ import annotations
@@ -61,8 +62,12 @@ def own_share(text: Tensor) -> Tensor:
 
 
 def _system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """C (h, w), and w of horizontal neighbours (h, w - 1) and of vertical ones (h - 1, w), for similarities (h, w, words) and
-    colours (3, h, w).
+    """C (h, w), w of horizontal neighbours (h, w - 1), and of vertical ones (h - 1, w).
+
+    Args:
+        z: similarities (h, w, words).
+        colours: of the image, (3, h, w).
+        text: the words' features, (words, E).
     """
     p, share = z.softmax(dim=-1), own_share(text)
     gain = (share * p.square()).sum(dim=-1).clamp(0, 1)

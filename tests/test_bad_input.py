@@ -94,7 +94,7 @@ CASES = {
         ("--out found --config none.py", "none.py", "config/"),
         ("--out found none.png", "none.png", "image files"),
         ("--out found photo.png --only scores", "masks", "--config"),
-        ("--out found --model ViT-Z", "'ViT-Z'", "random"),
+        ("--out found --model ViT-Z", "'ViT-Z'", "list_models"),
         ("--out notes.txt", "notes.txt", "folder"),
     ],
     "datasets/check.py": [("none.py", "none.py", "config/"), ("--sample 0", "--sample", "1")],

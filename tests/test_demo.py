@@ -212,6 +212,17 @@ def test_names_of_all_kinds(quick_name: str, capsys: pytest.CaptureFixture) -> N
     assert len(lines) == 6 and max(map(len, lines)) < 600
 
 
+def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:
+    """As in a container whose user has no entry: libraries stop when they are imported."""
+    monkeypatch.setenv("HOME", "")  # restored afterwards
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", lambda user: {}[user])
+    assert run_command(lambda: print(Path.home())) == 0
+    out, err = capsys.readouterr()
+    assert Path(out.strip()).is_dir() and "warning: there is no home folder" in err
+    Path(out.strip()).rmdir()
+
+
 def test_the_miniature_says_what_it_does_not_know(capsys: pytest.CaptureFixture) -> None:
     assert run("photos/a.png", "--model", "miniature", "--out", "out") == 0
     assert f"warning: {DRAWN_ONLY}" in capsys.readouterr().err

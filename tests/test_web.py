@@ -32,6 +32,11 @@ def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
         main(["--web"])
 
 
+def upload(path: Path) -> dict:
+    """A file as Gradio hands it over."""
+    return {"path": str(path), "orig_name": path.name}
+
+
 def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
     from clearclip.commands.web import Page
@@ -44,15 +49,18 @@ def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     assert page.words == "background, sky | clouds, grass" and page.images == [tmp_path / "a.png", tmp_path / "b.png"]
     assert next(iter(page.methods)) == "SCLIP + ClearCLIP" and {"CLIP", "GEM + ClearCLIP"} < set(page.methods)
 
-    overlay, slider, maps, files = page.run(str(page.images[0]), page.words, "SCLIP + ClearCLIP")
+    overlay, slider, maps, files = page.run(upload(page.images[0]), page.words, "SCLIP + ClearCLIP")
     note = json.loads(Path(files[-1]).read_text())
     assert [entry["words"] for entry in note["classes"]] == [["background"], ["sky", "clouds"], ["grass"]]
     assert note["method"] == "SCLIP + ClearCLIP" and len(maps) == 4 and "SCLIP + ClearCLIP" in slider["label"]
     _, masks = overlay["value"]
     assert {name.rsplit(" ", 1)[0] for _, name in masks} == {"background", "sky", "grass"}
     assert (sum(mask > 0 for mask, _ in masks) == 1).all(), "every pixel belongs to one class"
-    overlay, *_ = page.run(str(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
+    overlay, *_ = page.run(upload(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
     assert len(overlay["value"][1]) == 48, "more would not fit the page"
+    for image in (None, "a.png", upload(Path("/etc/passwd")), upload(tmp_path / ".." / "x.png"), {"path": ["a"]}):
+        with pytest.raises(gradio.Error, match="no image yet"):
+            page.run(image, "a, b", "CLIP")
     for words, method, told in (
         ("a, b", "Magic", "unknown method &#x27;Magic&#x27;"),
         ("", "CLIP", "no words given"),
@@ -63,7 +71,7 @@ def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
         (7, "CLIP", "must be text"),
     ):
         with pytest.raises(gradio.Error, match=told) as error:
-            page.run(str(page.images[0]), words, method)
+            page.run(upload(page.images[0]), words, method)
         assert not error.value.print_exception
 
 

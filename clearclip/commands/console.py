@@ -7,6 +7,7 @@ import importlib.util
 import logging
 import os
 import sys
+import tempfile
 import traceback
 import warnings
 from collections.abc import Callable
@@ -91,6 +92,7 @@ def run_command(main: Callable[[], int | None]) -> int:
     stdout, stderr = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Patient(stdout), _Patient(stderr)
     try:
+        _make_home()
         return main() or 0
     except UserError as error:
         print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
@@ -108,6 +110,15 @@ def run_command(main: Callable[[], int | None]) -> int:
             except AttributeError:  # there is none
                 pass
         sys.stdout, sys.stderr = stdout, stderr
+
+
+def _make_home() -> None:
+    """Where the user has no home folder, one that is temporary: libraries stop without it when they are imported."""
+    try:
+        Path.home()
+    except RuntimeError:
+        os.environ["HOME"] = tempfile.mkdtemp(prefix="clearclip-home-")
+        warnings.warn(f"there is no home folder, so caches go to {os.environ['HOME']}; set HOME", stacklevel=2)
 
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:

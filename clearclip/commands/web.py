@@ -14,8 +14,8 @@ from typing import Any
 
 import gradio as gr
 
-from clearclip.commands.demo import choose_classes, read_settings, segment, write_result
-from clearclip.commands.options import DRAWN_ONLY, SCENES, find_images, is_miniature, is_scene, read_words
+from clearclip.commands.demo import choose_classes, free_stem, read_settings, segment, write_result
+from clearclip.commands.options import DRAWN_ONLY, SCENES, find_images, is_miniature, read_words
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.methods.family import FAMILY
 from clearclip.model import ClearCLIP
@@ -30,22 +30,12 @@ MAX_WORDS = 100
 SIDE = 900
 
 
-class ImageFile(gr.Image):
-    """Gradio's image field, which hands the file over as it is: it opens files with any program that Pillow knows."""
-
-    is_template = True
-
-    def preprocess(self, payload: Any) -> str | None:
-        """The path of the uploaded file."""
-        return payload.path if payload else None
-
-
 class Page:
     """What the page computes; its files for download go to ``folder``."""
 
     def __init__(self, args: Namespace, folder: Path):
         settings = read_settings(args)
-        self.folder, self.background = folder, args.background or settings.prob_thd > 0
+        self.folder, self.background = folder.resolve(), args.background or settings.prob_thd > 0
         self.methods = {method.label: method for method in (settings.method, *all_methods())}
         self.images = (find_images(args.images) or SCENES)[:MAX_SHOWN]
         args.classes = args.classes or (None if is_miniature(settings) or args.name_path else "sky, tree, grass")
@@ -53,12 +43,15 @@ class Page:
         self.words = ", ".join(" | ".join(words) for words in self.classes.classes)
         self.model = ClearCLIP.from_settings(settings)
 
-    def run(self, path: str | None, words: str, method: str) -> tuple:
-        """All outputs of the page; a UserError becomes an error that the page shows."""
+    def run(self, image: Any, words: Any, method: Any) -> tuple:
+        """All outputs of the page, from values as a browser or anything else sends them (``image`` is Gradio's dict
+        of a file); a UserError becomes an error that the page shows.
+        """
+        path = Path(str((image if isinstance(image, dict) else {}).get("path"))).resolve()
         try:
-            if not path:
+            if self.folder not in path.parents:  # where uploads and examples are; no other file is read
                 raise UserError("no image yet; drop one into the field or choose an example")
-            if not isinstance(words, str) or not isinstance(method, str):  # requests that do not come from the page
+            if not isinstance(words, str) or not isinstance(method, str):
                 raise UserError("words and method must be text")
             if words == self.words:
                 classes = self.classes
@@ -70,12 +63,10 @@ class Page:
             used = self.methods.get(method) or build_method(method)
             results = segment(self.model, path, classes, [used, build_method("CLIP")])
         except UserError as error:  # Gradio shows messages as HTML; the folder of an upload means nothing to its owner
-            told = html.escape(str(error).replace(f"{Path(str(path or '')).parent}{os.sep}", ""))
+            told = html.escape(str(error).replace(f"{path.parent}{os.sep}", ""))
             raise gr.Error(told, duration=None, title="This did not work", print_exception=False) from error
-        if is_miniature(self.model.settings) and not is_scene(Path(path)):
-            gr.Warning(DRAWN_ONLY)
-        result, stem = results[used.label], Path(tempfile.mkdtemp(dir=self.folder)) / Path(path).stem
-        files = [str(file) for file in write_result(stem, result, Path(path).name, self.model.settings.prob_thd)]
+        result, stem = results[used.label], free_stem(Path(tempfile.mkdtemp(dir=self.folder)), path, set())
+        files = [str(file) for file in write_result(stem, result, path.name, self.model.settings.prob_thd)]
         photo, small = fit(result.image, SIDE), fit(result.image, SIDE // 2)
         labels = {name: fit(one.labels, SIDE) for name, one in results.items()}
         pair = [overlay(photo, labels[name], result.colours) for name in ("CLIP", used.label)]
@@ -109,7 +100,7 @@ def build(page: Page) -> gr.Blocks:
         with gr.Row():
             with gr.Column(scale=2, min_width=300):
                 kind = {"type": "filepath", "sources": ["upload", "clipboard"]}
-                image = ImageFile(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
+                image = gr.Image(str(page.images[0]), label="Image", height=300, elem_id="image", **kind)
                 what = "Classes, with commas between them; | between the words of one"
                 text = gr.Textbox(page.words, label=what, lines=2, elem_id="words")
                 method = gr.Dropdown(list(page.methods), label="Method", allow_custom_value=True, elem_id="method")
@@ -126,9 +117,10 @@ def build(page: Page) -> gr.Blocks:
                     what = "The picture, the label map (grey values are class ids), and what the ids mean"
                     files = gr.Files(label=what, interactive=False, elem_id="files")
         examples = gr.Examples([str(path) for path in page.images], image, examples_per_page=12)
-        inputs, outputs = [image, text, method], [result, slider, heat, files]
-        gr.on([blocks.load, button.click, text.submit], page.run, inputs, outputs, concurrency_id="run")
-        examples.load_input_event.then(page.run, inputs, outputs, concurrency_id="run")  # one at a time, both
+        # Gradio would open uploads itself, by any program that Pillow knows. One request at a time.
+        how = {"inputs": [image, text, method], "outputs": [result, slider, heat, files], "preprocess": False}
+        gr.on([blocks.load, button.click, text.submit], page.run, concurrency_id="run", **how)
+        examples.load_input_event.then(page.run, concurrency_id="run", **how)
     return blocks
 
 

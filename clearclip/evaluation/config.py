@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmseg.registry import MODELS
 
-from clearclip.evaluation.segmentor import read_classes
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
+from clearclip.evaluation.wrappers import plain_settings
 from clearclip.identity import checkpoint_identity
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
@@ -120,10 +122,10 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         cfg.merge_from_dict(overrides or {})
     for name, kinds in TYPES.items():
         _check_type(cfg, path, name.rstrip("!"), kinds, name.endswith("!"))
-    dataset = cfg.test_dataloader.dataset
-    if dataset.get("data_root") is None:
-        raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
-    dataset.data_root = _locate(dataset.data_root, data_root)
+    for plain in plain_settings(cfg.test_dataloader.dataset):
+        if not isinstance(plain.get("data_root"), str):
+            raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
+        plain["data_root"] = _locate(plain["data_root"], data_root)
     model_settings(cfg)
     return cfg
 
@@ -164,7 +166,9 @@ def model_settings(cfg: Config) -> ModelSettings:
         UserError: another kind of model, or an option that does not exist or cannot be meant.
     """
     model = cfg.model.to_dict()
-    if model.get("type") != "ClearCLIPSegmentation":
+    kind = model.get("type")
+    kind = MODELS.get(kind) if isinstance(kind, str) else kind
+    if not (isinstance(kind, type) and issubclass(kind, ClearCLIPSegmentation)):
         raise UserError(f"{cfg.filename}: model.type must be ClearCLIPSegmentation, not {model.get('type')!r}")
     return ModelSettings.from_options({name: value for name, value in model.items() if name not in SEGMENTOR_OPTIONS})
 
@@ -191,7 +195,8 @@ def run_identity(cfg: Config, settings: ModelSettings | None = None, limit: int 
     """
     settings = settings or model_settings(cfg)
     dataset = cfg.test_dataloader.dataset
-    resizes = [str(tuple(step["scale"])) for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
+    scales = [step.get("scale") or step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
+    resizes = [str(tuple(scale) if isinstance(scale, list) else scale) for scale in scales]
     return {
         **settings.identity(),
         "checkpoint": checkpoint_identity(settings),

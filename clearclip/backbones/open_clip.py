@@ -8,6 +8,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
+from clearclip.backbones.trunk import run_block
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 
@@ -60,7 +61,7 @@ class ImageEncoder(DenseEncoder):
         return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
 
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        return self.blocks[index](tokens)
+        return run_block(self.blocks[index], tokens)
 
     def head(self, patches: Tensor) -> Tensor:
         patches = self.visual.ln_post(patches)

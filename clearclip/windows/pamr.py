@@ -6,10 +6,15 @@ the 3 × 3 places of all dilations (the centre counted once for each):
 
     w(x, y) = softmax over y of -mean_c |I_c(x) - I_c(y)| / (1e-8 + 0.1 sd_c(x))
     m(x)   <- sum_y w(x, y) m(y)
+
+All dilations are multiples of 8, so a pixel looks at its own lattice, every eighth row and column, and at the image's
+edges, which stand for what is outside. On a CPU the edges go ahead, with all that they depend on; then each lattice
+takes all its steps while it is in the cache.
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 
@@ -21,9 +26,10 @@ STEPS = 10
 DILATIONS = (8, 16)
 #: Rows above and below a part of an image that its result depends on.
 REACH = STEPS * max(DILATIONS)
-#: Pixels of which the weights are held at a time, beside those within reach, and bytes of the maps in work.
+#: Pixels of which the weights are held at a time, beside those within reach, and bytes of the maps in work: of all
+#: pixels, and on a CPU of one lattice.
 PIXELS = 2 << 20
-MAP_BYTES = 64 << 20
+MAP_BYTES, LATTICE_BYTES = 64 << 20, 5 << 18
 NEIGHBOURS = [
     (dilation * row, dilation * column)
     for dilation in DILATIONS
@@ -40,34 +46,77 @@ class PAMR:
     """
 
     def __init__(self, image: Tensor):
-        height, width = image.shape[-2:]
-        rows, columns = torch.arange(height, device=image.device), torch.arange(width, device=image.device)
-        #: Which pixels are the neighbours of each, (H·W, 16) int32; borders are replicated.
-        self.neighbours = torch.stack(
-            [
-                ((rows + down).clamp(0, height - 1)[:, None] * width + (columns + right).clamp(0, width - 1)).flatten()
-                for down, right in NEIGHBOURS
-            ],
-            dim=1,
-        ).int()
-        #: w, (H·W, 16) float32.
-        self.weights = self._weigh(image.float().flatten(1).T.contiguous())
+        self.height, self.width = image.shape[-2:]
+        self.step = math.gcd(*DILATIONS) if image.device.type == "cpu" else 1
+        weights = _weigh(image.float())
+        pixels = torch.arange(self.height * self.width, device=image.device).view(self.height, self.width)
+        edges = torch.cat([pixels[[0, -1]].flatten(), pixels[:, [0, -1]].flatten()]).unique()
+        #: Pixels that go ahead, in the order in which their last steps are taken, and how many take each step.
+        self.ahead, self.counts = edges[: len(edges) if self.step > 1 else 0], []
+        seen = torch.zeros(self.height * self.width, dtype=torch.bool, device=image.device)
+        for _ in range(STEPS - 1):
+            self.counts.insert(0, len(self.ahead))
+            seen[self.ahead] = True
+            needed = torch.zeros_like(seen).index_fill_(0, self._neighbours(self.ahead).flatten(), True)
+            self.ahead = torch.cat([self.ahead, (needed & ~seen).nonzero().flatten()])
+        places = torch.zeros(len(seen), dtype=torch.int32, device=image.device)
+        places[self.ahead] = torch.arange(len(self.ahead), dtype=torch.int32, device=image.device)
+        taking = self.ahead[: self.counts[0]]
+        self.links = places[self._neighbours(taking)], weights[taking]
+        #: Pixels of each lattice, the edges that it sees, and their links.
+        self.lattices = []
+        for row, column in product(range(min(self.step, self.height)), range(min(self.step, self.width))):
+            own = pixels[row :: self.step, column :: self.step].flatten()
+            neighbours = self._neighbours(own)
+            seen.zero_()[neighbours.flatten()] = True
+            seen[own] = False
+            near = seen[edges].nonzero().flatten()
+            table = torch.cat([own, edges[near]])
+            places[table] = torch.arange(len(table), dtype=torch.int32, device=image.device)
+            self.lattices.append((own, near, (places[neighbours], weights[own])))
 
-    def _weigh(self, pixels: Tensor) -> Tensor:
-        neighbours = self.neighbours.unbind(dim=1)
-        count = len(neighbours) + len(DILATIONS)
-        mean = (len(DILATIONS) * pixels + sum(pixels[index] for index in neighbours)) / count
-        squares = len(DILATIONS) * (pixels - mean).square() + sum((pixels[i] - mean).square() for i in neighbours)
-        spread = 1e-8 + 0.1 * (squares / (count - 1)).sqrt()
-        unlike = [((pixels - pixels[index]).abs() / spread).mean(dim=1) for index in neighbours]
-        return torch.stack(unlike, dim=1).neg_().softmax(dim=1)
+    def _neighbours(self, pixels: Tensor) -> Tensor:
+        """The neighbours of pixels (N,), int64 (N, 16); borders are replicated."""
+        rows, columns = pixels // self.width, pixels % self.width
+        places = [
+            (rows + down).clamp(0, self.height - 1) * self.width + (columns + right).clamp(0, self.width - 1)
+            for down, right in NEIGHBOURS
+        ]
+        return torch.stack(places, dim=1)
 
     def __call__(self, maps: Tensor) -> Tensor:
         """m after all steps: maps (K, H, W) float32 to the same."""
-        values = maps.flatten(1).T.contiguous()
-        for _ in range(STEPS):
-            values = F.embedding_bag(self.neighbours, values, mode="sum", per_sample_weights=self.weights)
+        values = maps.flatten(1).T.clone(memory_format=torch.contiguous_format)
+        ahead = [values.index_select(0, self.ahead)]
+        for count in self.counts:
+            ahead.append(_step(ahead[-1], *(link[:count] for link in self.links)))
+        for own, near, links in self.lattices:
+            table = torch.cat([values.index_select(0, own), ahead[0].index_select(0, near)])
+            lattice, edges = table.split([len(own), len(near)])
+            for step in range(STEPS):
+                torch.index_select(ahead[step], 0, near, out=edges)
+                lattice.copy_(_step(table, *links))
+            values.index_copy_(0, own, lattice)
         return values.T.unflatten(1, maps.shape[1:])
+
+
+def _step(values: Tensor, neighbours: Tensor, weights: Tensor) -> Tensor:
+    return F.embedding_bag(neighbours, values, mode="sum", per_sample_weights=weights)
+
+
+def _weigh(image: Tensor) -> Tensor:
+    """w, (H·W, 16) float32."""
+    reach, (height, width) = max(DILATIONS), image.shape[-2:]
+    padded = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
+    others = [padded[:, reach + y : reach + y + height, reach + x : reach + x + width] for y, x in NEIGHBOURS]
+    count = len(others) + len(DILATIONS)
+    mean = (len(DILATIONS) * image + sum(others)) / count
+    squares = len(DILATIONS) * (image - mean).square()
+    for other in others:
+        squares += (other - mean).square_()
+    sharpness = 1 / (1e-8 + 0.1 * (squares / (count - 1)).sqrt())
+    unlike = torch.stack([(image - other).abs_().mul_(sharpness).mean(dim=0) for other in others])
+    return unlike.flatten(1).neg_().softmax(dim=0).T.contiguous()
 
 
 def refine(by_word: Tensor, rows: Tensor, columns: Tensor, image: Tensor) -> Iterator[tuple[slice, Iterator[Tensor]]]:
@@ -88,4 +137,6 @@ def refine(by_word: Tensor, rows: Tensor, columns: Tensor, image: Tensor) -> Ite
         around = slice(max(0, band.start - REACH), min(height, band.stop + REACH))
         pamr, own = PAMR(image[:, around]), slice(band.start - around.start, band.stop - around.start)
         at_once = max(1, MAP_BYTES // (4 * width * (around.stop - around.start)))
+        if pamr.step > 1:  # whole vectors of words
+            at_once = min(at_once, max(16, LATTICE_BYTES // (4 * len(pamr.lattices[0][0])) // 16 * 16))
         yield band, (pamr(rows[around] @ some @ columns.T)[:, own] for some in by_word.split(at_once))

@@ -1,0 +1,50 @@
+"""Unchanged blocks that run faster give what they give themselves."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from open_clip.transformer import QuickGELU, ResidualAttentionBlock
+from tiny import named_weights
+from torch import nn
+
+from clearclip.backbones.trunk import run_block
+
+
+def _block(activation: type[nn.Module] = QuickGELU, **options) -> ResidualAttentionBlock:
+    block = ResidualAttentionBlock(64, 4, act_layer=activation, **options).eval().requires_grad_(False)
+    block.load_state_dict(named_weights(block.state_dict()))
+    return block
+
+
+def _tokens(**options) -> torch.Tensor:
+    return torch.randn(3, 50, 64, generator=torch.Generator().manual_seed(0)).to(**options)
+
+
+@pytest.mark.parametrize("activation", [QuickGELU, nn.GELU, lambda: nn.GELU(approximate="tanh")])
+@torch.inference_mode()
+def test_a_plain_block_is_computed_here_and_equal(activation, monkeypatch):
+    block, tokens = _block(activation), _tokens()
+    wanted, before = block(tokens), tokens.clone()
+    monkeypatch.setattr(ResidualAttentionBlock, "forward", None)
+    # Tokens of several windows that are views into others, as a method may hand them on.
+    assert (run_block(block, tokens) - wanted).abs().max() < 1e-6 * wanted.abs().max()
+    torch.testing.assert_close(run_block(block, tokens[:, 10:]), run_block(block, tokens[:, 10:].clone()))
+    assert torch.equal(tokens, before)
+
+
+@pytest.mark.parametrize("case", ["LayerScale", "other activation", "half precision", "a hook", "a hook inside"])
+@torch.inference_mode()
+def test_other_blocks_run_themselves(case):
+    seen = []
+    block, tokens = _block(nn.ReLU if case == "other activation" else QuickGELU), _tokens()
+    if case == "LayerScale":
+        block = _block(ls_init_value=0.1)
+    elif case == "half precision":
+        block, tokens = block.bfloat16(), tokens.bfloat16()
+    elif case == "a hook":
+        block.register_forward_pre_hook(lambda *_: seen.append(1))
+    elif case == "a hook inside":
+        block.ln_2.register_forward_hook(lambda *_: seen.append(1))
+    assert torch.equal(run_block(block, tokens), block(tokens))
+    assert len(seen) == 2 * ("hook" in case)

@@ -33,7 +33,7 @@ PANEL = (2.45, 2.15)  # inches
 
 
 def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
-    """A line for each part or attention; the band is one standard deviation over images, where there are several."""
+    """A line for each part or attention; the band is one standard deviation over images, where there is one."""
 
     def draw_lines(axes: Axes, table: pd.DataFrame) -> None:
         if x == "alpha":  # evenly spaced; the last place is X_attn alone
@@ -41,11 +41,9 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
             table = table.assign(alpha=table["alpha"].map("{:g}".format).replace(names))
         for name, rows in table.groupby("part" if "part" in table else "attention", sort=False):
             axes.plot(rows[x], rows[y], markevery=0.12 if len(rows) > 30 else None, **STYLES[name])
-            if f"{y}_std" in rows and rows["images"].max() > 1:
+            if f"{y}_std" in rows:
                 low, high = rows[y] - rows[f"{y}_std"], rows[y] + rows[f"{y}_std"]
                 axes.fill_between(rows[x], low, high, color=STYLES[name]["color"], alpha=0.15, linewidth=0)
-        if f"{y}_std" in table and table["images"].max() > 1:
-            axes.fill_between([], [], color="0.8", label="shaded: ± 1 standard deviation over images")
         if x == "block":
             axes.xaxis.get_major_locator().set_params(integer=True)
         if x == "rank":
@@ -114,7 +112,8 @@ def draw(path: Path, tables: Mapping[str, pd.DataFrame], title: str) -> None:
             axes.set(title=panel_title, **settings)
             legend |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
         if legend:
-            figure.legend(legend.values(), legend, loc="outside lower center", ncols=2 * columns, frameon=False)
-        figure.suptitle(title)
+            figure.legend(legend.values(), legend, loc="outside lower center", ncols=5, frameon=False)
+        shaded = "\nshaded: ± 1 standard deviation over images" if "norms" in tables else ""
+        figure.suptitle(f"{title}{shaded}")
         figure.savefig(buffer, dpi=250)
     write_bytes(path, buffer.getvalue())

@@ -80,8 +80,8 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> None:
     model = ClearCLIP.from_settings(settings)
     tables = _analyze(model, images, methods, args.only, args.out)
     for name, table in tables.items():
-        table.insert(0, "model", model.label)  # tables of several models can be joined
-        write_bytes(args.out / f"{name}.csv", table.to_csv(index=False, float_format="%.6g").encode())
+        named = pd.concat({model.label: table}, names=["model"]).reset_index("model")  # so that tables can be joined
+        write_bytes(args.out / f"{name}.csv", named.to_csv(index=False, float_format="%.6g").encode())
     if tables:
         count = f"{len(images.paths)} image{'s' * (len(images.paths) != 1)}"
         figures.draw(args.out / "analysis.png", tables, f"{model.label} · {count}")

@@ -31,7 +31,8 @@ METHODS = [
 ]  # fmt: skip
 FILES = [
     "photo.png", "photos", "photos/*.png", "eps.jpg", "notes.txt", "empty", "none.png", "", "~", "~/none", ".",
-    "/dev/null", "fifo", "x" * 400, "x" * 5000, "a\0b", "\udce9.png", "[a].png", "names.txt", "latin.txt", "crash.py", "photo.png/x",
+    "/dev/null", "fifo", "x" * 400, "x" * 5000, "a\0b", "\udce9.png", "[a].png", "names.txt", "latin.txt", "crash.py",
+    "photo.png/x",
 ]  # fmt: skip
 
 

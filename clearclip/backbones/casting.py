@@ -30,9 +30,12 @@ def cast(tower: nn.Module, precision: str) -> nn.Module:
                 norm.load_state_dict(child.state_dict())
                 setattr(parent, name, norm.float())
     for module in tower.modules():
-        if not isinstance(module, LayerNormFp32 | _BatchNorm):
-            for parameter in module.parameters(recurse=False):
-                parameter.data = parameter.data.to(DTYPES[precision])
+        parameters = list(module.parameters(recurse=False))
+        if parameters and not isinstance(module, LayerNormFp32 | _BatchNorm):
+            # Buffers beside parameters go with them; those of rotary embeddings stay exact.
+            for tensor in (*parameters, *module.buffers(recurse=False)):
+                if tensor.is_floating_point():
+                    tensor.data = tensor.data.to(DTYPES[precision])
     return tower
 
 

@@ -144,19 +144,21 @@ def check_is_vit(visual: TimmModel) -> None:
     if type(trunk) not in (VisionTransformer, Eva):
         raise UserError(f"the image tower is timm's {type(trunk).__name__}; {SUPPORTED}")
     rope, pool = getattr(trunk, "rope", None), trunk.attn_pool
-    parts = {
-        type(embed).__name__: type(embed) in (PatchEmbed, HybridEmbed),
-        "pooling by " + (trunk.global_pool or "nothing"): trunk.global_pool in ("token", "avg", "map"),
-        type(pool).__name__: pool is None or (type(pool) is AttentionPoolLatent and pool.pos_embed is None),
-        "a pool of OpenCLIP's": not hasattr(visual.head, "pool"),
-        type(rope).__name__: rope is None or getattr(rope, "feat_shape", None) is not None,
-    }
+    parts = [
+        (type(embed).__name__, type(embed) in (PatchEmbed, HybridEmbed)),
+        (f"pooling by {trunk.global_pool or 'nothing'}", trunk.global_pool in ("token", "avg", "map")),
+        (type(pool).__name__, pool is None or (type(pool) is AttentionPoolLatent and pool.pos_embed is None)),
+        ("a pool of OpenCLIP's", not hasattr(visual.head, "pool")),
+        (type(rope).__name__, rope is None or getattr(rope, "feat_shape", None) is not None),
+    ]
     for block in trunk.blocks:
         attention = getattr(block, "attn", None)
-        parts[type(block).__name__] = type(block) in (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)
-        parts[type(attention).__name__] = type(attention) in (Attention, EvaAttention, AttentionRope)
-        parts["gated attention"] = getattr(attention, "gate", None) is None
-        parts["grouped queries"] = getattr(attention, "num_kv_groups", 1) == 1
-    for part, fits in parts.items():
+        parts += [
+            (type(block).__name__, type(block) in (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)),
+            (type(attention).__name__, type(attention) in (Attention, EvaAttention, AttentionRope)),
+            ("gated attention", getattr(attention, "gate", None) is None),
+            ("grouped queries", getattr(attention, "num_kv_groups", 1) == 1),
+        ]
+    for part, fits in parts:
         if not fits:
             raise UserError(f"the image tower has {part}; {SUPPORTED}")

@@ -217,5 +217,5 @@ def test_real_size(vit_type, patch, blocks, monkeypatch):
     )
     assert segmentor.model.image_encoder.patch_size == (patch, patch)
     assert len(segmentor.model.image_encoder.blocks) == blocks
-    results = segmentor.predict([torch.randn(3, 448, 448), torch.randn(3, 300, 448)])
-    assert [tuple(result.pred_sem_seg.data.shape) for result in results] == [(1, 448, 448), (1, 300, 448)]
+    results = segmentor.predict([torch.randn(3, 112, 112), torch.randn(3, 90, 112)])
+    assert [tuple(result.pred_sem_seg.data.shape) for result in results] == [(1, 112, 112), (1, 90, 112)]

@@ -193,3 +193,9 @@ def test_bundled_model_loads_and_knows_what_a_scene_shows():
     # Probability that a visible class is closer to the image than an absent one; 0.5 is chance.
     pairs = (similarity[:, :, None] > similarity[:, None, :])[shown[:, :, None] & hidden[:, None, :]]
     assert pairs.float().mean() > 0.9
+
+
+def test_training_leaves_the_bundled_weights_alone(training, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    out = training.parse_arguments([]).out.resolve()
+    assert not out.is_relative_to(DIRECTORY.parents[1])

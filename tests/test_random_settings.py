@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -36,8 +37,11 @@ VALUES = st.one_of(
 
 
 @pytest.fixture(scope="module")
-def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return tmp_path_factory.mktemp("settings")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """Where the runs go. Without a network: weights that would be downloaded are missing."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+        yield tmp_path_factory.mktemp("settings")
 
 
 @settings(
@@ -57,8 +61,6 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @example(options={"test_cfg.type": "nan"})
 @given(options=st.dictionaries(st.sampled_from(OPTIONS), VALUES, min_size=1, max_size=3))
 def test_any_setting(options, folder, quick_name):
-    # Without a network: weights that would be downloaded are missing.
-    os.environ["HF_HUB_OFFLINE"] = "1"
     common = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--limit", "1", "--workdir", str(folder / "work")]
     common += ["--results", str(folder / "results.xlsx"), "--device", "cpu"]
     model = [f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import multiprocessing
+from multiprocessing.synchronize import Barrier
 from pathlib import Path
 
 import numpy as np
@@ -157,7 +158,8 @@ def test_workbook(tmp_path):
     assert classes[1][-2:] == ("a", 90)
 
 
-def _record_some(path: Path, number: int) -> None:
+def _record_some(path: Path, number: int, both: Barrier) -> None:
+    both.wait()
     for index in range(5):
         record(evaluation(hits=100 * number + index), path)
 
@@ -165,12 +167,12 @@ def _record_some(path: Path, number: int) -> None:
 def test_two_evaluations_at_once_both_arrive(tmp_path):
     path = tmp_path / "results.xlsx"
     context = multiprocessing.get_context("spawn")
-    processes = [context.Process(target=_record_some, args=(path, number)) for number in (1, 2)]
-    for process in processes:
-        process.start()
-    for process in processes:
-        process.join(120)
-        assert process.exitcode == 0
+    both = context.Barrier(2)
+    process = context.Process(target=_record_some, args=(path, 1, both))
+    process.start()
+    _record_some(path, 2, both)
+    process.join()
+    assert process.exitcode == 0
     assert len(read_rows(path)) == 10
     assert openpyxl.load_workbook(path)["runs"].max_row == 11
 

@@ -1,10 +1,10 @@
 """Train the miniature from scratch: CLIP's contrastive loss on crops of drawn scenes and their captions.
 
-    python tools/train_miniature.py
+    python tools/train_miniature.py --out clearclip/miniature
 
-makes the bundled weights. The same command goes on after an interruption, from the last checkpoint in --work: all
-chance comes from (seed, step), so the weights are those of an uninterrupted run. Which classes a crop shows comes from
-the generator, for the captions; no label map reaches the model or the loss.
+makes the bundled weights again; without --out it leaves them alone. The same command goes on after an interruption,
+from the last checkpoint in --work: all chance comes from (seed, step), so the weights are those of an uninterrupted
+run. Which classes a crop shows comes from the generator, for the captions; no label map reaches the model or the loss.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ import math
 import multiprocessing
 import sys
 import time
-from argparse import Namespace, RawDescriptionHelpFormatter
+from argparse import ArgumentDefaultsHelpFormatter, Namespace, RawDescriptionHelpFormatter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -261,9 +261,13 @@ def export(model: torch.nn.Module, log: list, arguments: Namespace) -> None:
     print(f"wrote {path} ({path.stat().st_size / 1e6:.1f} MB)")
 
 
+class _Help(ArgumentDefaultsHelpFormatter, RawDescriptionHelpFormatter):
+    """The description as it stands, and every default."""
+
+
 def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     """The command line; its defaults are the bundled weights' training."""
-    parser = CommandParser(prog="train_miniature.py", description=__doc__, formatter_class=RawDescriptionHelpFormatter)
+    parser = CommandParser(prog="train_miniature.py", description=__doc__, formatter_class=_Help)
     add = parser.add_argument
     add("--steps", type=int, default=2400, help="optimizer steps")
     add("--batch", type=int, default=192, help="images a step")
@@ -278,7 +282,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
     add("--seed", type=int, default=0, help="of initialisation, crops and captions")
     add("--threads", type=int, default=1, help="threads of the training")
     add("--work", type=Path, default=Path("work_dirs/miniature"), help="folder for checkpoint and drawn scenes")
-    add("--out", type=Path, default=DIRECTORY, help="folder for weights, config and log")
+    add("--out", type=Path, default=Path("outputs/miniature"), help="folder for weights, config and log")
     parsed = parser.parse_args(arguments)
     for name in ("steps", "batch", "scenes", "validation", "every", "threads"):
         least = 64 if name == "scenes" else 1  # so many show every class

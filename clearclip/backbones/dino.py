@@ -5,6 +5,7 @@ know no words.
 from __future__ import annotations
 
 import os
+from typing import Any
 
 import timm
 import torch
@@ -29,10 +30,13 @@ SECOND_ENCODERS = {
     **{f"dinov2-vit{size[0]}14": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large")},
     **{f"dinov2-vit{size[0]}14-reg": f"vit_{size}_patch14_reg4_dinov2.lvd142m" for size in ("small", "base", "large")},
 }
+#: Two blocks with random weights, the same every time: it compares colours and textures. For the bundled miniature.
+UNTRAINED = "untrained-vit4"
+UNTRAINED_SIZES = {"patch_size": 4, "img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3}
 
 
 def load_dino(
-    weights: Weights, device: torch.device, precision: str
+    weights: Weights, device: torch.device, precision: str, **architecture: Any
 ) -> tuple[DINOImageEncoder, tuple[float, ...], tuple[float, ...]]:
     """Load DINO or DINOv2.
 
@@ -41,6 +45,7 @@ def load_dino(
             "random".
         device: where to compute.
         precision: "fp32", "fp16" or "bf16"; LayerNorm stays in fp32.
+        **architecture: what differs from timm's model.
 
     Returns:
         Image encoder, and its mean and std of 0..255 RGB.
@@ -58,7 +63,7 @@ def load_dino(
         overlay = None if path == RANDOM else {"file": str(path)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run
-            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay)
+            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture)
     except Exception as error:  # whatever a damaged file raises
         raise UserError(f"{path} cannot be loaded as {weights.model_name}: {str(error)[:400]}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
@@ -69,15 +74,18 @@ def load_second_encoder(name: str, weights: str | None, device: torch.device, pr
     """Load a second encoder.
 
     Args:
-        name: a key of :data:`SECOND_ENCODERS`.
+        name: a key of :data:`SECOND_ENCODERS`, or :data:`UNTRAINED`.
         weights: a checkpoint file, "random", or None for the published ones, from the hub.
         device, precision: as for :func:`load_dino`.
 
     Raises:
         UserError: an unknown name, or weights that cannot be fetched, read, or are not finite.
     """
+    if name == UNTRAINED:
+        own = Weights(name, weights or RANDOM, tag=SECOND_ENCODERS["dino-vits16"])
+        return SecondEncoder(*load_dino(own, device, precision, **UNTRAINED_SIZES)).to(device)
     if name not in SECOND_ENCODERS:
-        raise UserError(f"unknown guide {name!r}; choose from {', '.join(SECOND_ENCODERS)}")
+        raise UserError(f"unknown guide {name!r}; choose from {', '.join((*SECOND_ENCODERS, UNTRAINED))}")
     tag = SECOND_ENCODERS[name]
     return SecondEncoder(*load_dino(Weights(name, weights or tag, tag=tag), device, precision)).to(device)
 

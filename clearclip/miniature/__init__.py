@@ -4,13 +4,19 @@ from pathlib import Path
 
 from clearclip.miniature.classes import CLASSES, PALETTE
 
-__all__ = ["BENCHMARK", "CLASSES", "DIRECTORY", "METHOD_OPTIONS", "PALETTE"]
+__all__ = ["BENCHMARK", "CLASSES", "DIRECTORY", "METHOD_NOTE", "METHOD_OPTIONS", "PALETTE"]
 
 DIRECTORY = Path(__file__).resolve().parent
 BENCHMARK = DIRECTORY / "benchmark"
 
-#: Options of methods for its six blocks, by method: the layers of ViT-B/16 halved.
+#: Options of methods, by method: for its six blocks the layers of ViT-B/16 halved, and a guide that needs no download.
 METHOD_OPTIONS = {
+    "ProxyCLIP": {"guide": "untrained-vit4", "multiple": 8},
     "RCS": {"layers": (2, 3, 4)},
     "SC-CLIP": {"pre": 4, "post": 1, "summed": (1, 2, 3, 4), "rho": 0.3},
 }
+#: What to say about them below a table.
+METHOD_NOTE = (
+    "On the miniature RCS and SC-CLIP read half of the layers published for ViT-B/16; ProxyCLIP's second encoder is "
+    "untrained: two blocks with random weights and patches of 4 pixels."
+)

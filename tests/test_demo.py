@@ -89,15 +89,16 @@ def test_options_are_those_of_model_settings() -> None:
 
 
 def fits(model: ClearCLIP, name: str) -> bool:
-    """Whether a model has blocks enough for a method."""
+    """Whether a model has the blocks and the second encoder for a method."""
     with contextlib.suppress(UserError):
-        model.image_encoder.check(build_method(name))
+        model.check(build_method(name))
         return True
     return False
 
 
 def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is what its method gives alone, and comparing changes no label."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
     compared, draw = [], command.compare_picture
     monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(results) or draw(results))
     windows = ("--slide-crop", "64", "--slide-stride", "64")
@@ -126,13 +127,15 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
 
 def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch, capsys) -> None:
     """It has two blocks: the methods that need more are left out, and are an error where they are asked for."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
     compared, draw = [], command.compare_picture
     monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(list(results)) or draw(results))
     common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
     assert run(*common, "--compare") == 0
-    assert compared == [["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP"]]
+    assert compared == [["CLIP", "MaskCLIP", "SCLIP", "ClearCLIP", "NACLIP", "PEARL"]]
     said = [line.partition(" is left out")[0] for line in capsys.readouterr().err.splitlines() if "left out" in line]
-    assert said == [f"warning: {name}" for name in ("GEM", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")]
+    deeper = ("GEM", "ClearCLIP + RCS", "NACLIP + RCS", "NACLIP + RCS + SFR", "SC-CLIP")
+    assert said == [f"warning: {name}" for name in (*deeper, "ProxyCLIP")]
     assert run(*common, "--compare", "CLIP", "GEM") == 2
 
 

@@ -120,7 +120,7 @@ class ModelSettings:
                 meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
                 raise UserError(f"a model has no option {name!r}; {meant}")
         if options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature":
-            options = {"slide_crop": 64, "slide_stride": 32, "short_side": None, **options}
+            options = {"slide_crop": 64, "slide_stride": 32, "short_side": 128, **options}
         return cls(**options)
 
     @staticmethod

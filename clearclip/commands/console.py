@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, NoReturn
 
 from clearclip.utils.errors import UserError
+from clearclip.utils.files import user_path
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -36,9 +37,9 @@ def import_file(path: Path) -> None:
     Raises:
         UserError: it is not there, or it fails; names the line.
     """
-    path = path.expanduser()
-    if not path.is_file():
-        raise UserError(f"--import {path}: there is no such file; check its name")
+    path = user_path(path)
+    if not os.path.isfile(path):  # False for a name that is too long, too
+        raise UserError(f"--import {str(path)[:400]}: there is no such file; check its name")
     specification = importlib.util.spec_from_file_location(path.stem, path)
     if specification is None or path.stem in sys.modules:
         raise UserError(f"--import {path}: no Python file (.py), or a module of that name exists; give it another name")

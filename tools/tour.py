@@ -39,7 +39,8 @@ def main() -> None:
         for truth, result in zip(truths, shown, strict=True)
     ]
     titles = ["image", "ground truth", *(f"{name}: mIoU {score:.1f}" for name, score in scores.items())]
-    picture = save_image(grid_picture(rows, titles, list(zip(CLASSES, PALETTE, strict=True)), model.label), folder / "tour.png")
+    page = grid_picture(rows, titles, list(zip(CLASSES, PALETTE, strict=True)), model.label)
+    picture = save_image(page, folder / "tour.png")
     print(f"\nClearCLIP changes the last ViT block only: {scores['ClearCLIP'] - scores['CLIP']:+.1f} points of mIoU.")
     print(f"picture: {picture}\nresults: {results} (sheets: runs, per-class IoU, the paper's tables)")
 

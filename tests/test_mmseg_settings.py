@@ -7,14 +7,20 @@ post-processing; here it takes the place of CLIP in an evaluation.
 from __future__ import annotations
 
 import itertools
+import os
+import re
+import shutil
+import signal
 from pathlib import Path
 
+import cv2
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
+from mmcv.transforms import BaseTransform
 from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.datasets import BaseSegDataset
@@ -22,11 +28,14 @@ from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.evaluation import IoUMetric
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import DATASETS, METRICS, MODELS
-from PIL import Image
+from mmseg.registry import TRANSFORMS as TRANSFORMS_REGISTRY
+from PIL import EpsImagePlugin, Image
 
 from clearclip import ClearCLIP, UserError
+from clearclip.evaluation.check import check_dataset, quick_check
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.hooks import PictureHook
 
 NAMES = ["sky", "tree", "road", "car"]
 NORMALISE = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0], bgr_to_rgb=True)
@@ -372,3 +381,125 @@ def test_any_settings(before, after, load, padding, batch_size, times, dataset, 
                 theirs(cfg, folder)
         return
     np.testing.assert_array_equal(found, theirs(cfg, folder))
+
+
+def copied(data: Path, folder: Path) -> Path:
+    return Path(shutil.copytree(data, folder / "copy"))
+
+
+def test_names_that_are_no_utf_8(data, clip, tmp_path):
+    root = copied(data, tmp_path)
+    for folder in ("images", "masks"):
+        (root / folder / "2.png").rename(os.fsdecode(os.fsencode(root / folder) + b"/caf\xe9.png"))
+    cfg = config(root)
+    same(cfg, tmp_path, clip)
+    evaluate(cfg, tmp_path / "again", model=clip, hooks=[PictureHook(tmp_path / "shown")])
+    assert b"caf\xe9.png" in [os.fsencode(path.name) for path in (tmp_path / "shown").iterdir()]
+
+
+def test_images_beyond_pillow_s_limit(data, clip, tmp_path, monkeypatch):
+    """OpenCV reads them, and their masks."""
+    cfg = config(data)
+    wanted = theirs(cfg, tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(data / "images" / "0.png")
+    np.testing.assert_array_equal(ours(cfg, tmp_path, clip), wanted)
+
+
+def test_a_home_folder_in_paths(data, clip, tmp_path, monkeypatch):
+    wanted = theirs(config(data), tmp_path)
+    monkeypatch.setenv("HOME", str(data.parent))
+    (tmp_path / "names.txt").write_text("\n".join(NAMES))
+    found = ours(config(Path("~") / data.name), tmp_path, clip)
+    np.testing.assert_array_equal(found, wanted)
+
+
+def test_postscript_is_not_opened(data, clip, tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for it."""
+
+    def started(*_arguments, **_options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    for folder in ("images", "masks"):
+        root = copied(data, tmp_path / folder)
+        Image.new("L", (36, 30)).save(root / folder / "0.png", format="EPS")
+        cfg = config(root, pipeline=[dict(type="LoadImageFromFile", imdecode_backend="pillow"), *steps()[1:]])
+        with pytest.raises(UserError, match=rf"{folder}/0\.png cannot be read .*PostScript"):
+            ours(cfg, tmp_path, clip)
+
+
+def test_more_classes_than_can_be_compared(data, clip, tmp_path):
+    words = [f"class {k}" for k in range(70_000)]
+    with pytest.raises(UserError, match="has 70,000 classes; at most 10,000"):
+        ours(config(data, type="BaseSegDataset", metainfo=dict(classes=words)), tmp_path, clip)
+
+
+def test_masks_of_0_and_255_for_two_classes(data, tmp_path):
+    root = copied(data, tmp_path)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) == 1, 255, 0).astype(np.uint8)).save(path)
+    two = config(root, type="BaseSegDataset", metainfo=dict(classes=["background", "lesion"]))
+    (remark,) = quick_check(two)
+    assert "class 1 (lesion) is never counted" in remark and "need 0 and 1" in remark
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (lambda root: (root / "images/1.png").rename(root / "images/1.PNG"), "1 images in .* rename them"),
+        (lambda root: (root / "list.txt").write_text("3\n\n1\n"), "list.txt has a blank line: remove it"),
+        (lambda root: (root / "list.txt").write_text("3.png\n1.png\n"), "names images with their suffix"),
+        (lambda root: (root / "list.txt").write_text("\ufeff3\n1\n"), "without a byte order mark"),
+        (lambda root: (root / "list.txt").write_bytes(b"caf\xe9\n"), "list.txt is not UTF-8 text"),
+    ],
+    ids=["mixed suffixes", "blank line", "suffixes in the list", "byte order mark", "Latin-1"],
+)
+def test_lists_and_suffixes(changes, words, data, tmp_path):
+    root = copied(data, tmp_path)
+    changes(root)
+    options = {} if "rename" in words else dict(ann_file="list.txt")
+    report = check_dataset(config(root, **options))
+    assert not report.complete and re.search(words, report.problems[0])
+
+
+def test_damaged_jpegs(data, clip, tmp_path, capfd):
+    """libjpeg warns of the damage and fills in what it likes: such an image is not counted. Others are."""
+    root = copied(data, tmp_path)
+    rng = np.random.default_rng(5)
+    for path in sorted((root / "images").glob("*.png")):
+        image = Image.fromarray(rng.integers(0, 256, (30, 36, 3), dtype=np.uint8))
+        image.save(path.with_suffix(".jpg"))
+        path.unlink()
+    cfg = config(root, img_suffix=".jpg")
+    same(cfg, tmp_path, clip)
+    whole = (root / "images/2.jpg").read_bytes()
+    for place in range(700, len(whole) - 100, 20):
+        (root / "images/2.jpg").write_bytes(whole[:place] + whole[place + 60 :])
+        assert cv2.imread(str(root / "images/2.jpg")).shape == (30, 36, 3)
+        if "Corrupt JPEG data" in capfd.readouterr().err:
+            break
+    else:
+        pytest.fail("libjpeg never warned")
+    with pytest.raises(UserError, match=r"images/2\.jpg cannot be read \(.*Corrupt JPEG data"):
+        ours(cfg, tmp_path, clip)
+    (found,) = evaluate(config(root, img_suffix=".jpg"), tmp_path / "rest", model=clip, on_error="skip", limit=2)
+    assert found.images == 2
+    assert "Corrupt" not in capfd.readouterr().err
+
+
+@TRANSFORMS_REGISTRY.register_module()
+class Killed(BaseTransform):
+    """What the system does to a process that takes too much memory."""
+
+    def transform(self, results):
+        if torch.utils.data.get_worker_info() is not None:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return results
+
+
+def test_a_reading_process_that_is_killed(data, clip, tmp_path):
+    cfg = config(data, pipeline=steps(dict(type="Killed")))
+    with pytest.raises(UserError, match=r"reads images .* --workers"):
+        evaluate(cfg, tmp_path, model=clip, workers=1)

@@ -11,6 +11,7 @@ from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.apis import MMSegInferencer, inference_model, init_model, show_result_pyplot
 from mmseg.registry import MODELS
+from mmseg.structures import SegDataSample
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, UserError
@@ -168,3 +169,48 @@ def test_two_segmentors_on_one_model(tiny_name):
     for segmentor, wanted in zip(both, alone, strict=True):
         assert torch.equal(segmentor.predict(image)[0].pred_sem_seg.data, wanted)
     assert not torch.equal(*alone) and model.settings.slide_crop == 448
+
+
+def test_padding_and_flips_are_undone(tiny_name):
+    """Padding as if it had not been; a flip as MMSegmentation undoes it."""
+    options = dict(model_name=tiny_name, class_names=WORDS, device="cpu", slide_crop=48, slide_stride=24)
+    segmentor = MODELS.build(dict(type="ClearCLIPSegmentation", keep_logits=True, **options))
+    image = torch.randn(1, 3, 72, 90, generator=torch.Generator().manual_seed(0))
+
+    def predict(image, **meta):
+        return segmentor.predict(image, [SegDataSample(metainfo=dict(ori_shape=(100, 120), **meta))])[0]
+
+    plain = predict(image)
+    padded = torch.nn.functional.pad(image, (3, 5, 2, 0), value=9)
+    for name in ("padding_size", "img_padding_size"):
+        assert torch.equal(predict(padded, **{name: (3, 5, 2, 0)}).pred_sem_seg.data, plain.pred_sem_seg.data)
+    for direction, axes in (("horizontal", (-1,)), ("vertical", (-2,)), ("diagonal", (-2, -1))):
+        flipped = predict(image.flip(axes))
+        found = predict(image.flip(axes), flip=True, flip_direction=direction)
+        assert torch.equal(found.pred_sem_seg.data, flipped.pred_sem_seg.data.flip(axes))
+        assert torch.equal(found.seg_logits.data, flipped.seg_logits.data.flip(axes))
+
+
+def test_test_time_augmentation(cfg, tmp_path):
+    """MMSegmentation's own, with the pipeline of its configs."""
+    versions = [
+        [dict(type="Resize", scale_factor=factor, keep_ratio=True) for factor in (1.0, 1.25)],
+        [dict(type="RandomFlip", prob=prob, direction="horizontal") for prob in (0.0, 1.0)],
+        [dict(type="LoadAnnotations")],
+        [dict(type="PackSegInputs")],
+    ]
+    cfg.model.keep_logits = True
+    cfg.test_dataloader.dataset.update(
+        indices=2, pipeline=[dict(type="LoadImageFromFile"), dict(type="TestTimeAug", transforms=versions)]
+    )
+    cfg.model = dict(type="SegTTAModel", module=cfg.model)
+    cfg.test_evaluator = dict(type="IoUMetric")
+    cfg.work_dir = str(tmp_path)
+    runner = Runner.from_cfg(cfg)
+    assert set(runner.test()) == {"aAcc", "mIoU", "mAcc"}
+    batch = next(iter(runner.test_dataloader))
+    merged = runner.model.test_step(batch)[0].pred_sem_seg.data
+    singles = [runner.model.module.test_step({name: values[k] for name, values in batch.items()})[0] for k in range(4)]
+    wanted = sum(one.seg_logits.data.softmax(0) for one in singles).argmax(0)
+    assert torch.equal(merged[0], wanted)
+    assert not torch.equal(singles[0].pred_sem_seg.data, singles[1].pred_sem_seg.data)

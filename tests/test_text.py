@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import os
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 
 import open_clip
@@ -324,3 +325,18 @@ def test_prompts_are_cut_where_that_is_exact(tower, monkeypatch):
     assert max(widths) == 24
     assert (min(widths) < 9) == cut
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
+
+
+@pytest.mark.parametrize(
+    "odd", ["0: unlabeled", "7\ttree", "tree\t[107, 142, 35]", '{"0": "tree"}', '["sky", "tree"]', "3. sky"]
+)
+def test_a_names_file_that_is_none(odd, tmp_path):
+    """A hint; words that begin with a number are words."""
+    file = tmp_path / "names.txt"
+    file.write_text(f"3d printer, 2 wheeler\n{odd}\n")
+    with pytest.warns(UserWarning, match="is taken as words; a line is a class"):
+        ClassWords.read(file)
+    file.write_text("3d printer, 2 wheeler\nsky\t\n")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert len(ClassWords.read(file)) == 2

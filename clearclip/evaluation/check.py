@@ -16,7 +16,7 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked import CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.labels import PREPARE, VOID
 from clearclip.evaluation.wrappers import entries, expand_paths, plain_datasets, plain_settings
@@ -113,7 +113,8 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
         places = [places[k] for k in np.linspace(0, len(places) - 1, min(sample, len(places))).round().astype(int)]
     processes = threads if 1 < threads < len(places) else 0
     loader = DataLoader(Subset(dataset, places), batch_size=None, collate_fn=_summary, num_workers=processes)
-    found = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
+    with reading():
+        found = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
     faults = [fault for fault, _ in found if fault]
     report.opened, report.valid = len(places), len(places) - len(faults)
     if faults:

@@ -132,6 +132,20 @@ class CheckedDataset(Dataset):
         sample.gt_sem_seg.data = truth.to(torch.uint8 if low >= 0 and high < 256 else torch.int32)
 
 
+@contextmanager
+def reading() -> Iterator[None]:
+    """What PyTorch raises where a process that reads images is gone becomes a UserError."""
+    try:
+        yield
+    except RuntimeError as error:
+        if "DataLoader worker" not in str(error):
+            raise
+        raise UserError(
+            f"a process that reads images was killed, perhaps for its memory ({error}); go on with --resume and fewer "
+            "--workers"
+        ) from error
+
+
 def _relative(path: str, *folders: str) -> str:
     """A path below the first folder that holds it, with slashes."""
     names = [Path(os.path.relpath(path, folder)).as_posix() for folder in folders]

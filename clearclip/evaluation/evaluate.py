@@ -19,7 +19,7 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 
 from clearclip.evaluation.check import quick_check
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked import CheckedDataset, reading
 from clearclip.evaluation.config import building, dataset_name, load_config, run_identity
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
@@ -126,7 +126,9 @@ def evaluate(
                 f"{len(dataset.metainfo['classes'])} classes; correct the names file"
             )
         started = time.perf_counter()
-        others = {name: value for name, value in runner.test().items() if name not in ("aAcc", "mIoU", "mAcc")}
+        with reading():
+            found = runner.test()
+        others = {name: value for name, value in found.items() if name not in ("aAcc", "mIoU", "mAcc")}
         seconds = time.perf_counter() - started
         journal.close()
         is_main = dist.get_rank() == 0

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+import warnings
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -11,6 +12,9 @@ from pathlib import Path
 
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
+
+#: A number with its class, columns of a table, the beginning of JSON.
+_NO_WORDS = re.compile(r"\s*(\d+\s*[:=;.)\t]|[\[{\"]|[^\t]+\t+[^\t\s])")
 
 
 @dataclass(frozen=True)
@@ -62,7 +66,16 @@ class ClassWords:
             raise UserError(f"{reason}; give name_path a file with one class per line") from error
         except UnicodeDecodeError as error:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
-        return cls.parse(text.rstrip().split("\n") if text.strip() else [], source=f"names file {path}")
+        lines = text.rstrip().split("\n") if text.strip() else []
+        odd = next((line.strip() for line in lines if _NO_WORDS.match(line)), None)
+        if odd is not None:
+            shown = odd if len(odd) < 40 else f"{odd[:40]}…"
+            warnings.warn(
+                f"names file {path}: {shown!r} is taken as words; a line is a class and has its words only, no number, "
+                "table or JSON",
+                stacklevel=2,
+            )
+        return cls.parse(lines, source=f"names file {path}")
 
     @property
     def words(self) -> list[str]:

@@ -8,6 +8,7 @@ image are ``rows @ S @ columns.T``. The two small matrices are made here.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, replace
 from functools import lru_cache
 
@@ -16,6 +17,11 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearclip.utils.errors import UserError
+
+#: Matrices that are kept for the next image of the same size take at most so many bytes.
+KEPT_BYTES = 1 << 26
+_kept: dict[tuple, Tensor] = {}
+_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -61,17 +67,22 @@ class Axis:
 
     def weights(self, out_length: int, device: torch.device) -> Tensor:
         """The linear map from all patches along this axis to output pixels: (out_length, windows × cells), float32."""
-        return _weights(self, out_length, torch.device(device))
+        key = (self, out_length, str(device))
+        with _lock:
+            found = _kept.pop(key, None)
+        found = _weights(self, out_length).to(device) if found is None else found
+        with _lock:
+            _kept[key] = found  # as the latest
+            while sum(one.nbytes for one in _kept.values()) > KEPT_BYTES:
+                del _kept[next(iter(_kept))]
+        return found
 
     def bands(self, out_length: int, tile: int) -> list[tuple[slice, slice]]:
         """Cut the output into tiles: (output pixels, the patches that reach them), as slices of the weights."""
         return _bands(self, out_length, tile)
 
 
-@lru_cache(maxsize=256)
-def _weights(axis: Axis, out_length: int, device: torch.device) -> Tensor:
-    if device.type != "cpu":
-        return _weights(axis, out_length, torch.device("cpu")).to(device)
+def _weights(axis: Axis, out_length: int) -> Tensor:
     one_cell_each = torch.eye(axis.cells)[None]
     if axis.direct:
         return _resize(one_cell_each, out_length)[0].T.contiguous()
@@ -87,7 +98,7 @@ def _weights(axis: Axis, out_length: int, device: torch.device) -> Tensor:
 
 @lru_cache(maxsize=256)
 def _bands(axis: Axis, out_length: int, tile: int) -> list[tuple[slice, slice]]:
-    reached = _weights(axis, out_length, torch.device("cpu")) != 0
+    reached = axis.weights(out_length, torch.device("cpu")) != 0
     bands = []
     for start in range(0, out_length, tile):
         pixels = slice(start, min(start + tile, out_length))

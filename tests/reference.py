@@ -227,6 +227,158 @@ class Tower:
         second = gather(s2, attend(total[1:]) + rho * total[0])
         return self.finish(np.concatenate([x[:1], first + second]), grid)
 
+    def pearl_features(self, image, alpha=0.08, steps=5, residual=False, ffn=False) -> np.ndarray:
+        x, grid = self.inputs(image)[-1], self.grid(image)
+        q, k, _ = self.projected(self.layers - 1, x)
+        weights = []
+        for qh, kh in zip(q, k, strict=True):
+            share = np.array([0, *(math.sqrt((token**2).sum()) for token in qh[1:])])
+            share = share / (share.sum() + 1e-6)
+            q_mean = sum(w * token for w, token in zip(share, qh, strict=True))
+            k_mean = sum(w * token for w, token in zip(share, kh, strict=True))
+            cross = sum(np.outer(kt - k_mean, qt - q_mean) for qt, kt in zip(qh, kh, strict=True))
+            gram = cross.T @ cross
+            size = max(math.sqrt((gram**2).sum()), 1e-6)
+            eye = np.eye(len(gram))
+            y, z = gram / size + 1e-6 * eye, eye
+            for _ in range(steps):
+                t = (3 * eye - z @ y) / 2
+                y, z = y @ t, t @ z
+            turned, centred = kh @ (cross @ z / math.sqrt(size)), kh - k_mean
+            weights.append(softmax((qh @ turned.T + alpha * centred @ centred.T) * qh.shape[1] ** -0.5))
+        return self.finish(self.close(x, weights, residual, ffn), grid)
+
+    def sfr_features(self, image, text, threshold, tau, lambda_s, sigma=5.0, path=True, lambda_r=None, refine=True):
+        """Around NACLIP, and RCS where ``lambda_r`` is given; ``refine``: with PAMR."""
+        inputs, grid, last = self.inputs(image), self.grid(image), self.layers - 1
+        x = inputs[-1]
+        _, k, _ = self.projected(last, x)
+        scale = k[0].shape[1] ** -0.5
+        near = np.zeros((len(x), len(x)))
+        for i in range(len(x) - 1):
+            for j in range(len(x) - 1):
+                (a, b), (c, d) = divmod(i, grid[1]), divmod(j, grid[1])
+                near[1 + i, 1 + j] = math.exp(-((a - c) ** 2 + (b - d) ** 2) / (2 * 5.0**2))
+
+        def run(change) -> np.ndarray:
+            weights = []
+            for head in range(self.heads):
+                attention = softmax(change(scale * k[head] @ k[head].T) + near)
+                if lambda_r is not None:
+                    mean = 0
+                    for layer in (5, 6, 7, 8):
+                        ql, kl, _ = self.projected(layer, inputs[layer])
+                        mean = mean + softmax(ql[head] @ kl[head].T * scale) / 4
+                    attention = 2 * ((1 - lambda_r) * attention + lambda_r * mean)
+                weights.append(attention)
+            return self.finish(self.close(x, weights, False, False), grid)
+
+        first = bilinear(similarities(run(lambda logits: logits), text), *image.shape[1:])
+        share = softmax(np.moveaxis(pamr(first, image) if refine else first, 0, -1) * 40)
+        pixels = np.where(share.max(axis=-1) < threshold, 0, share.argmax(axis=-1))
+        p, labels = self.patch, np.zeros(grid, dtype=int)
+        for row in range(grid[0]):
+            for column in range(grid[1]):
+                own = pixels[row * p : row * p + p, column * p : column * p + p].ravel()
+                labels[row, column] = np.bincount(own).argmax()
+        added = np.zeros((len(x), len(x)))
+        added[1:, 1:] = feedback(labels, sigma, path)
+        added = (added / added.max()).astype(np.float16).astype(float)
+        return run(lambda logits: tau * ((1 - lambda_s) * logits + lambda_s * added))
+
+    def proxy_features(self, image, second: np.ndarray, beta=1.2, gamma=3.0) -> np.ndarray:
+        """``second``: features (h, w, C) of the same image by another encoder."""
+        x, grid = self.inputs(image)[-1], self.grid(image)
+        last, own = self.layers - 1, second.shape[:2]
+        _, _, v = self.projected(last, x)
+        values = np.concatenate(v, axis=1)[1:].reshape(*grid, -1)
+        values = np.moveaxis(bilinear(np.moveaxis(values, -1, 0), *own), 0, -1).reshape(own[0] * own[1], -1)
+        unit_features = unit(second.reshape(len(values), -1))
+        pairs = unit_features @ unit_features.T
+        mean = sum(map(sum, pairs)) / pairs.size
+        weights = np.zeros_like(pairs)
+        for i, row in enumerate(pairs):
+            logits = [gamma * (value - beta * mean) for value in row]
+            kept = [value if value >= 0 or i == j else -math.inf for j, value in enumerate(logits)]
+            weights[i] = softmax(np.array(kept))
+        return self.finish(np.concatenate([x[:1], self.out_proj(last, [weights @ values])]), own)
+
+
+def feedback(labels: np.ndarray, sigma: float, path: bool) -> np.ndarray:
+    """SFR's S for labels of patches (h, w), as (N, N)."""
+    rows, columns = labels.shape
+    places = [(r, c) for r in range(rows) for c in range(columns)]
+    longest = max(rows, columns) - 1
+    matrix = np.zeros((len(places), len(places)))
+    for i, (r, c) in enumerate(places):
+        for j, (u, v) in enumerate(places):
+            if labels[r, c] != labels[u, v]:
+                continue
+            apart, matrix[i, j] = max(abs(r - u), abs(c - v)), 1
+            for step in range(apart + 1 if path else 0):
+                t = np.float32(step) / np.float32(max(longest, 1))
+                cell = tuple(int(np.rint((1 - t) * np.float32(a) + t * np.float32(b))) for a, b in ((r, u), (c, v)))
+                if labels[cell] != labels[r, c]:
+                    matrix[i, j] = math.exp(-apart / longest)
+    length = min(len(places), int(6 * sigma + 1))
+    half = (length if length % 2 else length + 1) // 2
+    kernel = {offset: math.exp(-(offset**2) / (2 * sigma**2)) for offset in range(-half, half + 1)}
+    total = sum(kernel.values())
+    smooth = np.zeros_like(matrix)
+    for j in range(len(places)):
+        for offset, weight in kernel.items():
+            if 0 <= j + offset < len(places):
+                smooth[:, j] += weight / total * matrix[:, j + offset]
+    return smooth / (smooth.sum(axis=1, keepdims=True) + 1e-8)
+
+
+def tlp(z: np.ndarray, image: np.ndarray, text: np.ndarray, cells: int) -> np.ndarray:
+    """Similarities (K, H, W) smoothed on the grid of about ``cells`` a side, (K, h, w)."""
+    step = [max(1, round(length / cells)) for length in z.shape[1:]]
+    h, w = (length // size for length, size in zip(z.shape[1:], step, strict=True))
+
+    def pooled(maps: np.ndarray) -> np.ndarray:
+        out = np.zeros((len(maps), h, w))
+        for y in range(h):
+            for x in range(w):
+                block = maps[:, y * step[0] : (y + 1) * step[0], x * step[1] : (x + 1) * step[1]]
+                out[:, y, x] = block.mean(axis=(1, 2))
+        return out
+
+    z, colours = pooled(z), pooled(image)
+    own = (np.diag(softmax(text @ text.T / 0.5)) + 10) / (11 + 1e-6)
+    p = np.moveaxis(softmax(np.moveaxis(z, 0, -1)), -1, 0)
+    grey = 0.299 * colours[0] + 0.587 * colours[1] + 0.114 * colours[2]
+    places = [(y, x) for y in range(h) for x in range(w)]
+    system = np.zeros((h * w, h * w))
+    data = np.zeros(h * w)
+    for i, (y, x) in enumerate(places):
+        gain = min(max(sum(s * value**2 for s, value in zip(own, p[:, y, x], strict=True)), 0), 1)
+        data[i] = max(p[:, y, x].max(), 0.05) ** 2 * (1 + gain)
+        system[i, i] += data[i]
+    for down, right in ((0, 1), (1, 0)):
+        pairs = [(a, (a[0] + down, a[1] + right)) for a in places if a[0] + down < h and a[1] + right < w]
+        mean = np.mean([abs(grey[a] - grey[b]) for a, b in pairs]) if pairs else 0
+        for a, b in pairs:
+            like = min(
+                max(sum(s * one * two for s, one, two in zip(own, p[:, a[0], a[1]], p[:, b[0], b[1]], strict=True)), 0),
+                1,
+            )
+            weight = min(max(math.exp(-5 * abs(grey[a] - grey[b]) / (mean + 1e-6)) * (1 + like), 0), 1)
+            i, j = a[0] * w + a[1], b[0] * w + b[1]
+            system[[i, j], [i, j]] += weight
+            system[[i, j], [j, i]] -= weight
+    f = z.reshape(len(z), -1).copy()
+    residual = data * f - f @ system
+    direction, size = residual.copy(), (residual**2).sum()
+    for _ in range(25):
+        image_of = direction @ system
+        length = size / ((direction * image_of).sum() + 1e-12)
+        f, residual = f + length * direction, residual - length * image_of
+        size, previous = (residual**2).sum(), size
+        direction = residual + size / (previous + 1e-12) * direction
+    return f.reshape(len(z), h, w)
+
 
 def lof_outliers(patches: np.ndarray, neighbours: int) -> list[int]:
     """SC-CLIP's outliers: of each patch the K nearest others, and how much farther these are than theirs."""

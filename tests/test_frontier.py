@@ -6,19 +6,38 @@ computes in fp32 for one window or one image.
 
 from __future__ import annotations
 
+import json
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
+import reference
 import timm
 import torch
 import torch.nn.functional as F
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
 from test_family import assert_close, features, load, models, tower  # noqa: F401
 from tiny import named_weights, sized_image
 from torch import Tensor
 
-from clearclip import ClearCLIP
-from clearclip.methods import NACLIP, PEARL, RCS, SFR, LastBlock, Method, ProxyCLIP
+from clearclip import ClearCLIP, UserError
+from clearclip.backbones.casting import cast
+from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.methods import (
+    ATTENTIONS,
+    GEM,
+    NACLIP,
+    PEARL,
+    RCS,
+    SCCLIP,
+    SFR,
+    LastBlock,
+    Method,
+    ProxyCLIP,
+    build_method,
+)
 from clearclip.methods.pearl import newton_schulz
 from clearclip.methods.proxyclip import proxy_attention
 from clearclip.methods.sfr import feedback_matrix
@@ -229,3 +248,218 @@ def test_recorded_images_by_proxyclip(load, guide, key):  # noqa: F811
         ((similarity, grid),) = model.similarities([image], text)
         rows, columns = grid.rows.weights(original[0], "cpu"), grid.columns.weights(original[1], "cpu")
         assert_close((rows @ similarity.permute(2, 0, 1) @ columns.T)[:, ::3, ::3].numpy(), PROXIES[key])
+
+
+#: Windows: square, 4 × 13 patches, one row, one column, single patches.
+SIZES = [(64, 64), (64, 208), (16, 96), (80, 16), (16, 16)]
+LOOPS = {
+    "PEARL": (PEARL(), {}),
+    "PEARL, all options": (
+        PEARL(0.3, 7, residual=True, ffn=True),
+        {"alpha": 0.3, "steps": 7, "residual": True, "ffn": True},
+    ),
+}
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", LOOPS)
+def test_pearl_formula(models, tower, name, size):  # noqa: F811
+    method, options = LOOPS[name]
+    image = sized_image(*size)
+    assert_close(features(models[12], image[None], method)[0], tower.pearl_features(image.double().numpy(), **options))
+
+
+@pytest.mark.parametrize("size", [(32, 48), (64, 208), (16, 64), (48, 16), (16, 16)])
+@pytest.mark.parametrize("options", [{}, {"sigma": 2.0, "path": False, "lambda_r": None}], ids=["ResCLIP", "options"])
+def test_sfr_formula(models, tower, options, size):  # noqa: F811
+    image, refined = sized_image(*size), size != (64, 208)  # loops over so many pixels take long
+    dense = torch.from_numpy(features(models[12], sized_image(96, 144)[None], NACLIP())).flatten(0, 2)
+    text = F.normalize(dense[::7] - dense.mean(dim=0), dim=-1)
+    options = {"threshold": 0.2, "tau": 1.8, "lambda_s": 0.6, "lambda_r": 0.3, **options}
+    wanted = tower.sfr_features(image.double().numpy(), text.double().numpy(), **options, refine=refined)
+    share = options.pop("lambda_r")
+    method = SFR(NACLIP() if share is None else RCS(NACLIP(), lambda_r=share), **options, pamr=refined)
+    assert_close(word_features(models[12], image, method, text), wanted.reshape(-1, 64))
+
+
+@pytest.mark.parametrize("size", [(10, 10), (4, 13), (9, 6), (1, 30), (1, 1), (2, 2)])
+@pytest.mark.parametrize("path", [True, False])
+def test_feedback_matrix_formula(size, path):
+    """Labels in patches of chance, some pairs on a line with others between."""
+    labels = torch.randint(0, 3, (2, *size), generator=torch.Generator().manual_seed(0))
+    labels[1, :, size[1] // 2 :] = 1
+    found = feedback_matrix(labels, 3.0, path)
+    for own, one in zip(labels, found, strict=True):
+        assert_close(one.numpy(), reference.feedback(own.numpy(), 3.0, path))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("name", ["dino8", "dinov2reg"])
+def test_proxyclip_formula(load, tower, guide, name, size):  # noqa: F811
+    """Each encoder on its own grid, also in windows that are not square."""
+    image, method = sized_image(*size), ProxyCLIP(**guide(name), beta=1.1, gamma=4)
+    model = load(12, method=method)
+    (got,) = model.encode(image[None], [method])
+    with torch.inference_mode():
+        second = next(iter(model.second_encoders.values()))(model.denormalize(image[None]))[0]
+    patch = 8 if name == "dino8" else 14
+    assert got.shape[1:3] == second.shape[:2] == (size[0] // patch, size[1] // patch)
+    assert_close(got[0].numpy(), tower.proxy_features(image.double().numpy(), second.double().numpy(), 1.1, 4))
+
+
+@pytest.mark.parametrize(
+    ("size", "cells"), [((40, 70), 20), ((33, 50), 16), ((1, 24), 16), ((30, 1), 10), ((1, 1), 80)]
+)
+def test_tlp_formula(size, cells):
+    z, text = tlp_input(5, size, 0.5), random_text(5)
+    wanted = reference.tlp(*(part.double().numpy() for part in (z, sized_image(*size), text)), cells)
+    grid = WindowGrid.of(size, 0, 0, (1, 1))
+    smooth, place = tlp.propagate(z.permute(1, 2, 0), grid, sized_image(*size), text, cells)
+    np.testing.assert_allclose(smooth.permute(2, 0, 1).numpy(), wanted, atol=1e-6)
+    assert place.rows.weights(size[0], "cpu").shape == (size[0], wanted.shape[1])
+
+
+def test_a_window_without_positive_entries_is_defined():
+    """All features nearly alike, so that beta times the mean exceeds even the diagonal: each patch sees itself."""
+    second = torch.ones(9, 8) + 1e-3 * torch.randn(9, 8, generator=torch.Generator().manual_seed(0))
+    assert_close(proxy_attention(second, 1.2, 3).numpy(), np.eye(9))
+
+
+def test_a_batch_is_its_windows_one_at_a_time(load, guide):  # noqa: F811
+    """ProxyCLIP's mean, SFR's maximum and PEARL's R are an image's own."""
+    methods = [ProxyCLIP(**guide("dino16")), SFR(NACLIP(), pamr=False), PEARL()]
+    model = load(8)
+    text = as_classes(random_text(4), [0, 1, 2, 3])
+    images = torch.stack([sized_image(96, 48), 3 * sized_image(96, 48).flip(-1)])
+    with torch.inference_mode():
+        for method, together in zip(methods, model.encode(images, methods, text), strict=True):
+            for image, one in zip(images, together, strict=True):
+                assert_close(one.numpy(), model.encode(image[None], [method], text)[0][0].numpy())
+
+
+def test_windows_are_padded_only_for_methods_that_ask(load, guide, monkeypatch):  # noqa: F811
+    """Windows of 48 pixels: of 56 for ProxyCLIP; the others get what they get alone, in one pass."""
+    proxy, other = ProxyCLIP(**guide("dino8")), NACLIP()
+    model = load(8, slide_crop=48, slide_stride=32)
+    image, text, seen = sized_image(60, 80), as_classes(random_text(4), [0, 1, 2, 3]), []
+    (alone,) = model.similarities([image], text, [other])
+    forward = model.image_encoder.forward
+    monkeypatch.setattr(
+        model.image_encoder,
+        "forward",
+        lambda images, methods, *rest: seen.append((images.shape[2:], len(methods))) or forward(images, methods, *rest),
+    )
+    (pairs,) = model.similarities([image], text, [other, proxy, PEARL()])
+    assert sorted(seen) == [((48, 48), 2), ((56, 56), 1)]
+    torch.testing.assert_close(pairs[0][0], alone[0][0])
+    assert pairs[0][1] == alone[0][1]
+    assert (pairs[0][1].rows.cells, pairs[1][1].rows.cells) == (3, 7)
+    seen.clear()
+    model.settings = replace(model.settings, slide_crop=56)  # for both 64 and 56: neither is the other's multiple
+    model.similarities([image], text, [other, proxy])
+    assert sorted(seen) == [((56, 56), 1), ((64, 64), 1)]
+    seen.clear()
+    model.settings = replace(model.settings, slide_crop=112, slide_stride=56)  # a multiple of both
+    model.similarities([sized_image(112, 112)], text, [other, proxy])
+    assert seen == [((112, 112), 2)]
+
+
+def test_whole_images_are_seen_by_each_encoder_to_its_last_patch(load, guide):  # noqa: F811
+    method = ProxyCLIP(**guide("dino8"))
+    model, image = load(8, method=method, slide_crop=0), sized_image(120, 110)
+    ((similarity, grid),) = model.similarities([image], as_classes(random_text(4), [0, 1, 2, 3]))
+    assert similarity.shape == (15, 13, 4)
+    assert grid.rows.weights(120, "cpu").shape == (120, 15)
+
+
+def test_half_precision(load, guide):  # noqa: F811
+    methods = [PEARL(), SFR(NACLIP(), pamr=False), ProxyCLIP(**guide("dinov2"))]
+    half, full = load(8), load(8)
+    half.image_encoder, half.precision = ImageEncoder(cast(half.image_encoder.visual, "fp16")), "fp16"
+    text, image = as_classes(random_text(4), [0, 1, 2, 3]), sized_image(112, 112)[None]
+    with torch.inference_mode():
+        pairs = zip(half.encode(image, methods, text), full.encode(image, methods, text), strict=True)
+    for found, wanted in pairs:
+        assert found.dtype == torch.float16 and found.isfinite().all()
+        # A similarity may be on the other side of ProxyCLIP's threshold.
+        assert F.cosine_similarity(found.float(), wanted, dim=-1).min() > 0.98
+
+
+@pytest.mark.parametrize(
+    ("method", "message"),
+    [
+        ({"type": "PEARL", "alpha": -1}, "alpha of PEARL must be a number from 0 to 100, not -1"),
+        ({"type": "PEARL", "svd": 1}, "svd of PEARL must be True or False, not 1"),
+        ({"type": "SFR", "base": "MaskCLIP"}, "base of SFR must be one attention with logits .* MaskCLIP has not"),
+        ({"type": "SFR", "base": {"type": "NACLIP", "strategy": "nonly"}}, "NACLIP .strategy=nonly. has not"),
+        ("GEM + SFR", "GEM has not"),
+        ("NACLIP + SFR + SFR", "NACLIP . SFR has not"),
+        ("ProxyCLIP + RCS", "ProxyCLIP has no single one"),
+        ("ProxyCLIP + ClearCLIP + SFR", "ProxyCLIP has not"),
+        ({"type": "ProxyCLIP", "multiple": 0}, "multiple of ProxyCLIP must be a whole number or None from 1, not 0"),
+        ({"type": "ProxyCLIP", "guide": "dino"}, "unknown guide 'dino'; choose from dino-vits8, .*dinov2-vitl14-reg"),
+        ({"type": "ProxyCLIP", "guide_weights": "none.pth"}, "checkpoint none.pth for dino-vitb8 does not exist"),
+    ],
+)
+def test_what_cannot_be_is_one_clear_line(load, method, message):  # noqa: F811
+    with pytest.raises(UserError, match=message) as error:
+        load(12, method=method)
+    assert "\n" not in str(error.value)
+
+
+def test_what_a_method_needs_and_does_not_get_is_said(models):  # noqa: F811
+    for method, needs in ((SFR(), "text"), (ProxyCLIP(), "second encoder")):
+        with pytest.raises(UserError, match=f"needs {needs}.* which this call does not give it"):
+            models[12].image_encoder(sized_image(32, 32)[None], [method])
+
+
+def test_random_second_encoders_are_the_same_every_time(load, guide):  # noqa: F811
+    """And their weights are part of what a method is known by."""
+    method = ProxyCLIP(guide(name := "dino16")["guide"], "random")
+    image = sized_image(64, 64)[None]
+    first, second = (load(8, method=method).encode(image, [method])[0] for _ in range(2))
+    torch.testing.assert_close(first, second, rtol=0, atol=0)
+    other = load(8, model_type="ProxyCLIP", **guide(name))
+    assert other.method == ProxyCLIP(**guide(name)) != method
+    assert other.settings.identity()["method"]["guide_weights"].endswith("dino16.pth")
+
+
+def test_the_miniatures_own_options():
+    model = ClearCLIP.from_pretrained("miniature", device="cpu")
+    options = model.image_encoder.method_options
+    assert build_method("NACLIP + RCS + SFR").completed(options).base.layers == (2, 3, 4)
+    assert RCS("NACLIP", layers=(1,)).completed(options) == RCS("NACLIP", layers=(1,))
+    assert SCCLIP(rho=0.2).completed(options).layers(6) == (4, 1, (1, 2, 3, 4), 0.2)
+    results = model.compare(np.zeros((64, 80, 3), np.uint8), ["sky", "tree"], ["ProxyCLIP", "SC-CLIP", "ClearCLIP"])
+    assert list(results) == ["ProxyCLIP", "SC-CLIP", "ClearCLIP"]
+    chosen = {"RCS": {"lambda_r": 0.4}, "SFR": {"threshold": 0.11, "tau": 1.8}}
+    method = build_method("NACLIP + RCS + SFR").with_options(chosen)
+    assert method == SFR(RCS(NACLIP(), lambda_r=0.4), 0.11, 1.8)
+    assert method.label == "NACLIP + RCS (lambda_r=0.4) + SFR (threshold=0.11, tau=1.8)"
+
+
+SHARES, FLAGS = st.floats(0, 1), st.booleans()
+ATTENTION = st.one_of(
+    st.builds(LastBlock, st.sampled_from(list(ATTENTIONS)), st.just(True), FLAGS, st.floats(-2, 2)),
+    st.builds(NACLIP, st.sampled_from(["naclip", "kk"]), st.floats(0.5, 9), FLAGS, FLAGS),
+    st.builds(PEARL, st.floats(0, 2), st.integers(0, 9), FLAGS, FLAGS, FLAGS),
+)
+MIXED = st.one_of(ATTENTION, st.builds(RCS, ATTENTION, st.floats(0, 3), SHARES, st.sampled_from([None, [1], (1, 2)])))
+LOGITS = MIXED.filter(lambda one: getattr(one, "base", one).has_logits)
+ANY_METHOD = st.one_of(
+    MIXED,
+    st.builds(SFR, LOGITS, SHARES, st.floats(0, 3), SHARES, st.floats(0.5, 9), FLAGS, FLAGS),
+    st.builds(ProxyCLIP, st.sampled_from([None, "dino-vits8"]), st.sampled_from([None, "random", "a"]), SHARES, SHARES),
+    st.builds(GEM, FLAGS),
+    st.builds(SCCLIP, st.integers(0, 3), st.none(), st.sampled_from([None, [1, 2]]), SHARES, SHARES, st.integers(1, 9)),
+)
+
+
+@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@example(one=LastBlock("qq", True, True, 1.0000001), other=LastBlock("qq", True, True, 1.0000002))
+@example(one=RCS(NACLIP(sigma=2)), other=RCS(NACLIP(), tau=2.5))
+@given(one=ANY_METHOD, other=ANY_METHOD)
+def test_labels_tell_methods_apart(one, other):
+    """Tables match a run by its method's label: equal ones are equal methods; and plain data brings a method back."""
+    assert (one.label == other.label) == (one == other)
+    assert build_method(json.loads(json.dumps(one.settings))) == one

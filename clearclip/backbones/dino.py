@@ -63,7 +63,9 @@ def load_dino(
         overlay = None if path == RANDOM else {"file": str(path)}
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run
-            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture)
+            vit = timm.create_model(
+                weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture
+            )
     except Exception as error:  # whatever a damaged file raises
         raise UserError(f"{path} cannot be loaded as {weights.model_name}: {str(error)[:400]}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))

@@ -120,13 +120,14 @@ def clip(quick_name: str) -> ClearCLIP:
 def data(tmp_path_factory) -> Path:
     """Five images of one size; masks of the ids 0..3 and 255, and of the same and one more (reduced)."""
     root, rng = tmp_path_factory.mktemp("drive"), np.random.default_rng(0)
-    for folder in ("images", "masks", "reduced"):
+    for folder in ("images", "masks", "reduced", "alpha"):
         (root / folder).mkdir()
     for k in range(5):
         coarse = Image.fromarray(rng.integers(0, 256, (5, 6, 3), dtype=np.uint8))
         coarse.resize((36, 30), Image.Resampling.BICUBIC).save(root / f"images/{k}.png")
         ids = rng.choice(np.array([0, 1, 2, 3, 255], np.uint8), (6, 9)).repeat(5, 0).repeat(4, 1)
         Image.fromarray(ids).save(root / f"masks/{k}.png")
+        Image.open(root / f"images/{k}.png").convert("RGBA").save(root / f"alpha/{k}.png")
         Image.fromarray(np.where(ids == 255, 0, ids + 1).astype(np.uint8)).save(root / f"reduced/{k}.png")
     (root / "list.txt").write_text("3\n1\n0\n")
     return root
@@ -300,6 +301,10 @@ REFUSED = {
     "unknown ids": (dict(type="BaseSegDataset", metainfo=dict(classes=NAMES[:3])), r"id\(s\) \[3\]"),
     "classes of another dataset": (dict(metainfo=dict(classes=["sky", "moon"])), "moon"),
     "another wrapper": ({}, "MultiImageMix"),
+    "two paddings": (dict(preprocessor=preprocess(test_cfg=dict(size=(90, 90), size_divisor=32))),
+                     "SegDataPreProcessor does not take"),
+    "four channels": (dict(pipeline=[dict(type="LoadImageFromFile", color_type="unchanged"), *steps()[1:]],
+                           data_prefix=dict(img_path="alpha", seg_map_path="masks")), "does not take"),
 }  # fmt: skip
 
 

@@ -129,7 +129,8 @@ class CheckedDataset(Dataset):
             hint = "in the pipeline LoadAnnotations comes after what changes the size"
             raise UserError(f"mask {mask_path} has shape {shape}, its image {wanted}; {hint}, or {PREPARE}")
         low, high = torch.aminmax(truth)
-        sample.gt_sem_seg.data = truth.to(torch.uint8 if low >= 0 and high < 256 else torch.int32)
+        small = low >= 0 and high < 256 and 0 <= self.ignore_index < 256  # PyTorch compares modulo 256 with a byte
+        sample.gt_sem_seg.data = truth.to(torch.uint8 if small else torch.int32)
 
 
 @contextmanager
@@ -183,7 +184,11 @@ def _damage(wanted: bool) -> Iterator[list[str]]:
         yield said
         return
     sys.stderr.flush()
-    stderr = os.dup(2)
+    try:
+        stderr = os.dup(2)
+    except OSError:  # closed
+        yield said
+        return
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:

@@ -156,6 +156,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
         images, sizes = [], []
         data_samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
         for image, sample in zip(inputs, data_samples, strict=True):
+            if len(image) != 3:
+                raise UserError(f"an image must have three channels, not {len(image)}; see the pipeline's color_type")
             meta, (height, width) = sample.metainfo, image.shape[-2:]
             left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
             images.append(image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32))
@@ -209,7 +211,16 @@ class Replica(nn.Module):
                 usable[None if mixed else image.shape].append(index)
         for group in usable.values():
             batch = {name: [values[index] for index in group] for name, values in data.items()}
-            for index, sample in zip(group, self.module.test_step(batch), strict=True):
+            preprocessor = self.module.data_preprocessor
+            try:
+                batch = preprocessor(batch)
+            except (AssertionError, RuntimeError, TypeError, ValueError) as error:
+                shapes, reason = [tuple(image.shape) for image in batch["inputs"]], " ".join(str(error).split())
+                raise UserError(
+                    f"{type(preprocessor).__name__} does not take images of shape {shapes[0]} ({reason[:200]}); see "
+                    "data_preprocessor and color_type"
+                ) from error
+            for index, sample in zip(group, self.module(**batch, mode="predict"), strict=True):
                 samples[index] = sample
         return samples
 

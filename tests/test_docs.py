@@ -7,13 +7,15 @@ from dataclasses import fields
 from pathlib import Path
 
 import pytest
+from open_clip import get_pretrained_cfg
 
 from clearclip import ModelSettings
+from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.evaluate import make_parser
-from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rows
+from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rowsfrom clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
 
 
 def test_every_option_is_described():
@@ -30,6 +32,26 @@ def test_published_figures():
         for row in (row for row in table_rows("2") if row.vit == vit):
             shown = [float(cell.strip(" *|")) for cell in lines[row.system].split(" | ")]
             assert shown == [published_value("2", row, name) for name in (*WITHOUT_BACKGROUND, "average")]
+
+
+def test_weights_are_where_open_clip_has_them():
+    """Name, tag, activation and addresses of every CLIP in the table."""
+    rows = {}
+    for line in (ROOT / "docs" / "weights.md").read_text(encoding="utf-8").splitlines():
+        if line.startswith("| `"):
+            rows[tuple(re.findall(r"`([^`]+)`", line.split(" | ")[1]))] = line
+    for (clip_type, vit_type), (name, tag) in CHECKPOINTS.items():
+        if tag is None:  # bundled
+            continue
+        line = rows[name, tag]
+        assert f"`{clip_type}`" in line and f"`{vit_type}`" in line
+        if published := get_pretrained_cfg(name, tag):
+            assert f"| {'QuickGELU' if published.get('quick_gelu') else 'GELU'} |" in line
+            repository = published["hf_hub"].rstrip("/")
+            assert f"[{repository}](https://huggingface.co/{repository}/resolve/main/{OPEN_CLIP_FILES[0]})" in line
+            url = published["url"]
+            assert (f"[{url.rpartition('/')[2]}]({url})" if url else "| – |") in line
+    assert PUBLISHED + "model_large.pth" in rows["BLIP ViT-L/16", "model_large"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -310,3 +310,11 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     assert re.search(r"CLIP +mIoU +\d.*\nClearCLIP +mIoU +\d.*\n5 images", capsys.readouterr().out)
     assert [row["method"] for row in read_rows("results.xlsx")] == ["CLIP", "ClearCLIP"]
     assert Path("outputs/tour/tour.png").is_file()
+
+
+def test_a_machine_without_a_compiler(tmp_path, monkeypatch, quick_name, capfd):
+    """MMEngine's runner looks for gcc, which prints that there is none."""
+    monkeypatch.setenv("PATH", str(tmp_path))
+    arguments = ["--config", config("miniature"), "--limit", "1", "--workdir", str(tmp_path / "w"), "--workers", "0"]
+    assert main([*arguments, "--results", str(tmp_path / "r.xlsx"), *quick(quick_name)]) == 0
+    assert "not found" not in capfd.readouterr().err

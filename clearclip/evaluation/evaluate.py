@@ -180,6 +180,13 @@ def build_loader(
     return Runner.build_dataloader({**options, "dataset": dataset})
 
 
+class _Runner(Runner):
+    """MMEngine's, without its list of the machine's compilers: one that is missing prints "gcc: not found"."""
+
+    def _log_env(self, env_cfg: dict) -> None:
+        pass
+
+
 def _build_runner(
     cfg: Config,
     segmentor: ClearCLIPSegmentation,
@@ -194,7 +201,7 @@ def _build_runner(
     own = [one for one in (own if isinstance(own, list) else [own]) if one.get("type") != "ConfusionMetric"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        return Runner(
+        return _Runner(
             model=Replica(segmentor),
             work_dir=str(work_dir),
             test_dataloader=loader,

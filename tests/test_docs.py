@@ -12,10 +12,12 @@ from open_clip import get_pretrained_cfg
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.evaluate import make_parser
-from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rowsfrom clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
+from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rows
+from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
-PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", ROOT / "CHANGELOG.md", ROOT / "datasets" / "README.md", *sorted((ROOT / "docs").glob("*.md"))]
+PAGES = [ROOT / name for name in ("README.md", "CONTRIBUTING.md", "CHANGELOG.md", "datasets/README.md")]
+PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 
 def test_every_option_is_described():

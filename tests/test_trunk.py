@@ -1,6 +1,10 @@
-"""Unchanged blocks that run faster give what they give themselves."""
+"""Unchanged blocks that run faster give what they give themselves; how threads wait."""
 
 from __future__ import annotations
+
+import os
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -48,3 +52,20 @@ def test_other_blocks_run_themselves(case):
         block.ln_2.register_forward_hook(lambda *_: seen.append(1))
     assert torch.equal(run_block(block, tokens), block(tokens))
     assert len(seen) == 2 * ("hook" in case)
+
+
+@pytest.mark.parametrize("chosen", ["", "OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"])
+def test_how_threads_wait_is_set_before_torch_is_loaded_unless_someone_has_chosen(chosen):
+    names = ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME")
+    code = f"""
+import os, sys
+sys.modules["torch"] = None
+try:
+    import clearclip
+except ImportError:
+    print(*[name for name in {names} if name in os.environ])
+"""
+    environment = {name: value for name, value in os.environ.items() if name not in names}
+    environment |= {chosen: "7"} if chosen else {}
+    done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ([chosen] if chosen else ["GOMP_SPINCOUNT", "KMP_BLOCKTIME"])

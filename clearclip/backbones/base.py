@@ -81,7 +81,7 @@ class DenseEncoder(nn.Module):
     def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns, kept for the next call with this key."""
         if key not in self._kept:
-            if len(self._kept) >= 64:  # whole images come in many sizes
+            if len(self._kept) >= 8:  # whole images come in many sizes
                 self._kept.clear()
             self._kept[key] = compute()
         return self._kept[key]

@@ -1,5 +1,6 @@
 # make demo   installs into .venv and evaluates the bundled miniature with vanilla CLIP and with ClearCLIP
 # make test   the whole test suite, in the same environment
+# make lint   style, format and types; make docs: the API reference, in docs/api
 # Another Python: make demo PYTHON=python3.12 ; another place for the environment: make test VENV=../venv
 PYTHON ?= python3
 VENV ?= .venv
@@ -9,7 +10,7 @@ READY := $(VENV)/.ready
 # Constraints are the versions that were tested.
 INSTALL := $(BIN)/pip install --quiet --disable-pip-version-check --constraint constraints.txt
 
-.PHONY: demo test lint install clean
+.PHONY: demo test lint docs install clean
 
 demo: $(READY)
 	$(BIN)/python tools/tour.py
@@ -22,6 +23,11 @@ lint: $(READY)
 	$(INSTALL) ruff
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+
+docs: $(READY)
+	$(INSTALL) pdoc
+	$(BIN)/pdoc --output-directory docs/api clearclip $(addprefix clearclip.,methods settings weights text windows backbones \
+		visualize results evaluation)
 
 install: $(READY)
 

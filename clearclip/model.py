@@ -21,7 +21,7 @@ from clearclip.methods import Method, build_method
 from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
-from clearclip.utils.devices import choose_device, choose_precision
+from clearclip.utils.devices import choose_device, choose_precision, is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError, check_number
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
 from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
@@ -128,7 +128,8 @@ class ClearCLIP(nn.Module):
             raise UserError("this model has no text side, so it cannot segment by words; it serves the statistics only")
         if not isinstance(classes, ClassWords):
             classes = ClassWords.parse(classes)
-        return self.text_encoder.encode(classes, progress).to(self.device)
+        with without_tf32():
+            return self.text_encoder.encode(classes, progress).to(self.device)
 
     def check(self, method: Method) -> None:
         """Raise a UserError where this model cannot compute a method. Its second encoder is loaded if it needs one."""
@@ -198,12 +199,13 @@ class ClearCLIP(nn.Module):
         while len(out) < len(windows):
             batch = windows[len(out) : len(out) + self._window_batch(windows[0], methods)]
             try:
-                # cuDNN would compute the patch embedding of an fp32 model in TF32.
-                with torch.backends.cudnn.flags(enabled=True, allow_tf32=False):
+                with without_tf32():
                     features = self.encode(torch.stack(batch), methods, text)
-                similarities = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
+                    similarities = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
                 out.extend(map(list, zip(*similarities, strict=True)))
-            except torch.OutOfMemoryError:
+            except RuntimeError as error:
+                if not is_out_of_memory(error):
+                    raise
                 if len(batch) == 1:
                     raise UserError(
                         f"out of GPU memory with a single window of {tuple(batch[0].shape[-2:])} pixels; "
@@ -211,7 +213,7 @@ class ClearCLIP(nn.Module):
                     ) from None
                 self.window_batch = len(batch) // 2
                 warnings.warn(f"out of GPU memory: window_batch is now {self.window_batch}", stacklevel=2)
-                torch.cuda.empty_cache()
+                torch.mps.empty_cache() if self.device.type == "mps" else torch.cuda.empty_cache()
         return out
 
     def encode(self, images: Tensor, methods: Sequence[Method], text: TextFeatures | None = None) -> list[Tensor]:

@@ -48,10 +48,10 @@ class ModelSettings:
     # fmt: off
     clip_type: str | None = option(None, one_of(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
     vit_type: str | None = option(None, one_of(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
-    model_name: str | None = option(None, _text,
-        "overrides both: a name that open_clip.create_model takes, or miniature")
+    model_name: str | os.PathLike | None = option(None, a(str, os.PathLike, None),
+        "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature")
     pretrained: str | None = option(None, a(str, os.PathLike, None),
-        "an OpenCLIP tag, a local file, or random (default: the model's own weights)")
+        "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)")
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
     model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
@@ -155,7 +155,8 @@ class ModelSettings:
         options["normalization"] = self.chosen_normalization
         if self.post != "tlp":
             del options["tlp_grid"]
-        options["pretrained"] = None if self.pretrained is None else str(self.pretrained)
+        for name in ("model_name", "pretrained"):
+            options[name] = None if options[name] is None else str(options[name])
         if self.model_name == "miniature":
             options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"
         elif self.model_name is None:

@@ -90,7 +90,7 @@ class Weights:
 def choose_weights(
     clip_type: str | None = None,
     vit_type: str | None = None,
-    model_name: str | None = None,
+    model_name: str | os.PathLike | None = None,
     pretrained: str | os.PathLike | None = None,
     quick_gelu: bool | None = None,
 ) -> Weights:
@@ -100,6 +100,7 @@ def choose_weights(
         UserError: an unknown model, or one without weights of its own, and none named.
     """
     pretrained = None if pretrained is None else _expand(pretrained)
+    model_name = None if model_name is None else os.fspath(model_name)
     if model_name == "miniature":
         model_name, clip_type = None, "Miniature"
     if clip_type is None and model_name is None and pretrained is not None:

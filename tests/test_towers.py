@@ -5,12 +5,14 @@ from __future__ import annotations
 import copy
 import math
 from dataclasses import replace
+from pathlib import Path
 
 import open_clip
 import pytest
 import timm
 import torch
 import torch.nn.functional as F
+from conftest import load_tool
 from open_clip.timm_model import TimmModel
 from timm.layers import apply_rot_embed_cat
 from torch import Tensor, nn
@@ -313,3 +315,21 @@ def test_a_tower_of_ones_own():
         assert type(TOWERS.build(visual)) is MyEncoder
     finally:
         del TOWERS[Mine]
+
+
+def test_the_zoo(tmp_path, capsys):
+    """Its page names every model of the installed OpenCLIP; one that runs is compared, one that does not says why."""
+    zoo = load_tool("zoo")
+    page = tmp_path / "models.md"
+    assert zoo.main(["--models", "PE-Core-T-16-384", "RN50", "--out", str(page)]) == 0
+    shown = capsys.readouterr().out
+    assert "PE-Core-T-16-384: " in shown and "(another size)" in shown
+    ran, refused = page.read_text().split("## Refused")
+    assert "| PE | PE-Core-T-16-384 | 12 blocks, patch 16, 384 px |" in ran
+    assert "| ResNet | RN50 | 3 | the image tower is a ModifiedResNet |" in refused
+    with pytest.raises(UserError, match="unknown model 'ViT-Z'"):
+        zoo.main(["--models", "ViT-Z"])
+    written = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
+    if f"open_clip_torch {open_clip.__version__}," in written:
+        cells = {name for line in written.splitlines() for cell in line.split("|") for name in cell.strip().split(", ")}
+        assert set(open_clip.list_models()) <= cells

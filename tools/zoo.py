@@ -185,11 +185,12 @@ def report(findings: Sequence[Finding]) -> str:
         f"{weights(findings)} published weights: name one as",
         "`--model` and one of its weights as `--pretrained`. Written by `python tools/zoo.py`, with open_clip_torch "
         f"{open_clip.__version__},",
-        f"timm {timm.__version__} and PyTorch {torch.__version__}; only architectures were tried, with random weights.",
+        f"timm {timm.__version__} and PyTorch {torch.__version__.partition('+')[0]}; only architectures were tried, with "
+        "random weights.",
         "**Nobody has measured segmentation** with any of them but those of the [published tables](published.md).",
         "",
         f"The last columns: patch tokens after {BLOCKS} blocks (method CLIP) against OpenCLIP's own, as a share of the",
-        "largest token; bf16 against OpenCLIP's fp32.",
+        "largest token; bf16 against OpenCLIP's fp32. Text towers are OpenCLIP's own modules and were not tried.",
         "",
     ]
     columns = list(dict.fromkeys(what for one in run for what in one.differences))

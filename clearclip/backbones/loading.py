@@ -125,8 +125,9 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
         model, tokenizer, mean, std = load_hugging_face(folder, find_checkpoint(weights), weights)
         cast(model, precision)
     else:
-        described = {"model_cfg": open_clip.get_model_config(weights.model_name)}
-        if folder is not None:
+        if folder is None:
+            described = {"model_cfg": open_clip.get_model_config(weights.model_name)}
+        else:
             described = read_json(folder / OPEN_CLIP_CONFIG)
         model, tokenizer = _load_open_clip(weights, described.get("model_cfg"), folder, precision)
         mean, std = _normalization(weights, described.get("preprocess_cfg") or {})

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+from contextlib import contextmanager
+
 import torch
 
 from clearclip.utils.errors import UserError
@@ -58,3 +61,24 @@ def choose_precision(precision: str, device: torch.device) -> str:
     if precision not in possible:
         raise UserError(f"precision {precision!r} is not native to this {device.type}; possible: {', '.join(possible)}")
     return precision
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """CUDA computes fp32 in fp32, not in TF32. Nothing else that a user has set is touched."""
+    places, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
+    if not hasattr(places[0], name):  # before PyTorch 2.9
+        places, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
+    before = [getattr(place, name) for place in places]
+    try:
+        for place in places:
+            setattr(place, name, off)
+        yield
+    finally:
+        for place, value in zip(places, before, strict=True):
+            setattr(place, name, value)
+
+
+def is_out_of_memory(error: RuntimeError) -> bool:
+    """Whether a device has no memory left; MPS has no error of its own for it."""
+    return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

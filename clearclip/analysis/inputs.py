@@ -16,6 +16,7 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 from tqdm import tqdm
 
 from clearclip import evaluation
+from clearclip.analysis.tables import CLEARCLIP, CLIP, FEATURES
 from clearclip.evaluation.check import quick_check
 from clearclip.evaluation.config import building, class_words, load_config, model_settings
 from clearclip.evaluation.evaluate import evaluate
@@ -24,9 +25,21 @@ from clearclip.model import ClearCLIP
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.images import read_image
+from clearclip.visualize import class_palette, grid_picture, save_image
 
 #: Options that say which model it is; those of another one must not mix with a config's.
 NAMING = dict.fromkeys(("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu"))
+
+
+#: From what CLIP is to what ClearCLIP is, one switch at a time, and X_res alone.
+STEPS = {
+    "CLIP": CLIP,
+    "X_sum: no FFN": FEATURES["X_sum"],
+    "X_res alone": FEATURES["X_res"],
+    "X_attn alone": FEATURES["X_attn"],
+    "ClearCLIP: q-q": CLEARCLIP,
+}
+ROWS = 3  # images
 
 
 @dataclass
@@ -83,3 +96,24 @@ class Images:
     def truth(self, index: int) -> np.ndarray:
         """A benchmark's ground truth of an image, (H, W) integers."""
         return self.dataset[index]["data_samples"].gt_sem_seg.data.squeeze(0).numpy()
+
+    def draw_maps(self, model: ClearCLIP, methods: Sequence[Method], path: Path) -> None:
+        """Write a page: images spread over the input in rows; truth, variants and ``methods`` in columns.
+
+        Raises:
+            UserError: the place cannot be written.
+        """
+        names = self.classes.names
+        places = np.linspace(0, len(self.paths) - 1, min(ROWS, len(self.paths))).round().astype(int)
+        photos = [read_image(self.paths[place]) for place in places]
+        columns = {method.label: name for name, method in STEPS.items()}
+        columns |= {method.label: method.label for method in methods if method.label not in columns}
+        found = model.compare(photos, self.classes, [*STEPS.values(), *methods])
+        rows = [[by_method[label].labels for label in columns] for by_method in found]
+        titles, palette = list(columns.values()), None
+        if self.dataset is not None:
+            rows = [[self.truth(place), *row] for place, row in zip(places, rows, strict=True)]
+            titles, palette = ["ground truth", *titles], self.dataset.metainfo.get("palette")
+        rows = [[photo, *row] for photo, row in zip(photos, rows, strict=True)]
+        legend = list(zip(names, class_palette(names, palette), strict=True))
+        save_image(grid_picture(rows, ["image", *titles], legend, model.label), path)

@@ -56,27 +56,23 @@ def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> d
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> str:
-    """What is looked for first, in sentences: the last block's statistics, and mIoU."""
+    """What is looked for first: the last block's statistics, and mIoU."""
     said = []
+
+    def say(title: str, table: pd.DataFrame, form: str) -> None:
+        table = table.rename_axis(index=None, columns=None)
+        said.append(f"{title}\n{table.to_string(float_format=form.format)}")
+
     if "norms" in tables:
-        share = tables["channels"].query("rank <= @LARGEST").groupby("part")["share_held"].last()
-        for what, values, form in (
-            ("norm", tables["norms"].groupby("part")["norm"].last(), "{:.4g}"),
-            ("normalised entropy", tables["entropy"].groupby("part")["entropy"].last(), "{:.2f}"),
-            (f"share of all |channel means| in the {LARGEST} largest", share, "{:.0%}"),
-        ):
-            res, attn = (form.format(values[part]) for part in ("X_res", "X_attn"))
-            said.append(f"Last block, {what}: X_res {res}, X_attn {attn}.")
-    if "features" in tables:
-        parts = ", ".join(f"{row.features} {row.mIoU:.1f}" for row in tables["features"].itertuples())
-        said.append(f"mIoU of features from one part: {parts}.")
-        best = tables["alpha"].loc[tables["alpha"]["mIoU"].idxmax()]
-        said.append(
-            f"Over the factor of attention, mIoU is largest with {best.attention}, {best.alpha:g}: {best.mIoU:.1f}."
-        )
-        cells = tables["ablation"].pivot_table("mIoU", "attention", "kept", sort=False)
-        said.append(f"mIoU by attention and what is kept beside it:\n{cells.to_string(float_format='{:.1f}'.format)}")
-    if "methods" in tables:
-        named = ", ".join(f"{row.method} {row.mIoU:.1f}" for row in tables["methods"].itertuples())
-        said.append(f"mIoU of methods: {named}.")
-    return "\n".join(said)
+        largest = tables["channels"].query("rank <= @LARGEST")
+        last = {
+            "norm": tables["norms"].groupby("part", sort=False)["norm"].last(),
+            "entropy": tables["entropy"].groupby("part", sort=False)["entropy"].last(),
+            f"share of the {LARGEST} largest |channel means|": largest.groupby("part", sort=False)["share_held"].last(),
+        }
+        say("last block", pd.DataFrame(last), "{:.3g}")
+    for name, columns in (("features", None), ("alpha", "alpha"), ("ablation", "kept"), ("methods", None)):
+        if name in tables:
+            table = tables[name].pivot_table("mIoU", tables[name].columns[0], columns, sort=False)
+            say(f"mIoU (%): {name}", table, "{:.1f}")
+    return "\n\n".join(said)

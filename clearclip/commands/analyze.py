@@ -11,7 +11,6 @@ import pandas as pd
 
 from clearclip.analysis import figures
 from clearclip.analysis.inputs import Images
-from clearclip.analysis.maps import draw_maps
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.tables import VARIANTS, score_tables, summary
 from clearclip.commands.console import IMPORT, CommandParser, import_file
@@ -115,5 +114,5 @@ def _analyze(
         every = {method.label: method for method in (*VARIANTS, *methods)}
         tables |= score_tables(images.scores(model, list(every.values()), out / "work_dirs"), methods)
     if "maps" in steps and images.classes is not None:
-        draw_maps(model, images, methods, out / "maps.png")
+        images.draw_maps(model, methods, out / "maps.png")
     return tables

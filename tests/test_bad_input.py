@@ -30,6 +30,8 @@ CASES = {
     "eval.py": [
         ("", "--config", "--help"),
         ("--config none.py", "none.py", "config/"),
+        (f"--config {'a' * 5000}.py", "aaa", "config/"),
+        (f"--config {ROOT / 'config' / 'cfg_miniature.py'} --data-root {'a' * 5000}", "aaa", "too long"),
         ("--config photo.png", "photo.png", "base_config.py"),
         ("--config crash.py", "ZeroDivisionError", "base_config.py"),
         ("--config no_model.py", "'model'", "base_config.py"),
@@ -112,7 +114,7 @@ CASES = {
     "tools/tour.py": [("--fast", "--fast", "--help")],
     "tools/draw_miniature.py": [("--out notes.txt", "notes.txt", "folder")],
 }  # fmt: skip
-ALL = [pytest.param(script, *case, id=f"{script} {case[0]}") for script, cases in CASES.items() for case in cases]
+ALL = [pytest.param(script, *case, id=f"{script} {case[0][:200]}") for script, cases in CASES.items() for case in cases]
 
 
 class _Harmful:

@@ -112,10 +112,13 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
     Raises:
         UserError: the file is missing or broken, an override fits nothing, or a value cannot be meant.
     """
-    if not Path(path).is_file() and Path(path).parent.name in ("", "config"):
-        path = next(CONFIGS.glob(Path(path).name), path)
-    if not Path(path).is_file():
-        raise UserError(f"config {path} does not exist; the configs are in config/ (cfg_voc21.py, cfg_miniature.py, …)")
+    bundled = CONFIGS / Path(path).name
+    if not os.path.isfile(path) and Path(path).parent.name in ("", "config") and os.path.isfile(bundled):
+        path = bundled
+    if not os.path.isfile(path):  # False for a name that is too long, too
+        raise UserError(
+            f"config {str(path)[:400]} does not exist; the configs are in config/ (cfg_voc21.py, cfg_miniature.py, …)"
+        )
     with building(f"config {path}"):
         cfg = Config.fromfile(str(path))
     with building(f"config {path}", overrides):

@@ -185,8 +185,8 @@ def report(findings: Sequence[Finding]) -> str:
         f"{weights(findings)} published weights: name one as",
         "`--model` and one of its weights as `--pretrained`. Written by `python tools/zoo.py`, with open_clip_torch "
         f"{open_clip.__version__},",
-        f"timm {timm.__version__} and PyTorch {torch.__version__.partition('+')[0]}; only architectures were tried, with "
-        "random weights.",
+        f"timm {timm.__version__} and PyTorch {torch.__version__.partition('+')[0]}; only architectures were tried, "
+        "with random weights.",
         "**Nobody has measured segmentation** with any of them but those of the [published tables](published.md).",
         "",
         f"The last columns: patch tokens after {BLOCKS} blocks (method CLIP) against OpenCLIP's own, as a share of the",

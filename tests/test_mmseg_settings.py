@@ -262,6 +262,19 @@ def test_wrapped_datasets(data, clip, tmp_path):
     same(load_config(file, data_root=str(data)), tmp_path, clip)
 
 
+def test_batches_of_several_sizes(data, clip, tmp_path):
+    """MMSegmentation's preprocessor takes one size at a time; here it gets them so."""
+    root = copied(data, tmp_path)
+    for folder in ("images", "masks"):
+        for name, size in (("1", (20, 44)), ("4", (20, 44)), ("3", (50, 50))):
+            path = root / folder / f"{name}.png"
+            Image.open(path).resize(size, Image.Resampling.NEAREST).save(path)
+    cfg = config(root, preprocessor=preprocess(test_cfg=dict(size_divisor=32)))
+    wanted = theirs(cfg, tmp_path)
+    cfg.test_dataloader.batch_size = 5
+    np.testing.assert_array_equal(ours(cfg, tmp_path, clip), wanted)
+
+
 def test_new_style_configs(data, clip, tmp_path):
     """Pure Python, as MMEngine 0.9 has it: imported classes are types."""
     Path(tmp_path / "base.py").write_text(f"data_root = {str(data)!r}\n")
@@ -335,16 +348,21 @@ def test_metrics_and_model_settings_that_would_be_ignored(data, clip, tmp_path):
 TRANSFORMS = st.sampled_from([
     dict(type="Resize", scale=(50, 40), keep_ratio=True), dict(type="Resize", scale=(50, 40)),
     dict(type="Resize", scale_factor=1.3), dict(type="Resize", scale=33, interpolation="nearest"),
-    FLIP, FLIP | dict(direction="vertical"), dict(type="Pad", size=(40, 64)), dict(type="RandomRotate", prob=0.0),
-    dict(type="CenterCrop", crop_size=24), dict(type="ResizeShortestEdge", scale=25, max_size=60),
+    FLIP, FLIP | dict(direction="vertical"), dict(type="Pad", size=(40, 64)),
+    dict(type="RandomRotate", prob=0.0, degree=9.0), dict(type="CenterCrop", crop_size=24),
+    dict(type="ResizeShortestEdge", scale=25, max_size=60),
     dict(type="ResizeToMultiple", size_divisor=16), dict(type="Normalize", mean=[1.0] * 3, std=[2.0] * 3),
     dict(type="AdjustGamma", gamma=1.4), dict(type="Rerange"), dict(type="RGB2Gray", out_channels=3),
 ])  # fmt: skip
+# Few of these change the size, since the masks would not fit any more.
+AFTER = st.sampled_from([FLIP, FLIP | dict(direction="vertical"), dict(type="AdjustGamma", gamma=0.7), RESIZE])
 PADDING = st.sampled_from([None, dict(size=(90, 100)), dict(size_divisor=32), dict(size_divisor=7)])
 DATASETS_DRAWN = st.fixed_dictionaries(
     {},
     optional=dict(
-        metainfo=st.sampled_from([dict(classes=NAMES[::-1]), dict(classes=["car"]), dict(classes=["road", "sky"])]),
+        metainfo=st.sampled_from(
+            [dict(classes=NAMES[::-1]), dict(classes=["car", "tree"]), dict(classes=["road", "sky"])]
+        ),
         type=st.sampled_from(["Drive", "mmseg.Drive", Drive]),
         reduce_zero_label=st.booleans(),
         ignore_index=st.sampled_from([255, 255, 1, 7]),
@@ -362,7 +380,7 @@ DATASETS_DRAWN = st.fixed_dictionaries(
 )
 @given(
     before=st.lists(TRANSFORMS, max_size=2),
-    after=st.lists(TRANSFORMS, max_size=1),
+    after=st.lists(AFTER, max_size=1),
     load=st.fixed_dictionaries({}, optional=dict(reduce_zero_label=st.booleans(), imdecode_backend=st.just("cv2"))),
     padding=PADDING,
     batch_size=st.integers(1, 2),
@@ -448,6 +466,14 @@ def test_masks_of_0_and_255_for_two_classes(data, tmp_path):
     two = config(root, type="BaseSegDataset", metainfo=dict(classes=["background", "lesion"]))
     (remark,) = quick_check(two)
     assert "class 1 (lesion) is never counted" in remark and "need 0 and 1" in remark
+
+
+def test_more_than_255_classes_of_more(data, clip, tmp_path, monkeypatch):
+    """MMSegmentation's mark for what is left out would be a class."""
+    words = [f"class {k}" for k in range(300)]
+    monkeypatch.setattr(Drive, "METAINFO", dict(classes=words, palette=[[0, 0, 0]] * 300))
+    with pytest.raises(UserError, match="marks classes left out with 255, which is a class"):
+        ours(config(data, ignore_index=65535, metainfo=dict(classes=words[:299])), tmp_path, clip)
 
 
 @pytest.mark.parametrize(

@@ -19,7 +19,7 @@ from tqdm import tqdm
 from clearclip.evaluation.checked import CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.labels import PREPARE, VOID
-from clearclip.evaluation.wrappers import entries, expand_paths, plain_datasets, plain_settings
+from clearclip.evaluation.wrappers import entries, expand_paths, plain_datasets, plain_settings, source_of
 from clearclip.utils.errors import UserError
 
 
@@ -28,13 +28,10 @@ class Report:
     """What a check found.
 
     Attributes:
-        name: of the dataset.
-        root: its folder.
+        name, root: of the dataset.
         expected: number of images of the published benchmark, or None.
         listed: images that belong to it: by its list file, else those in the folder.
-        pairs: of these, how many exist and have a mask.
-        opened: pairs that were opened.
-        valid: of these, pairs that an evaluation takes.
+        pairs, opened, valid: of these, how many exist with a mask; how many of them were opened; can be evaluated.
         problems: what prevents an evaluation, each with its remedy.
         remarks: what makes the result differ from the published one, or is unusual.
     """
@@ -105,7 +102,7 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
     for plain in plain_datasets(dataset.dataset):
         _check_names(report, plain)
     if report.expected not in (None, dataset.total):
-        source = _source(plain_datasets(dataset.dataset)[0])
+        source = source_of(plain_datasets(dataset.dataset)[0])
         published = f"the published benchmark has {report.expected:,}"
         report.remarks.append(f"{source} has {dataset.total:,} images, {published}; {PREPARE}")
     places = _find_pairs(report, dataset)
@@ -158,17 +155,13 @@ def _missing_places(settings: Any) -> list[str]:
     return [f"{place} does not exist; {PREPARE}" for place in places if not place.exists()]
 
 
-def _source(dataset: BaseSegDataset) -> str:
-    return dataset.ann_file or dataset.data_prefix["img_path"]
-
-
 def _kind(name: str) -> str:
     return name.lower().replace(".jpeg", ".jpg").replace(".tiff", ".tif")
 
 
 def _check_names(report: Report, dataset: BaseSegDataset) -> None:
     """Repeated lines of a list file, and images that a folder has but the dataset does not take."""
-    source, suffix = _source(dataset), dataset.img_suffix
+    source, suffix = source_of(dataset), dataset.img_suffix
     images = {dataset.get_data_info(index)["img_path"] for index in range(len(dataset))}
     if len(images) < len(dataset):
         report.problems.append(f"{source} names an image more than once; remove repeated lines")
@@ -184,7 +177,7 @@ def _check_names(report: Report, dataset: BaseSegDataset) -> None:
 
 def _remedy(name: str, dataset: BaseSegDataset) -> str:
     """What to do about a file that is missing."""
-    source, suffix = _source(dataset), dataset.img_suffix
+    source, suffix = source_of(dataset), dataset.img_suffix
     if name == suffix:
         return f"{source} has a blank line: remove it"
     if name.endswith(2 * suffix):

@@ -21,7 +21,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from clearclip.evaluation.labels import PREPARE, VOID, LoadLabels
-from clearclip.evaluation.wrappers import build_dataset, entries, plain_datasets
+from clearclip.evaluation.wrappers import build_dataset, entries, plain_datasets, source_of
 from clearclip.utils.errors import UserError
 
 #: Beyond, the confusion matrix of a method takes more than 800 MB.
@@ -60,8 +60,7 @@ class CheckedDataset(Dataset):
         parts = plain_datasets(self.dataset)
         first, found = parts[0], [(part, info["img_path"]) for part, info in entries(self.dataset)]
         if not found:
-            source = first.ann_file or first.data_prefix["img_path"]
-            raise UserError(f"{source} has no image (*{first.img_suffix}); {PREPARE}")
+            raise UserError(f"{source_of(first)} has no image (*{first.img_suffix}); {PREPARE}")
         self.ignore_index = first.ignore_index
         if any(part.ignore_index != self.ignore_index for part in parts):
             raise UserError("the datasets of ConcatDataset differ in ignore_index; give all the same")
@@ -70,8 +69,8 @@ class CheckedDataset(Dataset):
         if classes > MOST_CLASSES:
             raise UserError(f"the dataset has {classes:,} classes; at most {MOST_CLASSES:,} can be compared")
         for part in parts:
-            if classes > VOID and VOID in (part.label_map or {}).values():
-                raise UserError(f"label_map writes {VOID} for what is not counted, which is a class; give all classes")
+            if classes > VOID and {*part.METAINFO.get("classes", ())} - {*self.metainfo["classes"]}:
+                raise UserError(f"MMSegmentation marks classes left out with {VOID}, which is a class; give them all")
             # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
             steps = part.pipeline.transforms
             steps[:] = [LoadLabels(step, part) if type(step) is LoadAnnotations else step for step in steps]

@@ -101,6 +101,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
     def set_classes(self, classes: ClassWords) -> None:
         """Take other classes. In a distributed run rank 0 encodes them for all."""
         self.classes = classes
+        # MMSegmentation's test-time augmentation takes one channel for a sigmoid.
+        self.num_classes, self.out_channels = len(classes), max(2, len(classes))
         self._palette = class_palette(classes.names).tolist()
         if dist.get_rank() == 0:
             features = self.model.encode_text(classes, progress=True).features
@@ -110,16 +112,6 @@ class ClearCLIPSegmentation(BaseSegmentor):
         self.register_buffer("word_features", features, persistent=False)
         word_to_class = torch.tensor(classes.word_to_class, device=self.model.device)
         self.register_buffer("word_to_class", word_to_class, persistent=False)
-
-    @property
-    def num_classes(self) -> int:
-        """How many classes there are."""
-        return len(self.classes)
-
-    @property
-    def out_channels(self) -> int:
-        """For MMSegmentation's test-time augmentation: more than one means a softmax over classes."""
-        return max(2, self.num_classes)
 
     @property
     def text(self) -> TextFeatures:

@@ -63,6 +63,11 @@ def plain_datasets(dataset: Any) -> list[BaseSegDataset]:
     return [one for part in parts for one in plain_datasets(part)]
 
 
+def source_of(dataset: BaseSegDataset) -> str:
+    """The list file that names the images, or their folder."""
+    return dataset.ann_file or dataset.data_prefix["img_path"]
+
+
 def entries(dataset: Any) -> Iterator[tuple[BaseSegDataset, dict[str, Any]]]:
     """The plain dataset and the information of each image, in order."""
     if isinstance(dataset, ConcatDataset):

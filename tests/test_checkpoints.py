@@ -55,6 +55,9 @@ def test_activation_of_tags(model_name, tag, quick):
         (dict(quick_gelu=False), False),
         (dict(vit_type="ViT-L/16", model_name="ViT-B-16-quickgelu"), True),
         (dict(model_name="ViT-L-14-336"), True),  # as all its published weights
+        (dict(model_name="ViT-H-14-378"), True),
+        (dict(model_name="ViT-H-14-worldwide"), True),
+        (dict(model_name="ViT-bigG-14-CLIPA"), False),
     ],
 )
 def test_activation_of_a_file(options, quick, tmp_path):
@@ -64,6 +67,12 @@ def test_activation_of_a_file(options, quick, tmp_path):
 def test_a_published_file_is_known_by_its_name(tmp_path):
     assert choose_weights(model_name="ViT-B-16", pretrained=str(tmp_path / "ViT-B-16.pt")).quick_gelu is True
     assert choose_weights(model_name="ViT-B-16", pretrained=str(tmp_path / "b16_fullcc2.5b.pt")).quick_gelu is True
+
+
+def test_a_silent_tag_follows_the_models_own_configuration():
+    assert open_clip.get_pretrained_cfg("roberta-ViT-B-32", "laion2b_s12b_b32k").get("quick_gelu") is None
+    assert choose_weights(model_name="roberta-ViT-B-32", pretrained="laion2b_s12b_b32k").quick_gelu is True
+    assert choose_weights(model_name="xlm-roberta-base-ViT-B-32", pretrained="laion5b_s13b_b90k").quick_gelu is False
 
 
 @pytest.mark.parametrize("model_name", ["ViT-B-16", None])

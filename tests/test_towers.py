@@ -330,6 +330,6 @@ def test_the_zoo(tmp_path, capsys):
     with pytest.raises(UserError, match="unknown model 'ViT-Z'"):
         zoo.main(["--models", "ViT-Z"])
     written = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
-    if f"open_clip_torch {open_clip.__version__}," in written:
+    if f"open_clip_torch {open_clip.__version__}, " in written:
         cells = {name for line in written.splitlines() for cell in line.split("|") for name in cell.strip().split(", ")}
         assert set(open_clip.list_models()) <= cells

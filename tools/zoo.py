@@ -178,19 +178,29 @@ def difference(ours: Tensor, wanted: Tensor) -> float:
 def report(findings: Sequence[Finding]) -> str:
     """docs/models.md."""
     run = [one for one in findings if not one.refused]
+    torch_version = torch.__version__.partition("+")[0]
+    versions = f"open_clip_torch {open_clip.__version__}, timm {timm.__version__} and PyTorch {torch_version}"
     lines = [
         "# Models",
         "",
         f"{len(run)} of OpenCLIP's {len(findings)} configurations run here, and so do {weights(run)} of its "
         f"{weights(findings)} published weights: name one as",
-        "`--model` and one of its weights as `--pretrained`. Written by `python tools/zoo.py`, with open_clip_torch "
-        f"{open_clip.__version__},",
-        f"timm {timm.__version__} and PyTorch {torch.__version__.partition('+')[0]}; only architectures were tried, "
-        "with random weights.",
-        "**Nobody has measured segmentation** with any of them but those of the [published tables](published.md).",
+        f"`--model` and one of its weights as `--pretrained`. Written by `python tools/zoo.py`, with {versions};",
+        "only architectures were tried, with random weights. **Nobody has measured segmentation** with any of them but "
+        "those",
+        "of the [published tables](published.md).",
+        "",
+        "Where a tower ends in a pool over its patches, what a patch alone becomes is taken: a norm or projection",
+        "after the pool is applied to every patch, and of attention pooling (SigLIP, PE) the value path is kept, as",
+        "MaskCLIP does with the last block. Methods that read the class token, such as SC-CLIP, refuse towers without",
+        "one.",
         "",
         f"The last columns: patch tokens after {BLOCKS} blocks (method CLIP) against OpenCLIP's own, as a share of the",
         "largest token; bf16 against OpenCLIP's fp32. Text towers are OpenCLIP's own modules and were not tried.",
+        "",
+        "A tower of your own is a `DenseEncoder`, registered for the class of the module that OpenCLIP holds as",
+        "`visual`: `@clearclip.backbones.TOWERS.register_module(MyVisual)`. Start from",
+        "`clearclip/backbones/open_clip.py`.",
         "",
     ]
     columns = list(dict.fromkeys(what for one in run for what in one.differences))

@@ -248,7 +248,7 @@ class ClearCLIP(nn.Module):
     def _window_batch(self, window: Tensor, methods: Sequence[Method] = ()) -> int:
         if self.window_batch is not None:
             return self.window_batch
-        encoders = [self.image_encoder, *filter(None, map(self._second_encoder, methods))]
+        encoders: list[Any] = [self.image_encoder, *filter(None, map(self._second_encoder, methods))]
         patches = [encoder.patch_size for encoder in encoders]
         tokens = max(1 + (window.shape[-2] // height) * (window.shape[-1] // width) for height, width in patches)
         return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
@@ -417,7 +417,7 @@ class ClearCLIP(nn.Module):
             compared = self.similarities(resized, text, used)
             for original, image, pairs in zip(originals, resized, compared, strict=True):
                 shown, pairs = self._post(image, original.shape[:2], pairs, text, self.settings)
-                how = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
+                how: dict[str, Any] = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
                 how |= {"pamr_image": shown, "model": self.label}
                 results = [
                     Segmentation(original, similarity, grid, text, method=method.label, **how)

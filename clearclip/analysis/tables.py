@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -42,7 +43,7 @@ def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> d
         methods: more methods.
     """
     compared = {(one.label,): one for one in (CLIP, *methods, CLEARCLIP)} if methods else {}
-    tables = {
+    tables: dict[str, tuple[list[str], Mapping[Any, Method]]] = {
         "features": (["features"], {(name,): one for name, one in FEATURES.items()}),
         "alpha": (["attention", "alpha"], SWEEP),
         "ablation": (["attention", "kept"], ABLATION),

@@ -226,4 +226,4 @@ def _normalization(weights: Weights, preprocess: dict[str, Any]) -> tuple[tuple[
             {tuple(preprocess[name])} if preprocess.get(name) else said_by_tags(weights.model_name, weights.tag, name)
         )
         found.append(said.pop() if len(said) == 1 else usual)
-    return tuple(found)
+    return found[0], found[1]

@@ -53,7 +53,7 @@ class ProxyCLIP(Method):
     needs = ("second encoder",)
 
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> ProxyCLIP:
-        own = super().completed(options)
+        own: ProxyCLIP = super().completed(options)
         multiple = MULTIPLE if own.multiple is None else own.multiple
         return replace(own, guide=own.guide or GUIDE, multiple=multiple)
 

@@ -53,7 +53,7 @@ class RCS(Method):
         UserError: a base that is more than one attention, or a value that cannot be meant.
     """
 
-    base: Method = option("ClearCLIP", one_attention)
+    base: AttentionMethod = option("ClearCLIP", one_attention)
     tau: float = option(2.0, a(int, float, low=0, high=100))
     lambda_r: float = option(0.3, a(int, float, low=0, high=1))
     layers: tuple[int, ...] | None = option(None, block_numbers)

@@ -16,6 +16,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -28,7 +29,7 @@ from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
 
 #: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24).
-DEFAULTS = {
+DEFAULTS: dict[int, tuple[Any, ...]] = {
     12: (8, 3, tuple(range(3, 10)), 0.3),
     24: (16, 6, tuple(range(8, 19)), 0.1),
 }

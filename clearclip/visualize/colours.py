@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import colorsys
 from collections.abc import Sequence
+from typing import TypeAlias
 
 import cv2
 import numpy as np
@@ -11,7 +12,7 @@ from PIL import Image
 
 from clearclip.utils.errors import UserError
 
-Palette = np.ndarray | Sequence[Sequence[int]]
+Palette: TypeAlias = np.ndarray | Sequence[Sequence[int]]
 
 #: Sasha Trubetskoy's 20 simple, distinct colours, sorted so that the first ones differ for colour-blind eyes, too.
 DISTINCT = np.frombuffer(bytes.fromhex(

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -61,8 +62,8 @@ def configuration(width: int, layers: int, image_size: int = 384):
     """transformers' configuration of a retrieval model with such an image tower; its defaults are not BLIP's."""
     from transformers import BlipConfig
 
-    vision = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers, image_size=image_size)
-    vision |= dict(num_attention_heads=width // 64, layer_norm_eps=1e-6, initializer_range=0.02)
+    vision: dict[str, Any] = dict(hidden_size=width, intermediate_size=4 * width, num_hidden_layers=layers)
+    vision |= dict(image_size=image_size, num_attention_heads=width // 64, layer_norm_eps=1e-6, initializer_range=0.02)
     text = dict(num_attention_heads=12, encoder_hidden_size=width)
     return BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=256)
 

@@ -1,7 +1,6 @@
 """Evaluate a benchmark: ``python eval.py --config config/cfg_voc21.py``."""
 
 import sys
-from pathlib import Path
 
 from clearclip.commands.console import run_command
 
@@ -10,7 +9,7 @@ def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
     from clearclip.commands.evaluate import main as evaluate
 
-    return evaluate(Path(__file__).resolve().parent)
+    return evaluate()
 
 
 if __name__ == "__main__":

@@ -1,7 +1,6 @@
 """Regenerate the paper's tables: ``python eval_all.py --table 2``."""
 
 import sys
-from pathlib import Path
 
 from clearclip.commands.console import run_command
 
@@ -10,7 +9,7 @@ def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
     from clearclip.commands.eval_all import main as evaluate_all
 
-    return evaluate_all(Path(__file__).resolve().parent)
+    return evaluate_all()
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
         default: its default.
         check: raises a UserError for a value that cannot be meant.
         help: what it means.
-        result: whether it can change a result; if not, it plays no part in the identity of a run.
+        result: whether it can change a result; if not, it plays no part in the fingerprint of a run.
     """
     return field(default=default, metadata={"check": check, "help": help, "result": result})
 
@@ -52,6 +52,8 @@ class ModelSettings:
         "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature")
     pretrained: str | None = option(None, a(str, os.PathLike, None),
         "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)")
+    pretrained_tag: str | None = option(None, _text,
+        "of a local file: the tag whose weights it holds, as you say; tables mark such results")
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
     model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
@@ -147,21 +149,20 @@ class ModelSettings:
         row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
         return self.normalization or ("openai" if row else "pretrained")
 
-    def identity(self) -> dict[str, Any]:
-        """What can change a result, as plain data: two runs with the same identity compute the same."""
-        naming = ("model_type", "ignore_residual", "method", *_SWITCHES)
-        options = {one.name: getattr(self, one.name) for one in fields(self) if one.metadata["result"]}
-        options = {name: value for name, value in options.items() if name not in naming}
-        options["normalization"] = self.chosen_normalization
+    def facts(self) -> dict[str, Any]:
+        """What of windows and labels changes a result, as plain data: the usual options, and others that are not at
+        their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.facts`).
+        """
+        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
+        values = {name: pair for name, pair in values.items() if name not in (*_WEIGHTS, *_METHOD)}
+        values |= {name: (float(value), default) for name, (value, default) in values.items() if type(default) is float}
+        values["normalization"] = self.chosen_normalization, "openai"
         if self.post != "tlp":
-            del options["tlp_grid"]
-        for name in ("model_name", "pretrained"):
-            options[name] = None if options[name] is None else str(options[name])
-        if self.model_name == "miniature":
-            options["model_name"], options["clip_type"], options["vit_type"] = None, "Miniature", "ViT-Ti/8"
-        elif self.model_name is None:
-            options["clip_type"] = self.clip_type or "CLIP"
-            options["vit_type"] = self.vit_type or ("ViT-Ti/8" if self.clip_type == "Miniature" else "ViT-B/16")
-        for name in ("logit_scale", "prob_thd"):
-            options[name] = float(options[name])
-        return {**options, "method": self.chosen_method.settings}
+            del values["tlp_grid"]
+        return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}
+
+
+#: The options that say which weights and in what precision, those that name the method, and those that tables compare.
+_WEIGHTS = ("clip_type", "vit_type", "model_name", "pretrained", "pretrained_tag", "quick_gelu", "precision")
+_METHOD = ("model_type", "ignore_residual", "method", *_SWITCHES)
+_USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")

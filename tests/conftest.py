@@ -61,6 +61,15 @@ def die(command: list[str], at: int) -> subprocess.CompletedProcess:
     return subprocess.run(line, env=environment(DIE_AT=str(at)), capture_output=True, text=True)
 
 
+def rows_of(results: str | Path) -> list[dict]:
+    """The records beside a workbook, none of them with a remark."""
+    from clearclip.results.records import read_records
+
+    records, remarks = read_records(results)
+    assert not remarks
+    return records
+
+
 def make_model(folder: Path, config: dict) -> Path:
     """Fill ``folder`` with a model whose attention is far from uniform and whose residual matters."""
     import open_clip
@@ -94,6 +103,12 @@ def tiny_name(tiny_folder: Path) -> str:
 
 
 @pytest.fixture(scope="session")
-def quick_name(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """A model that is quicker still, see QUICK."""
-    return f"local-dir:{make_model(tmp_path_factory.mktemp('quick'), QUICK)}"
+def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder with a model that is quicker still, see QUICK."""
+    return make_model(tmp_path_factory.mktemp("quick"), QUICK)
+
+
+@pytest.fixture(scope="session")
+def quick_name(quick_folder: Path) -> str:
+    """Its name for ``open_clip.create_model``."""
+    return f"local-dir:{quick_folder}"

@@ -15,14 +15,13 @@ import torch
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones import TOWERS, ImageEncoder, load_clip
 from clearclip.evaluation import ClearCLIPSegmentation
-from clearclip.identity import checkpoint_identity, published_checkpoint
+from clearclip.evaluation.facts import weights_facts
 from clearclip.miniature import DIRECTORY
 from clearclip.settings import ModelSettings
 from clearclip.weights import choose_weights
 
 CPU = torch.device("cpu")
-#: Of a file that holds "weights".
-HASH = hashlib.blake2b(b"weights", digest_size=6).hexdigest()
+LAION = "laion2b_s34b_b88k"
 
 
 @pytest.mark.parametrize(
@@ -82,29 +81,44 @@ def test_an_open_activation_is_warned_of(model_name, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("options", "checkpoint"),
+    ("options", "origin", "row"),
     [
-        (dict(clip_type="MetaCLIP", vit_type="ViT-L/14"), "metaclip_fullcc"),
-        (dict(clip_type="CLIP", pretrained="random"), "random"),
-        (dict(clip_type="CLIP", pretrained="{}/ViT-B-16.pt"), "openai"),
-        (dict(clip_type="CLIP", pretrained="{}/finetuned.pt"), HASH),
-        (dict(clip_type="BLIP"), "model_base_14M"),
-        (dict(clip_type="BLIP", vit_type="ViT-L/14"), "model_large"),
-        (dict(clip_type="BLIP", pretrained="{}/model_base_14M.pth"), "model_base_14M"),
-        (dict(clip_type="BLIP", pretrained="{}/model_base.pth"), HASH),
-        (dict(clip_type="BLIP", pretrained="Salesforce/blip-itm-base-coco"), "Salesforce/blip-itm-base-coco"),
+        (dict(clip_type="CLIP", pretrained="{}/ViT-B-16.pt"), "file", None),
+        (dict(clip_type="CLIP", pretrained="{}/ViT-B-16.pt", pretrained_tag="openai"), "stated", "CLIP"),
+        (dict(clip_type="CLIP", pretrained="{}/known.pt"), "published", "CLIP"),
+        (dict(model_name="ViT-B-16", pretrained="{}/known.pt"), "published", "CLIP"),
+        (
+            dict(model_name="ViT-B-16", pretrained="{}/mine.pt", pretrained_tag="laion2b_s34b_b88k"),
+            "stated",
+            "OpenCLIP",
+        ),
+        (dict(clip_type="BLIP", pretrained="{}/model_base_14M.pth"), "file", None),
+        (dict(model_name="miniature"), "published", "Miniature"),
+        (dict(model_name="local-dir:{}"), "file", None),
     ],
 )
-def test_which_checkpoint_a_result_belongs_to(options, checkpoint, tmp_path):
-    """Only published weights count as published, whatever their clip_type says."""
-    for name in ("ViT-B-16.pt", "finetuned.pt", "model_base_14M.pth", "model_base.pth"):
+def test_weights_are_published_by_their_bytes(options, origin, row, tmp_path, monkeypatch):
+    """A name says nothing: what counts is who fetched a file, what it holds, or what the user states."""
+    for name in ("ViT-B-16.pt", "mine.pt", "model_base_14M.pth", "open_clip_config.json"):
         (tmp_path / name).write_bytes(b"weights")
+    (tmp_path / "known.pt").write_bytes(b"published")
+    known = f"https://example.org/models/{hashlib.sha256(b'published').hexdigest()}/ViT-B-16.pt"
+    cfg = open_clip.get_pretrained_cfg("ViT-B-16", "openai")
+    monkeypatch.setitem(open_clip.pretrained._PRETRAINED["ViT-B-16"], "openai", {**cfg, "url": known})
+    options = {name: str(value).format(tmp_path) for name, value in options.items()}
+    facts = weights_facts(ModelSettings(**options))
+    assert (facts["origin"], facts["clip_type"]) == (origin, row)
     if "pretrained" in options:
-        options = {**options, "pretrained": options["pretrained"].format(tmp_path)}
-    found = checkpoint_identity(ModelSettings(**options))
-    assert found == checkpoint
-    published = published_checkpoint(options["clip_type"], options.get("vit_type", "ViT-B/16"))
-    assert (found == published) == (checkpoint not in ("random", HASH, "Salesforce/blip-itm-base-coco"))
+        Path(options["pretrained"]).write_bytes(b"other bytes")
+        assert weights_facts(ModelSettings(**options))["bytes"] != facts["bytes"]
+
+
+def test_random_weights_are_known_by_what_they_are():
+    settings = ModelSettings(clip_type="CLIP", pretrained="random")
+    assert weights_facts(settings) is None
+    first, second = (weights_facts(settings, torch.nn.Linear(3, 3)) for _ in range(2))
+    assert first["origin"] == "random"
+    assert first["bytes"] != second["bytes"]
 
 
 def test_random_weights_are_asked_for_by_name():

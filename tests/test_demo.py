@@ -82,7 +82,7 @@ def test_options_are_those_of_model_settings() -> None:
     assert (settings.clip_type, settings.vit_type, settings.pretrained) == ("CLIP", "ViT-L/14", "x.pt")
     assert (settings.quick_gelu, settings.cached, settings.prob_thd) == (False, False, 0.5)
     assert (settings.slide_crop, settings.slide_stride, settings.device) == (9, 3, None)
-    assert read_settings(make_parser().parse_args(["photo.jpg"])).identity() == ModelSettings().identity()
+    assert read_settings(make_parser().parse_args(["photo.jpg"])).facts() == ModelSettings().facts()
     assert is_miniature(read_settings(make_parser().parse_args([])))
     text = " ".join(make_parser().format_help().split())
     assert all(ModelSettings.help(name) in text for name in OPTIONS)

@@ -12,7 +12,7 @@ from open_clip import get_pretrained_cfg
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.evaluate import make_parser
-from clearclip.results.rows import WITHOUT_BACKGROUND, published_value, table_rows
+from clearclip.results.published import WITHOUT_BACKGROUND, published, table_rows
 from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -33,7 +33,7 @@ def test_published_figures():
         lines = dict(line.strip("| *").split(" | ", 1) for line in part.splitlines() if re.match(r"\| \w.*\d", line))
         for row in (row for row in table_rows("2") if row.vit == vit):
             shown = [float(cell.strip(" *|")) for cell in lines[row.system].split(" | ")]
-            assert shown == [published_value("2", row, name) for name in (*WITHOUT_BACKGROUND, "average")]
+            assert shown == [published("2", row, name, "clearclip")[0] for name in (*WITHOUT_BACKGROUND, "average")]
 
 
 def test_weights_are_where_open_clip_has_them():
@@ -47,11 +47,11 @@ def test_weights_are_where_open_clip_has_them():
             continue
         line = rows[name, tag]
         assert f"`{clip_type}`" in line and f"`{vit_type}`" in line
-        if published := get_pretrained_cfg(name, tag):
-            assert f"| {'QuickGELU' if published.get('quick_gelu') else 'GELU'} |" in line
-            repository = published["hf_hub"].rstrip("/")
+        if cfg := get_pretrained_cfg(name, tag):
+            assert f"| {'QuickGELU' if cfg.get('quick_gelu') else 'GELU'} |" in line
+            repository = cfg["hf_hub"].rstrip("/")
             assert f"[{repository}](https://huggingface.co/{repository}/resolve/main/{OPEN_CLIP_FILES[0]})" in line
-            url = published["url"]
+            url = cfg["url"]
             assert (f"[{url.rpartition('/')[2]}]({url})" if url else "| – |") in line
     assert PUBLISHED + "model_large.pth" in rows["BLIP ViT-L/16", "model_large"]
 

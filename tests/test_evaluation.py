@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 import pytest
 import torch
-from conftest import die, environment
+from conftest import die, environment, rows_of
 from layouts import LAYOUTS, make_layout
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
@@ -25,14 +25,13 @@ from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluate import evaluate as evaluate_config
 from clearclip.evaluation.scores import Scores, confusion_counts
-from clearclip.results.records import read_rows
 from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
 
 
 def main(arguments: list[str]) -> int:
-    return evaluate(ROOT, arguments)
+    return evaluate(arguments)
 
 
 def config(name: str) -> str:
@@ -91,12 +90,12 @@ def test_benchmark(name, tmp_path, quick_name):
     arguments = ["--config", config(name), "--workdir", str(tmp_path / "work"), "--results", str(results)]
     assert main([*arguments, "--data-root", str(made["data_root"]), "--workers", "0", *quick(quick_name)]) == 0
 
-    (row,) = read_rows(results)
+    (row,) = rows_of(results)
     predictions = predict(name, quick_name, made["images"])
     assert row["mIoU"] == pytest.approx(mean_iou(made["labels"], predictions, made["num_classes"]), abs=1e-3)
     assert row["images"] == 2
     assert row["dataset"] == name
-    assert len(row["per_class"]) == made["num_classes"]
+    assert len(row["iou"]) == made["num_classes"]
     assert results.is_file()
 
 
@@ -196,8 +195,8 @@ def test_processes_give_the_identical_confusion_matrix(tmp_path, quick_name):
         else:
             done = run(arguments, gpus)
             assert done.returncode == 0, done.stderr
-        found = read_rows(results)
-        rows.append([(row["method"], row["images"], row["mIoU"], row["per_class"]) for row in found])
+        found = rows_of(results)
+        rows.append([(row["method"], row["images"], row["mIoU"], row["iou"]) for row in found])
         assert {row["images"] for row in found} == {7}
     assert len(rows[0]) == 3
     assert rows[0] == rows[1]
@@ -219,13 +218,13 @@ def test_killed_and_resumed(tmp_path, quick_name):
         dies = die(command, at=int(rng.integers(1, images // kills)))
         assert dies.returncode == -signal.SIGKILL, dies.stderr
         # A kill in the middle of a line leaves a torn one.
-        torn = next((work / "journal").glob("rank*.jsonl"))
+        torn = next((work / "journal").rglob("rank*.jsonl"))
         torn.write_text(torn.read_text() + '{"image": "torn')
     assert not (tmp_path / "killed.xlsx").exists()
     resumed = run([*arguments, "--resume", *quick(quick_name)], gpus=2)
     assert resumed.returncode == 0, resumed.stderr
-    rows, wanted = read_rows(tmp_path / "killed.xlsx"), read_rows(tmp_path / "whole.xlsx")
-    assert [row["per_class"] for row in rows] == [row["per_class"] for row in wanted]
+    rows, wanted = rows_of(tmp_path / "killed.xlsx"), rows_of(tmp_path / "whole.xlsx")
+    assert [row["iou"] for row in rows] == [row["iou"] for row in wanted]
     assert [row["images"] for row in rows] == [images, images]
 
     with pytest.raises(UserError, match=r"logit_scale was 50\.0, is 40\.0"):
@@ -254,7 +253,7 @@ def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
         main(arguments)
     assert not (tmp_path / "r.xlsx").exists()
     assert main([*arguments[:4], "--on-error", "skip", *arguments[4:]]) == 0
-    (row,) = read_rows(tmp_path / "r.xlsx")
+    (row,) = rows_of(tmp_path / "r.xlsx")
     assert (row["images"], row["skipped"]) == (7, 1)
     keep = [0, 1, 2, 3, 4, 5, 7]
     predictions = predict("voc21", quick_name, [made["images"][index] for index in keep])
@@ -262,7 +261,7 @@ def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
     # Repaired, it counts once, and the speed is that of the one image that was left.
     made["images"][6].write_bytes(whole)
     assert main([*arguments[:4], "--resume", *arguments[4:]]) == 0
-    row = read_rows(tmp_path / "r.xlsx")[-1]
+    row = rows_of(tmp_path / "r.xlsx")[-1]
     assert (row["images"], row["skipped"]) == (8, 0)
     assert row["images/s"] * row["seconds"] < 4
 
@@ -290,11 +289,16 @@ def test_settings_tell_results_apart(tmp_path, quick_name):
     options = ["model.attention=kk", "model.alpha=0.5", "model.residual=True", "model.prob_thd=0.1"]
     arguments = ["--config", config("miniature"), "--limit", "2", "--workdir", str(tmp_path / "w"), "--workers", "0"]
     assert main([*arguments, "--results", str(tmp_path / "r.xlsx"), *quick(quick_name), *options]) == 0
-    (row,) = read_rows(tmp_path / "r.xlsx")
-    settings = row["settings"]
-    assert settings["method"] == dict(type="LastBlock", attention="kk", residual=True, ffn=False, alpha=0.5)
-    assert (settings["prob_thd"], settings["slide_crop"], settings["precision"]) == (0.1, 64, "fp32")
-    assert settings["limit"] == 2
+    (row,) = rows_of(tmp_path / "r.xlsx")
+    facts, label = row["facts"], "kk, residual, no FFN, alpha 0.5"
+    wanted = dict(label=label, type="LastBlock", attention="kk", residual=True, ffn=False, alpha=0.5)
+    assert facts["method"] == wanted
+    assert (facts["model"]["prob_thd"], facts["model"]["slide_crop"], facts["environment"]["precision"]) == (
+        0.1,
+        64,
+        "fp32",
+    )
+    assert facts["dataset"]["count"] == 2
     assert row["method"] == "kk, residual, no FFN, alpha 0.5"
 
 
@@ -308,7 +312,7 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
         runpy.run_path(str(ROOT / "tools" / "tour.py"), run_name="__main__")
     assert not stop.value.code
     assert re.search(r"CLIP +mIoU +\d.*\nClearCLIP +mIoU +\d.*\n5 images", capsys.readouterr().out)
-    assert [row["method"] for row in read_rows("results.xlsx")] == ["CLIP", "ClearCLIP"]
+    assert [row["method"] for row in rows_of("results.xlsx")] == ["CLIP", "ClearCLIP"]
     assert Path("outputs/tour/tour.png").is_file()
 
 

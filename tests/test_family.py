@@ -22,9 +22,9 @@ from clearclip import ClearCLIP, UserError
 from clearclip.backbones.casting import cast
 from clearclip.backbones.open_clip import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
-from clearclip.methods.family import FAMILY
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
+from clearclip.results.published import FAMILY
 from clearclip.windows import WindowGrid, class_probabilities, label_map, pamr
 
 RECORDED = np.load(Path(__file__).with_name("release") / "family.npz")
@@ -270,4 +270,4 @@ def test_segment_with_pamr(load):
     assert (found.labels != label_map(*arguments).numpy()).any()
     ((labels, _),) = model.predict([image], text, [photo.shape[:2]])
     np.testing.assert_array_equal(found.labels, labels)
-    assert model.settings.identity()["post"] == "pamr"
+    assert model.settings.facts()["post"] == "pamr"

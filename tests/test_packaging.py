@@ -9,11 +9,11 @@ import zipfile
 from pathlib import Path
 
 import pytest
+from conftest import rows_of
 
 from clearclip import UserError, __version__
 from clearclip.commands import cli
 from clearclip.evaluation.config import CONFIGS, load_config
-from clearclip.results.records import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -43,7 +43,7 @@ def test_the_wheel_evaluates_in_an_empty_folder(site, tmp_path):
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert "mIoU" in done.stdout
-    assert len(read_rows(tmp_path / "results.xlsx")) == 1
+    assert len(rows_of(tmp_path / "results.xlsx")) == 1
     for path in CONFIGS.iterdir():
         if path.suffix in (".py", ".txt"):
             assert (site / "clearclip" / "config" / path.name).read_bytes() == path.read_bytes()

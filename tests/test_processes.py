@@ -11,8 +11,8 @@ import torch.distributed as torch_dist
 
 from clearclip import ClearCLIP, UserError
 from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.facts import state_digest
 from clearclip.evaluation.processes import choose_gpu, process_group
-from clearclip.identity import weights_identity
 from clearclip.miniature import BENCHMARK, CLASSES
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
@@ -71,13 +71,13 @@ def test_weights_are_known_by_their_bytes(monkeypatch):
         names = set()
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            names.add(weights_identity(tower))
+            names.add(state_digest(tower))
     finally:
         torch.set_num_threads(before)
     assert len(names) == 1
     with torch.no_grad():
         tower.bias[3] = torch.nextafter(tower.bias[3], torch.tensor(9.0))
-    assert weights_identity(tower) not in names
+    assert state_digest(tower) not in names
 
 
 def test_fp32_is_not_computed_in_tf32(quick_name):

@@ -2,22 +2,18 @@
 
 from __future__ import annotations
 
-import json
 import signal
-from dataclasses import replace
 from pathlib import Path
 
 import pytest
-from conftest import die
+from conftest import die, rows_of
 
 from clearclip import LastBlock, UserError
 from clearclip.commands.eval_all import main
-from clearclip.commands.table_run import _scores, plan
-from clearclip.evaluation.config import class_words, load_config, run_identity
-from clearclip.methods import GEM
-from clearclip.methods.family import FAMILY
-from clearclip.results.records import read_rows
-from clearclip.results.rows import BENCHMARKS, select_datasets, select_rows, table_rows
+from clearclip.commands.table_run import has_result, plan
+from clearclip.evaluation.config import class_words, load_config
+from clearclip.methods import GEM, build_method
+from clearclip.results.published import BENCHMARKS, FAMILY, select_datasets, select_rows, table_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
@@ -35,38 +31,38 @@ def test_rows_are_the_methods_that_they_name():
     rows = table_rows("2")
     assert len(rows) == 28
     for row in rows:
-        assert row.method == wanted[row.name, row.clearclip]
+        assert build_method(row.method) == wanted[row.name, row.clearclip]
         assert row.clip_type == (row.name if row.name in WEIGHTS else "CLIP")
 
 
 def test_ablation_has_every_combination():
-    rows = select_rows("ablation", False, None, None)
-    assert len({row.method for row in rows}) == len(rows) == 6 * 2 * 2
+    rows = select_rows("ablation")
+    assert len({build_method(row.method) for row in rows}) == len(rows) == 6 * 2 * 2
     assert {row.vit for row in rows} == {"ViT-B/16"}
 
 
 def test_plans():
-    assert [row.vit for row in select_rows("benchmarks", False, None, None)] == ["ViT-B/16"]
-    assert select_datasets("benchmarks", False, None) == BENCHMARKS
+    assert [row.vit for row in select_rows("benchmarks")] == ["ViT-B/16"]
+    assert select_datasets("benchmarks") == BENCHMARKS
     rows = select_rows("2", False, ["MaskCLIP", "SCLIP + ClearCLIP"], ["ViT-L/14"])
     assert [(row.name, row.clearclip) for row in rows] == [("MaskCLIP", "no"), ("MaskCLIP", "yes"), ("SCLIP", "yes")]
-    first, second = plan(rows, ("voc20", "ade20k"), ROOT, {}, None)
+    first, second = plan(rows, ("voc20", "ade20k"), {})
     assert (first.dataset, second.dataset, first.images, second.images) == ("voc20", "ade20k", 1449, 2000)
     assert [row.system for row in first.rows] == ["MaskCLIP", "MaskCLIP + ClearCLIP", "SCLIP + ClearCLIP"]
     # Vanilla CLIP on VOC21 was published with a threshold of its own, which is another pass.
-    groups = plan(select_rows("background", False, ["CLIP", "GEM"], ["ViT-B/16"]), ("voc21",), ROOT, {}, None)
+    groups = plan(select_rows("background", False, ["CLIP", "GEM"], ["ViT-B/16"]), ("voc21",), {})
     assert sorted((group.settings.prob_thd, len(group.rows)) for group in groups) == [(0.2, 1), (0.5, 3)]
     # Table 2: four kinds of weights in two sizes, on five datasets.
-    assert len(plan(table_rows("2"), select_datasets("2", False, None), ROOT, {}, None)) == 8 * 5
+    assert len(plan(table_rows("2"), select_datasets("2"), {})) == 8 * 5
 
 
 def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
-    (group,) = plan(select_rows("family", False, None, None), ("voc20",), ROOT, {})
+    (group,) = plan(select_rows("family"), ("voc20",), {})
     assert [row.name for row in group.rows] == list(FAMILY)
     monkeypatch.chdir(tmp_path)
-    assert main(ROOT, ["--table", "family", "--miniature", "--limit", "2"]) == 0
+    assert main(["--table", "family", "--miniature", "--limit", "2"]) == 0
     assert f"{len(FAMILY)} done; 0 skipped; 0 failed" in capfd.readouterr().out
-    assert [row["method"] for row in read_rows("results.xlsx")] == list(FAMILY)
+    assert [row["method"] for row in rows_of("results.xlsx")] == list(FAMILY)
     assert (tmp_path / "results.xlsx").exists()
 
 
@@ -79,8 +75,8 @@ OF_NACLIP = {
 
 @pytest.mark.parametrize("protocol", ["naclip", "resclip"])
 def test_protocols(protocol):
-    rows = select_rows("family", False, None, None)
-    for group in plan(rows, BENCHMARKS, ROOT, {}, None, protocol):
+    rows = select_rows("family")
+    for group in plan(rows, BENCHMARKS, {}, None, protocol):
         side, crop, threshold = OF_NACLIP[group.dataset]
         settings, own = group.settings, load_config(ROOT / "config" / f"cfg_{group.dataset}.py")
         assert (settings.slide_crop, settings.slide_stride, settings.prob_thd) == (crop, 112, threshold)
@@ -92,15 +88,15 @@ def test_protocols(protocol):
         more = {"voc20": 6 + 4, "voc21": 25 + 6 + 4, "coco_object": 25 + 7}.get(group.dataset, 0)
         assert len(words.words) == len(ours.words) + more
         assert group.rows == rows, "one pass for all"
-    changed = plan(rows, ("voc21",), ROOT, {"model.post": None, "model.prob_thd": 0.3}, None, protocol)[0].settings
+    changed = plan(rows, ("voc21",), {"model.post": None, "model.prob_thd": 0.3}, None, protocol)[0].settings
     assert (changed.post, changed.prob_thd) == (None, 0.3), "what is given on the command line goes further"
 
 
 def test_protocols_have_their_place():
     with pytest.raises(UserError, match="--protocol naclip is for the family's table; add --table family"):
-        main(ROOT, ["--table", "2", "--protocol", "naclip"])
-    with pytest.raises(UserError, match="protocol naclip is for the benchmarks, not for miniature"):
-        main(ROOT, ["--table", "family", "--protocol", "naclip", "--miniature"])
+        main(["--table", "2", "--protocol", "naclip"])
+    with pytest.raises(UserError, match=r"protocol naclip is for voc21.*not for miniature"):
+        main(["--table", "family", "--protocol", "naclip", "--miniature"])
 
 
 @pytest.mark.parametrize(
@@ -125,30 +121,30 @@ def test_a_killed_table_goes_on(tmp_path, monkeypatch, capfd):
     killed = die(["eval_all.py", *arguments], at=5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "results.xlsx").exists()
-    assert main(ROOT, arguments) == 0
+    assert main(arguments) == 0
     assert "resuming: " in capfd.readouterr().out
-    rows = read_rows(tmp_path / "results.xlsx")
+    rows = rows_of(tmp_path / "results.xlsx")
     assert [row["method"] for row in rows] == ["CLIP", "ClearCLIP", "SCLIP + ClearCLIP"]
     assert {row["images"] for row in rows} == {20}
-    assert main(ROOT, arguments) == 0
+    assert main(arguments) == 0
     assert "0 done; 3 skipped; 0 failed" in capfd.readouterr().out
-    assert read_rows(tmp_path / "results.xlsx") == rows
+    assert rows_of(tmp_path / "results.xlsx") == rows
 
 
 def test_one_pass_equals_one_run_each(tmp_path, monkeypatch, capfd):
     """Identical confusion counts: every row of the ablation in one pass, and three of them alone."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--miniature", "--limit", "3", "--table"]
-    assert main(ROOT, [*arguments, "ablation"]) == 0
-    assert main(ROOT, [*arguments, "2"]) == 0
-    together = {row["method"]: row for row in read_rows("results.xlsx")}
+    assert main([*arguments, "ablation"]) == 0
+    assert main([*arguments, "2"]) == 0
+    together = {row["method"]: row for row in rows_of("results.xlsx")}
     assert len(together) == 6 * 4 + 2  # the others are rows of the ablation, too
     for row in ("CLIP", "MaskCLIP + ClearCLIP", "GEM"):
-        assert main(ROOT, [*arguments, "2", "--rows", row, "--results", "alone.xlsx"]) == 0
-    assert main(ROOT, [*arguments, "2", "--rows", "GEM", "--results", "alone.xlsx", "--force"]) == 0
+        assert main([*arguments, "2", "--rows", row, "--results", "alone.xlsx"]) == 0
+    assert main([*arguments, "2", "--rows", "GEM", "--results", "alone.xlsx", "--force"]) == 0
     assert "resuming" not in capfd.readouterr().out  # computed again, not read from the journal
-    for alone in read_rows("alone.xlsx"):
-        assert alone["per_class"] == together[alone["method"]]["per_class"]
+    for alone in rows_of("alone.xlsx"):
+        assert (alone["iou"], alone["mIoU"]) == (together[alone["method"]]["iou"], together[alone["method"]]["mIoU"])
 
 
 def test_a_failing_group_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
@@ -156,31 +152,60 @@ def test_a_failing_group_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("CLEARCLIP_DATA", str(tmp_path / "empty"))
     options = ["--table", "background", "--rows", "CLIP + ClearCLIP", "--cfg-options", "model.pretrained=random"]
-    code = main(ROOT, ["--vit", "ViT-B/16", *options])
+    code = main(["--vit", "ViT-B/16", *options])
     out = capfd.readouterr().out
     assert code == 1
     assert "0 done; 0 skipped; 3 failed" in out
     assert all(f"failed: {name}, ViT-B/16" in out for name in ("voc21", "context60", "coco_object"))
-    assert read_rows("results.xlsx") == []
+    assert rows_of("results.xlsx") == []
 
 
-def test_a_result_is_that_of_its_own_run(tmp_path):
-    """Another table may write its rows meanwhile."""
-    (group,) = plan(select_rows("2", True, ["CLIP + ClearCLIP"], None), ("miniature",), ROOT, {}, None)
-    (row,) = group.rows
-    own = {**run_identity(group.cfg, replace(group.settings, method=row.method)), "precision": "fp32"}
-    runs = [(own, 32.0), ({**own, "slide_stride": 64}, 20.0), ({**own, "dataset": "voc20"}, 80.0)]
-    lines = [json.dumps({"settings": settings, "mIoU": miou, "dataset": "miniature"}) for settings, miou in runs]
-    (tmp_path / "results.jsonl").write_text("\n".join(lines))
-    assert _scores(group, tmp_path / "results.xlsx") == [(row, 32.0)]
+def test_a_result_is_known_by_its_fingerprint(tmp_path, monkeypatch, capfd):
+    """A limited run, one of other settings, and one of other code are no result of the full table's row."""
+    monkeypatch.chdir(tmp_path)
+    only = ["--miniature", "--rows", "CLIP + ClearCLIP", "--results", "results.xlsx"]
+    assert main([*only, "--limit", "2"]) == 0
+    (group,) = plan(select_rows("2", True, ["CLIP + ClearCLIP"]), ("miniature",), {}, 2)
+    (full,) = plan(group.rows, ("miniature",), {})
+    (other,) = plan(group.rows, ("miniature",), {"model.slide_stride": 64}, 2)
+    (row,), records = group.rows, rows_of("results.xlsx")
+    assert has_result(group, row, records, None)
+    assert not has_result(full, row, records, None)
+    assert not has_result(other, row, records, None)
+    monkeypatch.setattr("clearclip.evaluation.facts.code_digest", lambda: "another version of the code")
+    group._common = None
+    assert not has_result(group, row, records, None)
+    # Of other code it is computed again, whatever journals there are.
+    assert main([*only, "--limit", "2"]) == 0
+    assert "1 done; 0 skipped" in capfd.readouterr().out.split("results in")[-2]
+    assert len(rows_of("results.xlsx")) == 2
+
+
+def test_rows_set_weights_and_methods(tmp_path):
+    for option in ("model.clip_type=OpenCLIP", "model.method=SCLIP", "model.vit_type=ViT-L/14"):
+        with pytest.raises(UserError, match=r"is what the rows of a table set"):
+            main(["--miniature", "--results", str(tmp_path / "r.xlsx"), "--cfg-options", option])
+
+
+def test_a_record_without_its_workbook_gets_one(tmp_path, monkeypatch, capfd):
+    """Killed between records and workbook, and started again: all is skipped, and the workbook is there."""
+    monkeypatch.chdir(tmp_path)
+    arguments = ["--miniature", "--limit", "2", "--rows", "CLIP"]
+    assert main(arguments) == 0
+    (tmp_path / "results.xlsx").unlink()
+    (tmp_path / ".results-killed.xlsx").touch()
+    assert main(arguments) == 0
+    assert "0 done; 2 skipped; 0 failed" in capfd.readouterr().out
+    assert (tmp_path / "results.xlsx").is_file()
+    assert not (tmp_path / ".results-killed.xlsx").exists()
 
 
 def test_dry_run_and_markdown_run_nothing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
-    assert main(ROOT, ["--table", "2", "--dry-run"]) == 0
+    assert main(["--table", "2", "--dry-run"]) == 0
     out = capsys.readouterr().out
     assert len(out.splitlines()) == 8 * 5 + 28 * 5
     assert "ade20k, ViT-B/16, 2000 images" in out
-    assert main(ROOT, ["--table", "2", "--markdown", "--rows", "GEM + ClearCLIP"]) == 0
+    assert main(["--table", "2", "--markdown", "--rows", "GEM + ClearCLIP"]) == 0
     assert "| ViT-L/14 | GEM | yes | – (79.7) |" in capsys.readouterr().out
     assert list(tmp_path.iterdir()) == []

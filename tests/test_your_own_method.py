@@ -13,12 +13,12 @@ import numpy as np
 import open_clip
 import pytest
 import torch
+from conftest import rows_of
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, build_method
 from clearclip.commands.demo import main as demo
 from clearclip.commands.evaluate import main as evaluate
-from clearclip.results.records import read_rows
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")
@@ -40,11 +40,11 @@ def page(tmp_path, monkeypatch):
 
 def test_the_page_evaluates(page):
     arguments = ["--config", "config/cfg_neighbours.py", "--limit", "3", "--device", "cpu", "--workers", "0"]
-    assert evaluate(page, arguments) == 0
-    assert evaluate(page, [*arguments, "--methods", "ClearCLIP", "Neighbours"]) == 0
-    rows = read_rows("results.xlsx")
+    assert evaluate(arguments) == 0
+    assert evaluate([*arguments, "--methods", "ClearCLIP", "Neighbours"]) == 0
+    rows = rows_of("results.xlsx")
     assert [row["method"] for row in rows] == ["Neighbours (sigma=2)", "ClearCLIP", "Neighbours"]
-    assert rows[0]["settings"]["method"] == {"type": "Neighbours", "sigma": 2.0}
+    assert rows[0]["facts"]["method"]["sigma"] == 2.0
     assert len({row["mIoU"] for row in rows}) == 3
 
 

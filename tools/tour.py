@@ -18,7 +18,8 @@ def main() -> None:
     from clearclip import ClearCLIP
     from clearclip.evaluation.evaluate import evaluate
     from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
-    from clearclip.results.records import record
+    from clearclip.results.records import append
+    from clearclip.results.workbook import update_workbook
     from clearclip.visualize import grid_picture, save_image
 
     print("The miniature: a small CLIP that this project trained on drawn scenes and their captions,")
@@ -26,8 +27,9 @@ def main() -> None:
     methods, results, folder = ["CLIP", "ClearCLIP"], Path("results.xlsx"), Path("outputs/tour")
     model = ClearCLIP.from_pretrained("miniature")
     found = evaluate(ROOT / "config" / "cfg_miniature.py", folder, methods=methods, model=model)
-    record(found, results, ROOT)
-    scores = {one.method.label: one.scores.summary["mIoU"] for one in found}
+    append([one.record for one in found], results)
+    update_workbook(results)
+    scores = {one.method: one.scores.summary["mIoU"] for one in found}
     for name, score in scores.items():
         print(f"{name:10} mIoU {score:5.1f}")
     print(f"{found[0].images} images in {found[0].seconds:.0f} s, both in one pass", flush=True)

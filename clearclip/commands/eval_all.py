@@ -5,16 +5,17 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.console import CommandParser
-from clearclip.commands.table_run import plan, run_all
+from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.commands.table_run import has_result, plan, run_all
 from clearclip.evaluation.config import Options
-from clearclip.results.cells import columns, fill_row, format_cell, to_markdown
-from clearclip.results.protocols import PROTOCOLS
-from clearclip.results.records import check_results_path, read_rows, rebuild, rows_path
-from clearclip.results.rows import MINIATURE_VIT, TABLES, Row, select_datasets, select_rows
+from clearclip.results.published import TABLES, Row, protocol_names, select_datasets, select_rows
+from clearclip.results.records import check_results_path, read_records, records_path
+from clearclip.results.tables import fill_row, headings, to_markdown
+from clearclip.results.workbook import update_workbook
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 
@@ -34,8 +35,8 @@ def make_parser() -> CommandParser:
     )
     parser.add_argument(
         "--protocol",
-        default=PROTOCOLS[0],
-        choices=PROTOCOLS,
+        default=protocol_names()[0],
+        choices=protocol_names(),
         help="of the family's table: ClearCLIP's (default), NACLIP's (other sizes, windows, scale, thresholds and "
         "words, and PAMR), or ResCLIP's (the same without PAMR)",
     )
@@ -52,6 +53,7 @@ def make_parser() -> CommandParser:
     parser.add_argument(
         "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="for all runs"
     )
+    parser.add_argument("--import", **IMPORT)
     parser.add_argument("--force", action="store_true", help="repeat runs that have a result")
     parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
     parser.add_argument("--markdown", action="store_true", help="print the table as Markdown and run nothing")
@@ -59,16 +61,15 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def main(root: Path, arguments: Sequence[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None) -> int:
     """Do as the command line says.
-
-    Args:
-        root: the folder that has ``config/``, ``eval.py`` and ``dist_test.sh``.
 
     Returns:
         0, or 1 where a run failed.
     """
     args = make_parser().parse_args(arguments)
+    for file in args.imports:
+        import_file(file)
     results = check_results_path(args.results)
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
@@ -76,66 +77,62 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     if args.device is not None:
         choose_device(args.device)
     if args.rebuild:
-        count = len(read_rows(results))
+        count = len(read_records(results)[0])
         if not count:
-            raise UserError(f"{rows_path(results)} has no rows to make a workbook from; name another with --results")
-        if not rebuild(results, root):
+            raise UserError(f"{records_path(results)} has no records to make a workbook from; name another (--results)")
+        if not update_workbook(results, force=True):
             return 1
-        print(f"{results}: {count} runs")
+        print(f"{results}: {count} run{'s' if count != 1 else ''}")
         return 0
     table, protocol = args.table or ("2" if args.miniature else "benchmarks"), args.protocol
-    if protocol != PROTOCOLS[0] and table != "family":
+    if protocol != protocol_names()[0] and table != "family":
         raise UserError(f"--protocol {protocol} is for the family's table; add --table family")
     rows = select_rows(table, args.miniature, args.rows, args.vit)
     datasets = select_datasets(table, args.miniature, args.datasets)
     if args.markdown:
-        print(to_markdown(table, rows, datasets, read_rows(results), root, protocol))
+        print(to_markdown(table, rows, datasets, read_records(results)[0], protocol))
         return 0
-    groups = plan(rows, datasets, root, args.cfg_options, args.limit, protocol)
+    groups = plan(rows, datasets, args.cfg_options, args.limit, protocol)
     if args.dry_run:
-        known = [] if args.force else read_rows(results)
+        known = [] if args.force else read_records(results)[0]
         for number, group in enumerate(groups, start=1):
             print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images")
             for row in group.rows:
-                print(f"       {row.system}{': has a result' if group.has_result(row, known) else ''}")
+                print(f"       {row.system}{': has a result' if has_result(group, row, known, args.device) else ''}")
         return 0
-    outcome = run_all(
-        groups,
-        root,
-        results,
-        gpus=args.gpus,
-        force=args.force,
-        device=args.device,
-        batch_size=args.batch_size,
-        on_error=args.on_error,
-    )
+    names = ("gpus", "force", "device", "batch_size", "on_error", "imports")
+    outcome = run_all(groups, results, **{name: getattr(args, name) for name in names})
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
-    print_table(table, rows, datasets, results, root, protocol)
+    records = read_records(results)[0]
+    print_table(table, rows, datasets, records, protocol)
+    written = not records or update_workbook(results)
     print_summary(outcome, results)
-    return 1 if outcome["failed"] else 0
+    return 0 if written and not outcome["failed"] else 1
 
 
-def print_table(
-    table: str, rows: list[Row], datasets: tuple[str, ...], results: Path, root: Path, protocol: str
-) -> None:
-    """Print measured mIoU with the published figure in brackets."""
-    runs = read_rows(results)
-    shown = Table(title="mIoU, measured (published)" + (f", protocol {protocol}" if table == "family" else ""))
-    if table == "family" and MINIATURE_VIT in {row.vit for row in rows}:
-        shown.caption = "RCS and SC-CLIP read other blocks of the miniature than published: half of ViT-B/16's"
-    for heading in ("ViT", "system", "ClearCLIP"):
-        shown.add_column(heading)
-    for heading in columns(table, datasets):
-        shown.add_column(heading, justify="right")
+def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: list[dict], protocol: str) -> None:
+    """Print measured mIoU with the published figure below it; eight datasets fit into 80 columns."""
+    about = "mIoU, measured and (published)" + (f", protocol {protocol}" if table == "family" else "")
+    shown = Table(title=about, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    shown.add_column("\n".join(dict.fromkeys(row.vit for row in rows)) if len({row.vit for row in rows}) == 1 else "")
+    for heading in headings(table, datasets):
+        shown.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
     for row in rows:
-        cells = fill_row(table, row, datasets, runs, root, protocol)
-        shown.add_row(row.vit, row.name, row.clearclip, *map(format_cell, cells))
+        name = row.system if len({row.vit for row in rows}) == 1 else f"{row.system} {row.vit.removeprefix('ViT-')}"
+        cells = fill_row(table, row, datasets, records, protocol)
+        shown.add_row(name, *(str(cell).replace(" ", "\n") for cell in cells))
+    if any(row.clip_type == "Miniature" for row in rows) and table == "family":
+        shown.caption = "RCS and SC-CLIP read other blocks of the miniature than published: half of ViT-B/16's"
     Console().print(shown)
 
 
 def print_summary(outcome: dict, results: Path) -> None:
-    """Print what ran, what was skipped and what failed, and why."""
+    """Print what ran, what was skipped and what failed; one reason once."""
     print("; ".join(f"{len(runs)} {kind}" for kind, runs in outcome.items()) + f"; results in {results}")
+    reasons: dict[str, list[str]] = {}
     for label, why in outcome["failed"]:
-        print(f"failed: {label}: {why}")
+        reasons.setdefault(why, []).append(label)
+    for why, labels in reasons.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        print(f"failed: {labels[0]}{more}: {why}")

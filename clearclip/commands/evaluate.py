@@ -8,13 +8,14 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.console import CommandParser
-from clearclip.evaluation.config import Options, load_config
+from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.evaluation.config import Options
 from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.processes import LAUNCHERS
 from clearclip.evaluation.scores import Evaluation
-from clearclip.results.records import check_results_path, record
+from clearclip.results.records import append, check_results_path
+from clearclip.results.workbook import update_workbook
 
 
 def make_parser() -> CommandParser:
@@ -49,6 +50,7 @@ def make_parser() -> CommandParser:
         help="go on where an earlier run in the work dir stopped; auto: if it had the same settings",
     )
     parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    parser.add_argument("--import", **IMPORT)
     parser.add_argument("--no-cache", action="store_true", help="encode the text again and keep nothing on disk")
     parser.add_argument("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")
     parser.add_argument("--show-every", type=int, default=1, metavar="K", help="of every K-th image (default 1)")
@@ -56,13 +58,11 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def main(root: Path, arguments: Sequence[str] | None = None) -> int:
-    """Evaluate as the command line says; print the scores and record them.
-
-    Args:
-        root: the folder that has ``config/``.
-    """
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate as the command line says, record the scores and print them."""
     args = make_parser().parse_args(arguments)
+    for file in args.imports:
+        import_file(file)
     results = check_results_path(args.results)
     if args.no_cache:
         args.cfg_options["model.cached"] = False
@@ -70,10 +70,11 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
     if args.show_dir is not None:
         pictures = PictureHook(Path(args.show_dir), args.show_every, args.show_first)
     found = evaluate(
-        load_config(args.config, args.cfg_options, args.data_root),
+        args.config,
         args.work_dir,
         methods=args.methods,
         overrides=args.cfg_options,
+        data_root=args.data_root,
         device=args.device,
         batch_size=args.batch_size,
         workers=args.workers,
@@ -84,20 +85,22 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> int:
         hooks=[pictures] if pictures else [],
     )
     if found[0].is_main:
+        append([one.record for one in found], results)
         report(found)
-        record(found, results, root)
+        update_workbook(results)
         print(f"{len(found)} row{'s' if len(found) > 1 else ''} added to {results}")
         if pictures is not None:
-            print(f"pictures of {pictures.written} images in {args.show_dir}")
+            print(f"pictures of {pictures.written} image{'s' if pictures.written != 1 else ''} in {args.show_dir}")
     return 0
 
 
 def report(found: Sequence[Evaluation]) -> None:
     """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
     first = found[0]
-    table = Table(title=f"{first.dataset}: {first.images} images")
+    images = f"{first.images} image{'s' if first.images != 1 else ''}"
+    table = Table(title=f"{first.dataset}: {images}")
     table.add_column("class")
-    columns = {f"{one.method.label}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}
+    columns = {f"{one.method}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}
     if len(found) == 1:
         columns["accuracy"] = first.scores.accuracy
     for heading in columns:
@@ -109,8 +112,8 @@ def report(found: Sequence[Evaluation]) -> None:
         print(f"skipped {image}: {reason}")
     for one in found:
         summary = "  ".join(f"{name} {_percent(value)}" for name, value in one.scores.summary.items())
-        print(f"{one.dataset}, {one.method.label}: {summary}")
-    print(f"{first.images} images, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
+        print(f"{one.dataset}, {one.method}: {summary}")
+    print(f"{images}, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
 
 
 def _percent(value: float) -> str:

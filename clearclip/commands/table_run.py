@@ -7,23 +7,30 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
 
-from clearclip.evaluation.config import load_config, run_identity
+from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.config import CONFIGS, load_config, model_settings
 from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.facts import method_facts, run_facts
+from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
-from clearclip.results.cells import config_path, row_settings, same_run
-from clearclip.results.protocols import protocol_overrides
-from clearclip.results.records import read_rows, record
-from clearclip.results.rows import Row
+from clearclip.results.fingerprint import digest
+from clearclip.results.published import Row, find_protocol
+from clearclip.results.records import append, read_records
 from clearclip.settings import ModelSettings
+from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError
+
+#: Options of a config that the rows of a table set.
+OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_type", "ignore_residual", "attention",
+           "residual", "ffn", "alpha")  # fmt: skip
 
 
 @dataclass
@@ -32,21 +39,25 @@ class Group:
 
     Attributes:
         dataset: its name.
-        settings: of the model; the rows' methods take the place of its own.
         rows: the rows, each with another method.
-        cfg: the config.
+        cfg: the config, with the rows' weights.
         overrides: what of the config is overridden.
         limit: images, None for all.
         protocol: by whose protocol.
     """
 
     dataset: str
-    settings: ModelSettings
     rows: list[Row]
     cfg: Config
     overrides: dict[str, Any]
     limit: int | None
-    protocol: str = "clearclip"
+    protocol: str
+    _common: dict[str, Any] | None = field(default=None, repr=False)
+
+    @property
+    def settings(self) -> ModelSettings:
+        """Of the model; the rows' methods take the place of its own."""
+        return model_settings(self.cfg)
 
     @property
     def label(self) -> str:
@@ -59,48 +70,76 @@ class Group:
         """How many images, as far as is known."""
         return min(self.cfg.get("expected_images", 1), self.limit or sys.maxsize)
 
-    @property
-    def options(self) -> dict[str, Any]:
-        """What of the config this group overrides."""
-        settings = self.settings
-        own = {name: getattr(settings, name) for name in ("clip_type", "vit_type", "prob_thd")}
-        return {**{f"model.{name}": value for name, value in own.items()}, **self.overrides}
-
-    def has_result(self, row: Row, runs: Sequence[dict[str, Any]]) -> bool:
-        """Whether a run of a row with the same settings is among these."""
-        identity = run_identity(self.cfg, replace(self.settings, method=row.method), self.limit)
-        return any(same_run(run["settings"], identity) for run in runs)
+    def fingerprints(self, device: str | None) -> dict[Row, str]:
+        """What each row's run would be known by; empty where weights or data are not on this machine yet."""
+        if self._common is None:
+            try:
+                dataset = CheckedDataset(self.cfg.test_dataloader.dataset, self.limit)
+                chosen = choose_device(device or self.settings.device)
+                precision = choose_precision(self.settings.precision, chosen)
+                self._common = run_facts(self.cfg, dataset, self.settings, chosen, precision)
+            except Exception:  # of whatever is missing, the evaluation says what it is
+                self._common = {}
+        if not self._common.get("weights"):
+            return {}
+        return {row: digest({**self._common, "method": method_facts(build_method(row.method))}) for row in self.rows}
 
 
 def plan(
     rows: Sequence[Row],
     datasets: Sequence[str],
-    root: Path,
-    overrides: dict[str, Any],
+    overrides: Mapping[str, Any],
     limit: int | None = None,
     protocol: str = "clearclip",
 ) -> list[Group]:
     """The groups of these rows and datasets. Groups with the same weights follow each other.
 
     Args:
-        root: the folder that has ``config/``.
         overrides: dotted names to values, for every run.
         limit: images per run, None for all.
         protocol: by whose protocol; ``overrides`` go beyond it.
+
+    Raises:
+        UserError: an override of what the rows set.
     """
+    for name in overrides:
+        if name.removeprefix("model.") in OF_ROWS:
+            raise UserError(f"{name} is what the rows of a table set; choose rows (--rows, --vit), or use eval.py")
     groups: dict[tuple, Group] = {}
     for row in rows:
         for dataset in datasets:
             thd = row.prob_thd(dataset)
             key = (row.clip_type, row.vit, dataset, thd)
             if key not in groups:
-                changed = {**protocol_overrides(protocol, dataset, root), **overrides}
-                cfg = load_config(config_path(root, dataset), changed)
-                groups[key] = Group(dataset, row_settings(row, dataset, cfg), [], cfg, changed, limit, protocol)
+                changed = {"model.clip_type": row.clip_type, "model.vit_type": row.vit}
+                changed |= protocol_overrides(protocol, dataset)
+                changed |= {} if thd is None else {"model.prob_thd": thd}
+                changed |= overrides
+                cfg = load_config(CONFIGS / f"cfg_{dataset}.py", changed)
+                groups[key] = Group(dataset, [], cfg, changed, limit, protocol)
             groups[key].rows.append(row)
-    return sorted(groups.values(), key=lambda group: [row.clip_type + row.vit for row in rows].index(
-        group.rows[0].clip_type + group.rows[0].vit
-    ))  # fmt: skip
+    order = list(dict.fromkeys((row.clip_type, row.vit) for row in rows))
+    return sorted(groups.values(), key=lambda one: order.index((one.rows[0].clip_type, one.rows[0].vit)))
+
+
+def protocol_overrides(protocol: str, dataset: str) -> dict[str, Any]:
+    """What a protocol overrides in a benchmark's config: dotted names to values; nothing for the configs' own.
+
+    Raises:
+        UserError: a dataset that the protocol says nothing about.
+    """
+    one = find_protocol(protocol, dataset)
+    if protocol == "clearclip":
+        return {}
+    return {
+        "test_dataloader.dataset.pipeline.1.scale": tuple(one.scale),
+        "model.slide_crop": one.crop,
+        "model.slide_stride": one.stride,
+        "model.logit_scale": one.logit_scale,
+        "model.prob_thd": one.prob_thd,
+        "model.post": one.post,
+        "model.name_path": str(CONFIGS / one.names_file),
+    }
 
 
 class Models:
@@ -108,15 +147,15 @@ class Models:
 
     def __init__(self, device: str | None):
         self.device = device
-        self.key: dict[str, Any] | None = None
+        self.key: tuple | None = None
         self.model: ClearCLIP | None = None
 
     def get(self, settings: ModelSettings) -> ClearCLIP:
         """The model with the weights of these settings."""
-        names = ["clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "normalization", "precision"]
+        names = ["clip_type", "vit_type", "model_name", "pretrained", "pretrained_tag", "quick_gelu", "normalization"]
         if settings.clip_type == "BLIP":  # whose positional embeddings are resized for one window
             names.append("slide_crop")
-        key = {name: getattr(settings, name) for name in names}
+        key = tuple(getattr(settings, name) for name in (*names, "precision"))
         if self.model is None or key != self.key:
             self.model = None  # frees its memory before the next one is loaded
             self.model = ClearCLIP.from_settings(replace(settings, device=self.device or settings.device))
@@ -124,93 +163,101 @@ class Models:
         return self.model
 
 
+def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
+    """Whether a record has the fingerprint that the row's run would have."""
+    known = {record["fingerprint"] for record in records if not record.get("remark") and not record.get("skipped")}
+    return group.fingerprints(device).get(row) in known
+
+
 def run_all(
     groups: Sequence[Group],
-    root: Path,
     results: Path,
     *,
     gpus: int | None = None,
     force: bool = False,
     device: str | None = None,
-    batch_size: int | None = None,
-    on_error: str = "stop",
+    imports: Sequence[Path] = (),
+    **options: Any,
 ) -> dict[str, list[tuple[str, str]]]:
     """Compute the cells that have no result yet; a group that fails does not stop the others.
 
     Args:
         groups: of :func:`plan`.
-        root: the folder that has ``eval.py`` and ``dist_test.sh``.
         results: the workbook.
         gpus: go through ``dist_test.sh`` with so many processes; None computes in this process.
         force: repeat what has a result.
-        device, batch_size, on_error: see :func:`clearclip.evaluation.evaluate.evaluate`.
+        device: see :func:`clearclip.evaluation.evaluate.evaluate`.
+        imports: files with methods of the user's own, for other processes.
+        **options: see :func:`clearclip.evaluation.evaluate.evaluate`: ``batch_size``, ``on_error``.
 
     Returns:
         "done", "skipped" and "failed": labels with a remark each.
     """
     outcome: dict[str, list[tuple[str, str]]] = {"done": [], "skipped": [], "failed": []}
-    known = [] if force else read_rows(results)
+    known = [] if force else read_records(results)[0]
     todo = []
     for group in groups:
-        left = [row for row in group.rows if not group.has_result(row, known)]
+        left = [row for row in group.rows if not has_result(group, row, known, device)]
         outcome["skipped"] += [
-            (f"{row.label} on {group.dataset}", "has a result") for row in group.rows if row not in left
+            (f"{row.system}, {group.label}", "has a result") for row in group.rows if row not in left
         ]
         if left:
             todo.append(replace(group, rows=left))
-    resume = "no" if force else "auto"
-    options = {"device": device, "batch_size": batch_size, "on_error": on_error, "resume": resume}
-    models = Models(device)
-    started, finished_images = time.monotonic(), 0
+    options |= {"device": device, "resume": "no" if force else "auto"}
+    models, started, finished = Models(device), time.monotonic(), 0
     for number, group in enumerate(todo, start=1):
         elapsed = time.monotonic() - started
         left = sum(other.images for other in todo[number - 1 :])
-        estimate = f", about {_clock(elapsed / finished_images * left)} left" if finished_images else ""
+        estimate = f", about {_clock(elapsed / finished * left)} left" if finished else ""
         print(f"[{number}/{len(todo)}] {group.label} (elapsed {_clock(elapsed)}{estimate})", flush=True)
+        before = len(read_records(results)[0])
         try:
             if gpus:
-                _run_processes(group, root, results, gpus, options)
+                _run_processes(group, results, gpus, imports, options)
             else:
-                _run_here(group, root, results, models, options)
+                _run_here(group, results, models, options)
         except Exception as error:  # whatever stops one group, the others go on
             words = " ".join(str(error).split()) or type(error).__name__
             outcome["failed"].append((group.label, words))
-            print(f"    failed: {words}", flush=True)
+            print(
+                "    failed" if outcome["failed"][:-1] and words == outcome["failed"][-2][1] else f"    failed: {words}"
+            )
         else:
-            for row, score in _scores(group, results):
-                outcome["done"].append((f"{row.label} on {group.dataset}", f"mIoU {score:.2f}"))
-                print(f"    {row.system}: mIoU {score:.2f}", flush=True)
-        finished_images += group.images
+            labels = {row.label: row for row in group.rows}
+            for record in read_records(results)[0][before:]:
+                if record["dataset"] == group.dataset and record["method"] in labels:
+                    row = labels.pop(record["method"])
+                    outcome["done"].append((f"{row.system} on {group.dataset}", f"mIoU {record['mIoU']:.2f}"))
+                    print(f"    {row.system}: mIoU {record['mIoU']:.2f}", flush=True)
+        finished += group.images
     return outcome
 
 
-def _run_here(group: Group, root: Path, results: Path, models: Models, options: dict[str, Any]) -> None:
+def _run_here(group: Group, results: Path, models: Models, options: Mapping[str, Any]) -> None:
     found = evaluate(
-        load_config(group.cfg.filename, group.options),
+        group.cfg,
         work_dir(group),
         methods=[row.method for row in group.rows],
         model=models.get(group.settings),
-        overrides=group.options,
+        overrides=group.overrides,
         limit=group.limit,
         **options,
     )
-    record(found, results, root)
+    append([one.record for one in found], results)
 
 
-def _run_processes(group: Group, root: Path, results: Path, gpus: int, options: dict[str, Any]) -> None:
-    if not (root / "dist_test.sh").is_file():
+def _run_processes(group: Group, results: Path, gpus: int, imports: Sequence[Path], options: Mapping[str, Any]) -> None:
+    script = CONFIGS.parent / "dist_test.sh"
+    if not script.is_file():
         raise UserError("--gpus needs dist_test.sh, which a clone of the repository has, not an installed package")
     given = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
+    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
+    words += [("--import", str(file)) for file in imports]
+    methods = (build_method(row.method).settings for row in group.rows)
     command = [
-        *("bash", str(root / "dist_test.sh"), str(group.cfg.filename)),
-        *(
-            word
-            for name, value in given.items()
-            if value is not None
-            for word in (f"--{name.replace('_', '-')}", str(value))
-        ),
-        *("--methods", *(json.dumps(row.method.settings) for row in group.rows)),
-        *("--cfg-options", *(f"{name}={value}" for name, value in group.options.items())),
+        *("bash", str(script), str(group.cfg.filename), *(word for pair in words for word in pair)),
+        *("--methods", *map(json.dumps, methods)),
+        *("--cfg-options", *(f"{name}={value}" for name, value in group.overrides.items())),
     ]
     environment = {**os.environ, "PYTHON": sys.executable, "GPUS": str(gpus)}
     # Its progress and its errors go to the terminal.
@@ -221,19 +268,10 @@ def _run_processes(group: Group, root: Path, results: Path, gpus: int, options: 
 
 
 def work_dir(group: Group) -> Path:
-    """Where the journal of a group is kept."""
+    """Where the journals of a group are kept."""
     row = group.rows[0]
-    name = f"{row.clip_type} {row.vit} {group.dataset} {group.settings.prob_thd:g} {group.protocol}"
+    name = f"{row.clip_type} {row.vit} {group.dataset} {group.protocol}"
     return Path("work_dirs") / "tables" / name.replace("/", "-").replace(" ", "_")
-
-
-def _scores(group: Group, results: Path) -> list[tuple[Row, float]]:
-    """The mIoU of each row, of its latest run with these settings, whoever else writes to the workbook."""
-    runs = read_rows(results)
-    return [
-        (row, [run["mIoU"] for run in runs if group.has_result(row, [run])][-1])
-        for row in group.rows
-    ]  # fmt: skip
 
 
 def _clock(seconds: float) -> str:

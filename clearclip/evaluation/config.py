@@ -1,9 +1,8 @@
-"""Configs: read, override, check, and say what in them changes a result."""
+"""Configs: read, override and check."""
 
 from __future__ import annotations
 
 import ast
-import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,7 +14,6 @@ from mmseg.registry import MODELS
 
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
 from clearclip.evaluation.wrappers import plain_settings
-from clearclip.identity import checkpoint_identity
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
@@ -28,31 +26,6 @@ SEGMENTOR_OPTIONS = (
     "type", "name_path", "class_names", "methods", "keep_logits", "data_preprocessor", "train_cfg", "test_cfg",
     "init_cfg",
 )  # fmt: skip
-#: The types of a config's parts; the options of ``model`` are checked by ModelSettings. Dicts marked "!" must be there.
-TYPES: dict[str, tuple[type, ...]] = {
-    "model!": (dict,),
-    "model.keep_logits": (bool,),
-    "test_dataloader!": (dict,),
-    "test_dataloader.batch_size": (int,),
-    "test_dataloader.num_workers": (int,),
-    "test_dataloader.dataset!": (dict,),
-    **{f"test_dataloader.dataset.{name}": (str,) for name in ("ann_file", "img_suffix", "seg_map_suffix", "data_root")},
-    "test_dataloader.dataset.type": (str, type),
-    "test_dataloader.dataset.data_prefix": (dict,),
-    "test_dataloader.dataset.pipeline": (list,),
-    "test_dataloader.dataset.reduce_zero_label": (bool,),
-    "test_dataloader.dataset.ignore_index": (int,),
-    "test_dataloader.dataset.metainfo": (dict,),
-    "test_evaluator": (dict, list),
-    "test_cfg": (dict,),
-    "dataset_name": (str,),
-    "expected_images": (int,),
-    "default_hooks": (dict,),
-    "custom_hooks": (list,),
-    "env_cfg": (dict,),
-    "log_level": (str, int),
-    "default_scope": (str,),
-}
 
 
 class Options(DictAction):
@@ -101,7 +74,7 @@ def building(what: str, overrides: Mapping[str, Any] | None = None) -> Iterator[
 
 
 def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_root: str | None = None) -> Config:
-    """Read a config file (a Python file, which is executed), override parts of it, and check all of it.
+    """Read a config file (a Python file, which is executed), override parts of it, and check it.
 
     Args:
         path: such as ``config/cfg_voc21.py``; the bundled configs are found from anywhere, also by the name alone.
@@ -110,7 +83,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
             variable ``CLEARCLIP_DATA`` replaces a leading ``data``.
 
     Raises:
-        UserError: the file is missing or broken, an override fits nothing, or a value cannot be meant.
+        UserError: the file is missing or broken, an override fits nothing, or a value is invalid.
     """
     bundled = CONFIGS / Path(path).name
     if not os.path.isfile(path) and Path(path).parent.name in ("", "config") and os.path.isfile(bundled):
@@ -119,54 +92,51 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         raise UserError(
             f"config {str(path)[:400]} does not exist; the configs are in config/ (cfg_voc21.py, cfg_miniature.py, …)"
         )
+    if Path(path).suffix not in (".py", ".json"):
+        raise UserError(
+            f"config {path}: a config is a Python file (.py), which is executed, or JSON; rewrite it as one"
+        )
     with building(f"config {path}"):
         cfg = Config.fromfile(str(path))
     with building(f"config {path}", overrides):
         cfg.merge_from_dict(overrides or {})
-    for name, kinds in TYPES.items():
-        _check_type(cfg, path, name.rstrip("!"), kinds, name.endswith("!"))
-    for plain in plain_settings(cfg.test_dataloader.dataset):
-        if not isinstance(plain.get("data_root"), str):
-            raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
-        plain["data_root"] = _locate(plain["data_root"], data_root)
-    model_settings(cfg)
+        for name in ("model", "test_dataloader", "test_dataloader.dataset"):
+            value = cfg
+            for part in name.split("."):
+                value = value.get(part)
+            if not isinstance(value, Mapping):
+                raise UserError(f"config {path} has no {name!r} (a dict); inherit from base_config.py as the others do")
+        if cfg.get("load_from"):
+            raise UserError(f"config {path}: load_from is not used; give the weights as model.pretrained")
+        for dataset in plain_settings(cfg.test_dataloader.dataset):
+            if not isinstance(dataset.get("data_root"), str):
+                raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
+            dataset["data_root"] = _locate(dataset["data_root"], data_root)
+        model_settings(cfg)
     return cfg
-
-
-def _check_type(cfg: Config, path: str | Path, name: str, kinds: tuple[type, ...], required: bool) -> None:
-    value = cfg
-    for part in name.split("."):
-        value = value.get(part) if isinstance(value, Mapping | Config) else None
-    if value is None and required:
-        raise UserError(f"config {path} has no {name!r}; inherit from base_config.py as the others do")
-    fits = isinstance(value, kinds) and not (isinstance(value, bool) and bool not in kinds)
-    if value is not None and not fits:
-        words = " or ".join(kind.__name__ for kind in kinds)
-        raise UserError(f"config {path}: {name} must be a {words}, not {value!r}; see config/base_config.py")
 
 
 def _locate(configured: str, given: str | None) -> str:
     """Where the dataset is."""
-    usual = Path(configured)
+    usual = Path(configured).expanduser()
     inner = Path(*usual.parts[1:]) if not usual.is_absolute() and usual.parts[:1] == ("data",) else None
-    if given is not None:
-        below = Path(given) / inner if inner is not None else None
-        return str(below) if below is not None and below.is_dir() else given
-    if inner is not None and os.environ.get("CLEARCLIP_DATA"):
-        return str(Path(os.environ["CLEARCLIP_DATA"]) / inner)
-    return configured
+    base = given or os.environ.get("CLEARCLIP_DATA")
+    if base is None or (given is None and inner is None):
+        return str(usual)
+    below = Path(base).expanduser() / (inner or "")
+    return str(below if given is None or below.is_dir() else Path(given).expanduser())
 
 
 def dataset_name(cfg: Config) -> str:
     """The benchmark's name: ``dataset_name`` of the config, or the file's own."""
-    return cfg.get("dataset_name") or Path(cfg.filename or "config").stem.removeprefix("cfg_")
+    return str(cfg.get("dataset_name") or Path(cfg.filename or "config").stem.removeprefix("cfg_"))
 
 
 def model_settings(cfg: Config) -> ModelSettings:
     """The options of the config's model.
 
     Raises:
-        UserError: another kind of model, or an option that does not exist or cannot be meant.
+        UserError: another kind of model, or an option that does not exist or is invalid.
     """
     model = cfg.model.to_dict()
     kind = model.get("type")
@@ -183,28 +153,3 @@ def class_words(cfg: Config) -> ClassWords:
         UserError: none, in two places, or a file that cannot be read.
     """
     return read_classes(cfg.model.get("name_path"), cfg.model.get("class_names"))
-
-
-def run_identity(cfg: Config, settings: ModelSettings | None = None, limit: int | None = None) -> dict[str, Any]:
-    """What changes the result of a run, as plain data, as far as it is known before a model is loaded.
-
-    Args:
-        cfg: the config.
-        settings: of the model; default: the config's.
-        limit: number of images, None for all.
-
-    Raises:
-        UserError: a model or names file that does not exist.
-    """
-    settings = settings or model_settings(cfg)
-    dataset = cfg.test_dataloader.dataset
-    scales = [step.get("scale") or step for step in dataset.get("pipeline", []) if step.get("type") == "Resize"]
-    resizes = [str(tuple(scale) if isinstance(scale, list) else scale) for scale in scales]
-    return {
-        **settings.identity(),
-        "checkpoint": checkpoint_identity(settings),
-        "words": hashlib.sha256(repr(class_words(cfg).classes).encode()).hexdigest()[:12],
-        "dataset": dataset_name(cfg),
-        "resize": " ".join(resizes),
-        "limit": limit,
-    }

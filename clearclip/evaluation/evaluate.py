@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -20,16 +21,24 @@ from mmengine.runner import Runner
 
 from clearclip.evaluation.check import quick_check
 from clearclip.evaluation.checked import CheckedDataset, reading
-from clearclip.evaluation.config import building, dataset_name, load_config, run_identity
+from clearclip.evaluation.config import building, dataset_name, load_config, model_settings
+from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.metric import ConfusionMetric
-from clearclip.evaluation.processes import available_cpus, local_processes, process_group
+from clearclip.evaluation.processes import (
+    StopTogether,
+    agree,
+    available_cpus,
+    local_processes,
+    process_group,
+    together,
+)
 from clearclip.evaluation.scores import Evaluation
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
-from clearclip.identity import weights_identity
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
+from clearclip.results.fingerprint import differences
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 
@@ -80,51 +89,48 @@ def evaluate(
     """
     if on_error not in ("stop", "skip"):
         raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
-    cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-    loader = cfg.test_dataloader
-    for name, value, least in (
-        ("limit", limit, 1),
-        ("batch size", loader.get("batch_size") if batch_size is None else batch_size, 1),
-        ("workers", loader.get("num_workers") if workers is None else workers, 0),
-    ):
-        if value is not None and value < least:
-            raise UserError(f"{name} must be at least {least}, not {value}")
-    device = device or cfg.model.get("device")
-    with building(f"config {cfg.filename}", overrides):
-        remarks = quick_check(cfg)
-    for remark in remarks:
-        warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
-    work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
-    options = cfg.model.to_dict()
-    options.pop("type")
-    if methods is not None:
-        options["methods"] = [build_method(method) for method in methods]
     with process_group(launcher, device):
-        options["device"] = str(choose_device(device))
-        with building(f"model of config {cfg.filename}", overrides):
+        with together("before the first image"):
+            cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
+            named, loader = f"config {cfg.filename}", cfg.test_dataloader
+            for name, value, least in (
+                ("limit", limit, 1),
+                ("batch size", loader.get("batch_size") if batch_size is None else batch_size, 1),
+                ("workers", loader.get("num_workers") if workers is None else workers, 0),
+            ):
+                if value is not None and value < least:
+                    raise UserError(f"{name} must be at least {least}, not {value}")
+            with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+                for remark in quick_check(cfg):
+                    warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
+                dataset = CheckedDataset(loader.dataset, limit)
+            settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
+            model = model or ClearCLIP.from_settings(settings)
+            described = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
+            with building(named, overrides):
+                common = run_facts(cfg, dataset, settings, model.device, model.precision, hooks, model)
+        facts = [{**common, "method": method_facts(method)} for method in described]
+        agree("settings or data", {**common, "methods": [one["method"] for one in facts]}, differences)
+        options = {**cfg.model.to_dict(), "methods": described, "device": settings.device}
+        options.pop("type")
+        with building(f"model of {named}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
             segmentor = ClearCLIPSegmentation(**options, model=model)
-        model = segmentor.model
-        settings = {
-            **run_identity(cfg, segmentor.settings, limit),
-            "precision": model.precision,
-            "weights": weights_identity(model.image_encoder, model.text_encoder.model),
-        }
-        settings.pop("method")
-        together = {**settings, "methods": [method.settings for method in segmentor.methods]}
-        journal = Journal(work_dir / "journal", together, resume)
-        if journal.finished and dist.get_rank() == 0:
-            print(f"resuming: {len(journal.finished)} images are finished")
-        with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
-            loader = build_loader(cfg, batch_size, workers, limit, frozenset(journal.finished), model.device)
-            metric = ConfusionMetric(on_error, journal=journal)
-            runner = _build_runner(cfg, segmentor, loader, metric, work_dir, launcher, hooks)
-            runner.test_loop  # noqa: B018 (built when it is first asked for)
-        dataset = loader.dataset
         if len(segmentor.classes) != len(dataset.metainfo["classes"]):
             raise UserError(
                 f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
                 f"{len(dataset.metainfo['classes'])} classes; correct the names file"
             )
+        work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
+        together_facts = {**common, "methods": [one["method"] for one in facts]}
+        journal = Journal(work_dir / "journal", together_facts, dataset.total, len(facts), resume)
+        dataset.leave_out(journal.finished)
+        if journal.finished and dist.get_rank() == 0:
+            print(f"resuming: {len(journal.finished)} images are finished")
+        with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+            metric = ConfusionMetric(on_error, journal=journal)
+            batches = build_loader(cfg, dataset, batch_size, workers, model.device)
+            runner = _build_runner(cfg, segmentor, batches, metric, work_dir, launcher, hooks)
+            runner.test_loop  # noqa: B018 (built when it is first asked for)
         started = time.perf_counter()
         with reading():
             found = runner.test()
@@ -136,35 +142,29 @@ def evaluate(
         print("other metrics of the config: " + ", ".join(f"{name} {value}" for name, value in others.items()))
     return [
         Evaluation(
-            dataset=dataset_name(cfg),
             classes=list(dataset.metainfo["classes"]),
-            palette=[list(colour) for colour in dataset.metainfo.get("palette") or segmentor._palette],
-            method=method,
             scores=scores,
             images=metric.images,
             failures=metric.failures,
             seconds=seconds,
             images_per_second=len(dataset) / seconds,
-            settings={**settings, "method": method.settings},
+            facts=own,
             is_main=is_main,
         )
-        for method, scores in zip(segmentor.methods, metric.scores, strict=True)
+        for own, scores in zip(facts, metric.scores, strict=True)
     ]
 
 
 def build_loader(
     cfg: Config,
+    dataset: CheckedDataset,
     batch_size: int | None = None,
     workers: int | None = None,
-    limit: int | None = None,
-    finished: frozenset[int] = frozenset(),
     device: torch.device | None = None,
 ) -> torch.utils.data.DataLoader:
-    """The config's test images as checked batches; what the config does not say is chosen for this machine."""
+    """A checked dataset in batches; what the config does not say is chosen for this machine."""
     on_gpu = device is not None and device.type == "cuda"
-    options = cfg.test_dataloader.to_dict()
-    dataset = CheckedDataset(options.pop("dataset"), limit)
-    dataset.leave_out(finished)
+    options = {name: value for name, value in cfg.test_dataloader.to_dict().items() if name != "dataset"}
     own_cpus = max(1, available_cpus() // local_processes())
     defaults = dict(
         batch_size=8 if on_gpu else 1,
@@ -208,7 +208,7 @@ def _build_runner(
             test_evaluator=Evaluator([metric, *own]),
             test_cfg=cfg.get("test_cfg") or dict(type="TestLoop"),
             default_hooks=cfg.get("default_hooks"),
-            custom_hooks=[*(cfg.get("custom_hooks") or []), ProgressHook(), *hooks],
+            custom_hooks=[*(cfg.get("custom_hooks") or []), ProgressHook(), StopTogether(), *hooks],
             launcher=launcher,
             env_cfg=cfg.get("env_cfg") or {},
             visualizer=cfg.get("visualizer"),

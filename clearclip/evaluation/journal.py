@@ -1,113 +1,114 @@
-"""What an evaluation has finished, on disk as it goes: a killed run goes on where it stopped."""
+"""What an evaluation has finished, on disk as it goes: an interrupted run resumes where it stopped."""
 
 from __future__ import annotations
 
 import json
-import shutil
+import re
 import uuid
+import warnings
+import zlib
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from mmengine import dist
 
+from clearclip.evaluation.processes import on_main_process
+from clearclip.results.fingerprint import differences, digest
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
 
 #: Where a flattened confusion matrix is not zero, and what is there.
 Counts = tuple[list[int], list[int]]
+_FACTS, _OURS = "facts.json", re.compile(r"rank\d+-[0-9a-f]{8}\.jsonl|facts\.json|\.facts-.*\.json")
 
 
 class Journal:
-    """Confusion counts per image in JSON lines, a file per process, beside the settings they belong to.
+    """Confusion counts per image in JSON lines, a file per process, in a folder that is named after the run's facts.
 
-    A line is written and flushed at once; one that a kill has cut short is not counted.
+    A line is written and flushed at once, with a checksum; one that is cut short or damaged counts as not there, and
+    its image is computed again. Other runs have other folders, and only files of this kind are ever removed.
 
     Args:
-        folder: where the files are.
-        settings: everything that changes a result.
-        resume: "no" clears what is there, "yes" goes on with it, "auto" goes on with it if it has these settings.
+        folder: where the folders of all runs are.
+        facts: everything that changes a result.
+        images, methods: how many there are.
+        resume: "no" starts again, "yes" resumes, "auto" resumes if there is something with these facts.
 
     Attributes:
-        finished: counts, by method, of the images that earlier runs finished.
-        failures: images that earlier runs skipped, with the reason; they are tried again.
+        finished: index of an image → its counts, by method, of those that earlier sessions finished.
 
     Raises:
-        UserError: resume with other settings (names them), or with nothing to resume; no place for the files.
+        UserError: resume with nothing to resume (names in what the runs that are there differ); no place for files.
     """
 
-    def __init__(self, folder: Path, settings: dict[str, Any], resume: str = "no"):
-        self.folder = Path(folder)
-        self.finished: dict[int | str, list[Counts]] = {}
-        self.failures: dict[str, str] = {}
-        state: list[Any] = [None, None, None]
-        if dist.get_rank() == 0:
-            try:
-                self._prepare(settings, resume)
-                state = [None, self.finished, self.failures]
-            except UserError as error:
-                state[0] = str(error)
-            except OSError as error:
-                state[0] = f"{self.folder} cannot be used ({error.strerror}); give another folder as --work-dir"
-        # Other hosts may not see this folder, so rank 0 tells what is finished.
-        dist.broadcast_object_list(state)
-        error, self.finished, self.failures = state
-        if error is not None:
-            raise UserError(error)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        self._file = open(self.folder / f"rank{dist.get_rank()}-{uuid.uuid4().hex[:8]}.jsonl", "w")  # noqa: SIM115
-
-    def _prepare(self, settings: dict[str, Any], resume: str = "no") -> None:
-        settings = json.loads(json.dumps(settings))
-        path = self.folder / "settings.json"
-        before = self._read_settings(path)
-        if resume == "auto" and before != settings:
-            resume = "no"
-        if resume != "no":
-            if before is None:
-                raise UserError(f"--resume: {path} is missing or damaged; start without --resume")
-            self._check_same(before, settings)
-            for file in sorted(self.folder.glob("rank*.jsonl")):
-                self._read(file)
-        elif self.folder.is_dir():
-            shutil.rmtree(self.folder)
-        self.folder.mkdir(parents=True, exist_ok=True)
-        write_text_atomically(path, json.dumps(settings, indent=1, sort_keys=True))
-
-    @staticmethod
-    def _read_settings(path: Path) -> dict[str, Any] | None:
-        """What an earlier run noted; None where there is nothing that can be read."""
+    def __init__(self, folder: Path, facts: Mapping[str, Any], images: int, methods: int, resume: str = "no"):
+        self.folder = Path(folder) / digest(facts)[:16]
+        self.images, self.methods = images, methods
+        # Other hosts may not see this folder, so one process tells what is finished.
+        self.finished: dict[int, list[Counts]] = on_main_process(lambda: self._prepare(facts, resume))
         try:
-            return dict(json.loads(path.read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._file = open(self.folder / f"rank{dist.get_rank()}-{uuid.uuid4().hex[:8]}.jsonl", "w")  # noqa: SIM115
+        except OSError as error:
+            raise self._unusable(error) from error
 
-    @staticmethod
-    def _check_same(before: dict[str, Any], now: dict[str, Any]) -> None:
-        different = [name for name in sorted({*before, *now}) if before.get(name) != now.get(name)]
-        if different:
-            shown = "; ".join(f"{name} was {before.get(name)!r}, is {now.get(name)!r}" for name in different)
-            raise UserError(f"--resume: the settings differ ({shown}); use the same ones or start without --resume")
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(f"{self.folder} cannot be used ({error.strerror}); give another folder as --workdir")
 
-    def _read(self, file: Path) -> None:
-        for line in file.read_text().splitlines(keepends=True):
-            if not line.endswith("\n"):
+    def _prepare(self, facts: Mapping[str, Any], resume: str) -> dict[int, list[Counts]]:
+        try:
+            there = (self.folder / _FACTS).is_file()
+            if resume == "yes" and not there:
+                raise UserError(f"--resume: {self._why_nothing(facts)}; start without --resume")
+            if resume == "no" and there:
+                for path in self.folder.iterdir():
+                    if _OURS.fullmatch(path.name) and path.is_file():
+                        path.unlink()
+                there = False
+            if not there:
+                self.folder.mkdir(parents=True, exist_ok=True)
+                write_text_atomically(self.folder / _FACTS, json.dumps(facts, indent=1, sort_keys=True))
+                return {}
+            return self._read()
+        except OSError as error:
+            raise self._unusable(error) from error
+
+    def _why_nothing(self, facts: Mapping[str, Any]) -> str:
+        """What the latest run that is there did otherwise."""
+        others = sorted(self.folder.parent.glob(f"*/{_FACTS}"), key=lambda path: path.stat().st_mtime)
+        for path in reversed(others):
+            try:
+                before = json.loads(path.read_text(encoding="utf-8"))
+                return "the settings differ (" + "; ".join(differences(before, facts)[:5]) + ")"
+            except (OSError, ValueError, AttributeError):
                 continue
-            entry = json.loads(line)
-            if "failure" in entry:
-                self.failures[entry["image"]] = entry["failure"]
-            else:
-                self.finished[entry["image"]] = entry["counts"]
+        return f"nothing to resume in {self.folder.parent}"
 
-    def add_counts(self, image: int | str, counts: list[Counts]) -> None:
+    def _read(self) -> dict[int, list[Counts]]:
+        finished, damaged = {}, 0
+        for path in sorted(self.folder.glob("rank*.jsonl")):
+            for line in path.read_bytes().split(b"\n") if path.is_file() else ():
+                entry = self._parse(line) if line.strip() else None
+                if entry is not None:
+                    finished[entry["image"]] = entry["counts"]
+                damaged += bool(line.strip()) and entry is None
+        if damaged:
+            warnings.warn(f"{self.folder}: {damaged} damaged lines; their images are computed again", stacklevel=6)
+        return finished
+
+    def _parse(self, line: bytes) -> dict[str, Any] | None:
+        checksum, _, text = line.partition(b" ")
+        if checksum != b"%08x" % zlib.crc32(text):
+            return None
+        entry = json.loads(text)
+        fits = 0 <= entry["image"] < self.images and len(entry["counts"]) == self.methods
+        return entry if fits else None
+
+    def add(self, image: int, counts: list[Counts]) -> None:
         """Note a finished image."""
-        self._write({"image": image, "counts": counts})
-
-    def add_failure(self, image: str, reason: str) -> None:
-        """Note an image that was skipped."""
-        self._write({"image": image, "failure": reason})
-
-    def _write(self, entry: dict[str, Any]) -> None:
-        self._file.write(json.dumps(entry, separators=(",", ":")) + "\n")
+        text = json.dumps({"image": image, "counts": counts}, separators=(",", ":"))
+        self._file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
         self._file.flush()
 
     def close(self) -> None:

@@ -10,11 +10,11 @@ from typing import Any
 
 import numpy as np
 import torch
-from mmengine.dist import all_gather_object
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
 from clearclip.evaluation.journal import Counts, Journal
+from clearclip.evaluation.processes import gather
 from clearclip.evaluation.scores import Scores, confusion_counts
 from clearclip.utils.errors import UserError
 
@@ -71,7 +71,7 @@ class ConfusionMetric(BaseMetric):
                 found.append((places.tolist(), one[places].tolist()))
             self.results.append((self._key(sample), found))
             if self.journal is not None:
-                self.journal.add_counts(self.results[-1][0], found)
+                self.journal.add(self.results[-1][0], found)
 
     def _key(self, sample: dict) -> int | str:
         """What identifies an image: its index, or in other loops than ``eval.py``'s its path and how often it came."""
@@ -84,8 +84,6 @@ class ConfusionMetric(BaseMetric):
         if self.on_error == "stop":
             raise UserError(f"{reason}; or go on without it (--on-error skip)")
         self.failures[image] = reason
-        if self.journal is not None:
-            self.journal.add_failure(image, reason)
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather the counts of all processes, each image once, whichever process had it.
@@ -94,13 +92,9 @@ class ConfusionMetric(BaseMetric):
             aAcc, mIoU and mAcc of the first method.
         """
         counts: dict[int | str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
-        try:
-            parts = all_gather_object((self.results, self.failures))
-        except RuntimeError as error:  # what gloo and NCCL raise where the other end is gone
-            raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
-        for results, failed in parts:
+        for results, failed in gather((self.results, self.failures)):
             counts.update(dict(results))
-            self.failures |= failed  # those of earlier sessions have been tried again
+            self.failures |= failed
         self.images = len(counts)
         self.results.clear()
         self._seen.clear()

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from clearclip.methods import Method
+from clearclip.results.fingerprint import digest
 
 
 @dataclass(frozen=True)
@@ -70,30 +70,53 @@ class Evaluation:
     """What an evaluation found for one method.
 
     Attributes:
-        dataset: the benchmark's name.
-        classes, palette: names and RGB colours in label order.
-        method: how the last blocks were computed.
+        classes: names in label order.
         scores: the scores.
         images: number of images counted, those of earlier sessions included.
         failures: path of an image that was skipped → the reason.
         seconds: of the evaluation loop in this session (text and model loading left out), for all methods together.
         images_per_second: of this session.
-        settings: everything that changes the result, as plain data.
-        started: when, ISO 8601 in UTC.
+        facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.facts`).
         is_main: whether this is the process that reports and records (rank 0).
+        started: when, ISO 8601 in UTC.
     """
 
-    dataset: str
     classes: list[str]
-    palette: list[list[int]]
-    method: Method
     scores: Scores
     images: int
     failures: dict[str, str]
     seconds: float
     images_per_second: float
-    settings: dict[str, Any]
+    facts: dict[str, Any]
     is_main: bool = True
     started: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     )
+
+    @property
+    def dataset(self) -> str:
+        """The benchmark's name."""
+        return self.facts["dataset"]["name"]
+
+    @property
+    def method(self) -> str:
+        """The method's label."""
+        return self.facts["method"]["label"]
+
+    @property
+    def record(self) -> dict[str, Any]:
+        """All of it as plain data, see :mod:`clearclip.results.records`."""
+        return {
+            "time": self.started,
+            "dataset": self.dataset,
+            "method": self.method,
+            "images": self.images,
+            "skipped": len(self.failures),
+            **{name: None if value != value else value for name, value in self.scores.summary.items()},
+            "seconds": round(self.seconds, 1),
+            "images/s": round(self.images_per_second, 2),
+            "classes": self.classes,
+            "iou": [None if iou != iou else float(iou) for iou in self.scores.iou],
+            "fingerprint": digest(self.facts),
+            "facts": self.facts,
+        }

@@ -4,10 +4,12 @@ from pathlib import Path
 
 from clearclip.miniature.classes import CLASSES, PALETTE
 
-__all__ = ["BENCHMARK", "CLASSES", "DIRECTORY", "METHOD_NOTE", "METHOD_OPTIONS", "PALETTE"]
+__all__ = ["BENCHMARK", "CLASSES", "DIRECTORY", "METHOD_NOTE", "METHOD_OPTIONS", "PALETTE", "SHA256"]
 
 DIRECTORY = Path(__file__).resolve().parent
 BENCHMARK = DIRECTORY / "benchmark"
+#: Of the bundled weights: results of others are not the miniature's.
+SHA256 = "ab2febbf515042723fa0fcdb157eba146aec8163dbb027035a98cf70b45b1be2"
 
 #: Options of methods, by method: for its six blocks the layers of ViT-B/16 halved, and a guide that needs no download.
 METHOD_OPTIONS = {

@@ -1,1 +1,3 @@
-"""From results to what people read: the workbook, the paper's tables beside the published figures."""
+"""From runs to what people read: records, the published figures, tables, the workbook. Plain data in, plain data out:
+nothing here loads a config, a model or a method.
+"""

@@ -1,93 +1,129 @@
-"""Every evaluation's row: kept in JSON lines, which is the source, and shown in a workbook made from it."""
+"""Records of runs: a line of JSON each, appended as soon as a run ends. They are the source of all tables."""
 
 from __future__ import annotations
 
 import json
 import os
+import stat
 import subprocess
-import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from filelock import FileLock
 
-from clearclip.evaluation.scores import Evaluation
-from clearclip.results.workbook import write_workbook
+from clearclip.results.fingerprint import digest
 from clearclip.utils.errors import UserError
 from clearclip.version import __version__
 
+#: What a record must have to be shown at all.
+_NEEDED = {"dataset": str, "method": str, "mIoU": (int, float)}
+#: And what it must have, beside, to fill a cell of a table: records of earlier versions lack some of it.
+_FACTS = ("dataset", "input", "model", "other", "weights", "method", "code", "environment")
 
-def rows_path(results: str | Path) -> Path:
-    """The JSON-lines file beside a workbook."""
+
+def records_path(results: str | Path) -> Path:
+    """The file of the records that belong to a workbook."""
     return Path(results).with_suffix(".jsonl")
 
 
 def check_results_path(results: str | Path) -> Path:
-    """``results`` as a path.
+    """``results`` as a path, checked before long work.
 
     Raises:
-        UserError: it is no place for a workbook.
+        UserError: it is no place for a workbook and its records.
     """
-    path = Path(results)
+    path = Path(results).expanduser()
     if path.suffix.lower() != ".xlsx":
         raise UserError(f"results file {path} must end in .xlsx")
-    if path.is_dir():
-        raise UserError(f"results file {path} is a folder; give a file name that ends in .xlsx")
-    if path.parent.exists() and not path.parent.is_dir():
-        raise UserError(f"results file {path}: {path.parent} is no folder")
+    lock = Path(f"{path}.lock")
+    try:
+        for file in (path, records_path(path), lock):
+            if os.path.lexists(file) and not stat.S_ISREG(file.stat().st_mode):
+                raise UserError(f"{file} is no ordinary file; move it away, or name another workbook with --results")
+        folder = next(one for one in path.absolute().parents if one.exists())
+        closed = [one for one in (records_path(path), lock, folder) if one.exists() and not os.access(one, os.W_OK)]
+    except OSError as error:
+        raise UserError(
+            f"results file {path} cannot be used ({error.strerror}); name another with --results"
+        ) from error
+    if closed or not folder.is_dir():
+        why = f"{closed[0]} may not be written to" if closed else f"{folder} is no folder"
+        raise UserError(f"results cannot be kept in {path}: {why}; name another place with --results")
     return path
 
 
-def read_rows(results: str | Path) -> list[dict[str, Any]]:
-    """The rows kept beside a workbook, oldest first. A line cut short by a kill is left out."""
-    path = rows_path(results)
-    if not path.is_file():
-        return []
-    rows = []
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), start=1):
-        try:
-            row = json.loads(line)
-            row["settings"], row["mIoU"], row["dataset"]
-        except (ValueError, KeyError, TypeError):
-            warnings.warn(f"{path}: line {number} is damaged and was left out", stacklevel=2)
+def read_records(results: str | Path) -> tuple[list[dict[str, Any]], list[str]]:
+    """The records beside a workbook, oldest first, and remarks on lines that are left out or fill no cell.
+
+    A record that fills no cell (of an earlier version, or changed by hand) has a ``"remark"`` that says why.
+    """
+    path, found, remarks = records_path(results), [], []
+    data = path.read_bytes() if path.is_file() else b""
+    for number, line in enumerate(data.split(b"\n"), start=1):
+        if not line.strip():
             continue
-        rows.append(row)
-    return rows
+        try:
+            record = json.loads(line.decode("utf-8"))
+        except ValueError:
+            record = None
+        record = record if isinstance(record, dict) else {}
+        if not all(isinstance(record.get(name), kind) for name, kind in _NEEDED.items()):
+            remarks.append(f"{path.name}, line {number}: damaged, left out")
+            continue
+        why = _why_not(record)
+        if why:
+            record["remark"] = why
+            remarks.append(f"{path.name}, line {number}: {why}; listed, but in no table")
+        found.append(record)
+    return found, remarks
 
 
-def make_row(evaluation: Evaluation) -> dict[str, Any]:
-    """The row of an evaluation, as plain data."""
-    settings = evaluation.settings
-    scores = evaluation.scores
-    return {
-        "time": evaluation.started,
-        "CLIP": settings["model_name"] or settings["clip_type"],
-        "VIT": "" if settings["model_name"] else settings["vit_type"],
-        "method": evaluation.method.label,
-        "dataset": evaluation.dataset,
-        "images": evaluation.images,
-        "skipped": len(evaluation.failures),
-        **{name: round(value, 4) for name, value in scores.summary.items()},
-        "seconds": round(evaluation.seconds, 1),
-        "images/s": round(evaluation.images_per_second, 2),
-        "settings": settings,
-        "version": __version__,
-        "commit": current_commit(),
-        "per_class": {
-            name: None if iou != iou else round(float(iou), 4)
-            for name, iou in zip(evaluation.classes, scores.iou, strict=True)
-        },
-    }
+def _why_not(record: Mapping[str, Any]) -> str:
+    facts = record.get("facts")
+    if not (isinstance(facts, dict) and all(name in facts for name in _FACTS)):
+        return "recorded by an earlier version"
+    rest = {name: value for name, value in record.items() if name != "checksum"}
+    return "" if record.get("checksum") == digest(rest) else "changed after it was recorded"
+
+
+def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[dict[str, Any]]:
+    """Append records, all or none; two processes may do this at once.
+
+    Returns:
+        The records as they are kept: with version, commit and checksum.
+
+    Raises:
+        UserError: they cannot be written. An evaluation's journal has all that is needed to record it later.
+    """
+    results = check_results_path(results)
+    kept = [{**record, "version": __version__, "commit": current_commit()} for record in records]
+    kept = [json.loads(json.dumps(record)) for record in kept]
+    kept = [{**record, "checksum": digest(record)} for record in kept]
+    try:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with FileLock(f"{results}.lock"), open(records_path(results), "a+b") as file:
+            size = file.seek(0, os.SEEK_END)
+            file.seek(max(0, size - 1))
+            torn = size and file.read(1) != b"\n"
+            lines = "".join(json.dumps(record) + "\n" for record in kept)
+            file.write(b"\n" * bool(torn) + lines.encode())
+            file.flush()
+            os.fsync(file.fileno())
+    except OSError as error:
+        raise UserError(
+            f"{records_path(results)} cannot be written ({error.strerror or error}); make room or name another place "
+            "with --results, and run the same command with --resume: nothing is computed again"
+        ) from error
+    return kept
 
 
 def current_commit() -> str:
     """The commit that this code runs from, with "+" where files differ from it; empty outside a checkout."""
-    folder = Path(__file__).resolve().parent
     try:
         described = subprocess.run(
             ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=folder,
+            cwd=Path(__file__).resolve().parent,
             capture_output=True,
             text=True,
             timeout=10,
@@ -95,66 +131,3 @@ def current_commit() -> str:
     except (OSError, subprocess.TimeoutExpired):
         return ""
     return described.stdout.strip() if described.returncode == 0 else ""
-
-
-def record(found: Sequence[Evaluation], results: str | Path, root: Path) -> list[dict[str, Any]]:
-    """Keep the rows of evaluations, all or none, and rebuild the workbook. Two processes may do this at once.
-
-    Args:
-        found: of one pass.
-        results: the workbook.
-        root: the folder that has ``config/``, by which published and other settings are told apart.
-
-    Returns:
-        The rows.
-    """
-    results = check_results_path(results)
-    rows = [make_row(evaluation) for evaluation in found]
-    results.parent.mkdir(parents=True, exist_ok=True)
-    with FileLock(f"{results}.lock"):
-        _keep_foreign(results)
-        _append(rows_path(results), rows)
-        rebuild(results, root)
-    return rows
-
-
-def _append(path: Path, rows: list[dict[str, Any]]) -> None:
-    with open(path, "a+b") as file:
-        size = file.seek(0, os.SEEK_END)
-        torn = False
-        if size:
-            file.seek(-1, os.SEEK_END)
-            torn = file.read(1) != b"\n"
-        lines = "".join(json.dumps(row, ensure_ascii=False) + "\n" for row in rows)
-        file.write(("\n" if torn else "").encode() + lines.encode())
-        file.flush()
-        os.fsync(file.fileno())
-
-
-def _keep_foreign(results: Path) -> None:
-    """A workbook without rows beside it is somebody's own: keep it under another name."""
-    if results.exists() and not rows_path(results).exists():
-        kept = results.with_name(f"{results.stem}.before.xlsx")
-        warnings.warn(f"{results} has no {rows_path(results).name} beside it; it is kept as {kept}", stacklevel=3)
-        results.replace(kept)
-
-
-def rebuild(results: str | Path, root: Path) -> bool:
-    """Write the workbook again from the rows. A workbook that cannot be written costs no result.
-
-    Returns:
-        Whether it was written.
-    """
-    results = Path(results)
-    try:
-        if results.exists() and not results.stat().st_mode & 0o222:
-            raise PermissionError("it is read-only")
-        write_workbook(read_rows(results), results, root)
-    except OSError as error:
-        warnings.warn(
-            f"{results} was not written ({error}); the rows are safe in {rows_path(results)}, and the next run, or "
-            f"python eval_all.py --rebuild, makes the workbook from them",
-            stacklevel=2,
-        )
-        return False
-    return True

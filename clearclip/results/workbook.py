@@ -1,135 +1,251 @@
-"""``results.xlsx``: a sheet of runs, a sheet per table with the published figures, a sheet of per-class IoU."""
+"""``results.xlsx``, made from the records: the runs, a sheet per table, and the IoU of each class."""
 
 from __future__ import annotations
 
+import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
+import openpyxl
 import pandas as pd
+from filelock import FileLock
+from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
+from openpyxl.packaging.custom import StringProperty
 from openpyxl.styles import Alignment, Font, PatternFill
 from openpyxl.utils import get_column_letter
+from openpyxl.workbook import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from clearclip.results.cells import columns, fill_row, protocol_of
-from clearclip.results.protocols import PROTOCOLS
-from clearclip.results.rows import TABLES, table_datasets, table_rows
+from clearclip.results.fingerprint import hash_file
+from clearclip.results.published import MINIATURE_VIT, TABLES, protocol_names, table_rows, title
+from clearclip.results.records import check_results_path, read_records, records_path
+from clearclip.results.tables import STATED, fill_row, headings, protocol_of
 from clearclip.utils.files import write_atomically
 
 #: Differences to the published figure beyond this many points are coloured.
 NOTABLE = 0.5
-_BETTER = PatternFill("solid", fgColor="BBD7F0")
-_WORSE = PatternFill("solid", fgColor="F6C9A8")
-_BOLD = Font(bold=True)
-_CENTRE = Alignment(horizontal="center")
+_BETTER, _WORSE = (PatternFill("solid", fgColor=colour) for colour in ("BBD7F0", "F6C9A8"))
+_BOLD, _TITLE, _GREY = Font(bold=True), Font(bold=True, size=14), Font(italic=True, color="666666")
+#: Where a workbook says which of its sheets are made here; all others are the user's, and stay.
+_OURS = "sheets of ClearCLIP"
+#: And of which records it was made.
+_RECORDS = "records of ClearCLIP"
+_NOTES = (
+    "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure.",
+    "measured: complete runs of the published images by this protocol only; all others are in the sheet of runs.",
+)
 
 
-def write_workbook(rows: list[dict[str, Any]], path: str | Path, root: Path) -> Path:
-    """Write the workbook of these runs, whole or not at all.
+def update_workbook(results: str | Path, force: bool = False) -> bool:
+    """Make the workbook again if it is not that of its records. One that cannot be written costs no result.
+
+    Sheets that are the user's own stay; a file that is no workbook is kept under another name.
 
     Args:
-        rows: as :func:`clearclip.results.records.make_row` makes them.
-        path: ends in ``.xlsx``.
-        root: the folder that has ``config/``.
+        results: the workbook.
+        force: make it again in any case.
+
+    Returns:
+        Whether the workbook shows all records now.
     """
-
-    def write(temporary: Path) -> None:
-        with pd.ExcelWriter(temporary, engine="openpyxl") as writer:
-            runs_frame(rows, root).to_excel(writer, sheet_name="runs", index=False)
-            per_class_frame(rows).to_excel(writer, sheet_name="per-class IoU", index=False)
-            for sheet in writer.sheets.values():
-                _finish(sheet)
-            for table in TABLES:
-                _add_table(writer.book.create_sheet(_title(table)), table, rows, False, root)
-            for protocol in PROTOCOLS[1:]:
-                if any(protocol_of(row, root).startswith(protocol) for row in rows):
-                    sheet = writer.book.create_sheet(f"family, protocol {protocol}")
-                    _add_table(sheet, "family", rows, False, root, protocol)
-            if any(row["dataset"] == "miniature" for row in rows):
-                for table in ("2", "ablation", "family"):
-                    sheet = writer.book.create_sheet(f"miniature, {_title(table)}")
-                    _add_table(sheet, table, rows, True, root)
-
-    return write_atomically(path, write)
-
-
-def _title(table: str) -> str:
-    return f"table {table}" if table.isdigit() else table
+    results = check_results_path(results)
+    try:
+        with FileLock(f"{results}.lock"):
+            for left in results.parent.glob(f".{results.stem}-*.xlsx"):  # of a process that was killed
+                left.unlink(missing_ok=True)
+            book, records = _open(results), records_path(results)
+            made_of = hash_file(records)
+            if force or _property(book, _RECORDS) != made_of:
+                if results.exists() and not results.stat().st_mode & 0o222:
+                    raise PermissionError("it is read-only")
+                make_workbook(*read_records(results), book)
+                _set_property(book, _RECORDS, made_of)
+                write_atomically(results, book.save)
+    except OSError as error:
+        warnings.warn(
+            f"{results} was not written ({error}); the records are safe in {records_path(results)}, and the next run, "
+            "or python eval_all.py --rebuild, makes the workbook from them",
+            stacklevel=2,
+        )
+        return False
+    return True
 
 
-def runs_frame(rows: list[dict[str, Any]], root: Path) -> pd.DataFrame:
+def _property(book: Workbook, name: str) -> str:
+    return next((one.value or "" for one in book.custom_doc_props.props if one.name == name), "")
+
+
+def _set_property(book: Workbook, name: str, value: str) -> None:
+    if name in book.custom_doc_props.names:
+        del book.custom_doc_props[name]
+    book.custom_doc_props.append(StringProperty(name=name, value=value))
+
+
+def _open(results: Path) -> Workbook:
+    """The workbook as it is, or an empty one."""
+    if not results.is_file():
+        return Workbook()
+    try:
+        book = openpyxl.load_workbook(results)
+    except Exception as error:  # what openpyxl raises on what is no workbook is of many kinds
+        numbers = ("", *range(2, 1000))
+        kept = next(path for n in numbers if not (path := results.with_name(f"{results.stem}.before{n}.xlsx")).exists())
+        warnings.warn(f"{results} is no workbook ({error}); it is kept as {kept}", stacklevel=3)
+        results.replace(kept)
+        return Workbook()
+    return book
+
+
+def make_workbook(
+    records: Sequence[dict[str, Any]], remarks: Sequence[str] = (), book: Workbook | None = None
+) -> Workbook:
+    """The sheets of these records, in a workbook.
+
+    Args:
+        records, remarks: as :func:`~clearclip.results.records.read_records` gives them.
+        book: to add them to; its sheets stay.
+    """
+    book = book or Workbook()
+    made_before = _property(book, _OURS).split("|")
+    blank = [sheet.title for sheet in book.worksheets if sheet.dimensions == "A1:A1" and sheet["A1"].value is None]
+    for name in {*made_before, *blank} & {*book.sheetnames}:
+        book.remove(book[name])
+    own = list(book.worksheets)
+    made = [_add_runs(book, records, remarks)]
+    first, *others = protocol_names()
+    sheets = [(table, first, False) for table in TABLES]
+    sheets += [("family", name, False) for name in others if any(protocol_of(one) == name for one in records)]
+    if any(one["dataset"] == "miniature" for one in records):
+        sheets += [(table, first, True) for table in ("2", "ablation", "family")]
+    made += [_add_table(book, records, *which) for which in sheets]
+    for dataset in dict.fromkeys(one["dataset"] for one in records):
+        made.append(_add_classes(book, dataset, [one for one in records if one["dataset"] == dataset]))
+    book._sheets.sort(key=lambda sheet: sheet in own)  # the user's own at the end
+    _set_property(book, _OURS, "|".join(sheet.title for sheet in made))
+    return book
+
+
+def _sheet(book: Workbook, name: str, heading: str) -> Worksheet:
+    name = "".join(" " if letter in "[]:*?/\\'" else letter for letter in _text(name))[:26] or "sheet"
+    sheet = book.create_sheet(name)  # openpyxl numbers it where the user has a sheet of that name
+    sheet["A1"], sheet["A1"].font = _text(heading), _TITLE
+    sheet.page_setup.orientation, sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = "landscape", 1, 0
+    sheet.sheet_properties.pageSetUpPr.fitToPage = True
+    return sheet
+
+
+def _text(value: Any) -> Any:
+    """A value that a cell can hold."""
+    if isinstance(value, str):
+        return ILLEGAL_CHARACTERS_RE.sub("�", value)[:32000]
+    return value if value is None or isinstance(value, bool | int | float) else str(value)
+
+
+def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequence[str]) -> Worksheet:
     """One line per run: what it was, its scores, and every setting that changes the result."""
+    sheet = _sheet(book, "runs", "All runs: mIoU and accuracies in percent, and what each number depends on")
     lines = []
-    for row in rows:
-        line = {name: value for name, value in row.items() if name not in ("settings", "per_class")}
-        line["protocol"] = protocol_of(row, root)
-        # The columns CLIP, VIT and dataset say these already.
-        known = ("clip_type", "vit_type", "model_name", "dataset", "method")
-        settings = {name: value for name, value in row["settings"].items() if name not in known}
-        settings["method options"] = row["settings"]["method"]
-        lines.append({**line, **{name: _plain(value) for name, value in settings.items()}})
-    return pd.DataFrame(lines)
+    for record in records:
+        facts = record.get("facts") if not record.get("remark") else None
+        known = ("classes", "iou", "facts", "checksum")
+        line = {name: value for name, value in record.items() if name not in known and not isinstance(value, dict)}
+        line["dataset"], line["protocol"] = title(record["dataset"]), protocol_of(record)
+        for part, values in (facts or {}).items():
+            values = values if isinstance(values, dict) else {part: values}
+            line |= {f"{part}: {name}": value for name, value in values.items()}
+        lines.append({name: _text(value) for name, value in line.items()})
+    frame = pd.DataFrame(lines)
+    for row in (frame.columns, *frame.astype(object).where(frame.notna(), None).itertuples(index=False)):
+        sheet.append(list(row))
+    for remark in remarks:
+        sheet.append([_text(remark)])
+        sheet.cell(sheet.max_row, 1).font = _GREY
+    _finish(sheet, 2, 0)
+    return sheet
 
 
-def per_class_frame(rows: list[dict[str, Any]]) -> pd.DataFrame:
-    """One line per run and class."""
-    return pd.DataFrame(
-        [
-            {
-                "time": row["time"],
-                "dataset": row["dataset"],
-                "CLIP": row["CLIP"],
-                "VIT": row["VIT"],
-                "method": row["method"],
-                "class": name,
-                "IoU": iou,
-            }
-            for row in rows
-            for name, iou in row["per_class"].items()
-        ],
-        columns=["time", "dataset", "CLIP", "VIT", "method", "class", "IoU"],
-    )
-
-
-def _plain(value: Any) -> Any:
-    return value if value is None or isinstance(value, bool | int | float | str) else str(value)
+def _add_classes(book: Workbook, dataset: str, records: Sequence[dict[str, Any]]) -> Worksheet:
+    """IoU: classes × the latest runs of each method, by the order of the classes; names are labels only."""
+    sheet = _sheet(book, f"IoU {title(dataset)}", f"{title(dataset)}: IoU of each class, %")
+    latest: dict[tuple, dict[str, Any]] = {}
+    for one in records:
+        if isinstance(one.get("iou"), list) and isinstance(one.get("classes"), list):
+            weights = {} if one.get("remark") else one["facts"]["weights"]
+            named = weights.get("clip_type") or weights.get("model") or ""
+            key = (one["method"], " ".join(filter(None, (named, weights.get("vit_type")))), protocol_of(one))
+            latest[(*key, len(one["iou"]))] = one
+    for line, place in (("method", 0), ("weights", 1), ("protocol", 2)):
+        sheet.append([line, *(_text(key[place]) for key in latest)])
+    count = max((len(one["iou"]) for one in latest.values()), default=0)
+    names = max((one["classes"] for one in latest.values()), key=len, default=[])
+    for index in range(count):
+        values = [one["iou"][index] if index < len(one["iou"]) else None for one in latest.values()]
+        sheet.append([_text(str(names[index])), *("n/a" if value is None else value for value in values)])
+    sheet.append(["mIoU", *(one["mIoU"] for one in latest.values())])
+    for row in sheet.iter_rows(min_row=5, min_col=2):
+        for cell in row:
+            cell.number_format, cell.alignment = "0.0", Alignment(horizontal="right")
+    _finish(sheet, 4, 1)
+    return sheet
 
 
 def _add_table(
-    sheet: Worksheet,
-    table: str,
-    runs: list[dict[str, Any]],
-    miniature: bool,
-    root: Path,
-    protocol: str = PROTOCOLS[0],
-) -> None:
-    """The paper's layout: rows × datasets, each with measured and published mIoU and their difference."""
-    datasets = table_datasets(table, miniature)
+    book: Workbook, records: Sequence[dict[str, Any]], table: str, protocol: str, miniature: bool
+) -> Worksheet:
+    """The paper's layout: rows × datasets, each with measured and published mIoU, a re-run's, and their difference."""
+    name = f"table {table}" if table.isdigit() else table
+    ours = f"{'miniature, ' * miniature}{name}"
+    which = "" if protocol == protocol_names()[0] else f", protocol {protocol}"
+    sheet = _sheet(book, ours + which.replace("protocol ", ""), f"ClearCLIP, {ours}{which}: mIoU, %")
+    datasets = ("miniature",) if miniature else TABLES[table]
+    rows = [(row, fill_row(table, row, datasets, records, protocol)) for row in table_rows(table, miniature)]
+    shown = [any(cells[k].rerun is not None for _, cells in rows) for k in range(len(rows[0][1]))]
     sheet.append(["ViT", "system", "ClearCLIP"])
-    sheet.append([None, None, None])
-    for index, heading in enumerate(columns(table, datasets)):
-        first = 4 + 3 * index
-        sheet.cell(1, first, heading).alignment = _CENTRE
-        sheet.merge_cells(start_row=1, start_column=first, end_row=1, end_column=first + 2)
-        for offset, name in enumerate(("measured", "published", "difference")):
-            sheet.cell(2, first + offset, name)
-    for number, row in enumerate(table_rows(table, miniature), start=3):
-        for column, value in enumerate((row.vit, row.name, row.clearclip), start=1):
+    sheet.append([None] * 3)
+    columns = []  # (place of the cell, what is shown of it)
+    for place, heading in enumerate(headings(table, datasets)):
+        parts = ["measured", "published", *(["re-run"] if shown[place] else []), "difference"]
+        parts = ["measured"] if miniature else parts
+        start = 4 + len(columns)
+        sheet.cell(2, start, heading).alignment = Alignment(horizontal="center")
+        sheet.merge_cells(start_row=2, start_column=start, end_row=2, end_column=start + len(parts) - 1)
+        for part in parts:
+            columns.append((place, part))
+            sheet.cell(3, 3 + len(columns), part)
+    stated, sources = False, dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
+    for number, (row, cells) in enumerate(rows, start=4):
+        for column, value in enumerate((_vit(row.vit), row.name, row.clearclip), start=1):
             sheet.cell(number, column, value)
-        for index, cell in enumerate(fill_row(table, row, datasets, runs, root, protocol)):
-            for offset, value in enumerate((cell.measured, cell.published, cell.difference)):
-                place = sheet.cell(number, 4 + 3 * index + offset, None if value is None else round(value, 2))
-                place.number_format = "+0.0;-0.0;0.0" if offset == 2 else "0.0"
-                if offset == 2 and value is not None and abs(value) > NOTABLE:
-                    place.fill = _BETTER if value > 0 else _WORSE
-    _finish(sheet, header_rows=2)
+        for column, (place, part) in enumerate(columns, start=4):
+            cell = cells[place]
+            value = getattr(cell, part.replace("-", ""))
+            there = sheet.cell(number, column, ("–" if part != "published" else "n/a") if value is None else value)
+            there.alignment = Alignment(horizontal="right")
+            there.number_format = "+0.0;-0.0;0.0" if part == "difference" else "0.0"
+            if part == "measured" and cell.stated and value is not None:
+                there.number_format, stated = '0.0"*"', True
+            if part == "difference" and value is not None and abs(value) > NOTABLE:
+                there.fill = _BETTER if value > 0 else _WORSE
+    for note in (*_NOTES, *([STATED] if stated else []), *(f"published: {source}" for source in sources)):
+        sheet.append([note])
+        sheet.cell(sheet.max_row, 1).font = _GREY
+    _finish(sheet, 3, 3)
+    return sheet
 
 
-def _finish(sheet: Worksheet, header_rows: int = 1) -> None:
-    """Bold headings that stay in view, and columns as wide as what stands in them."""
-    for row in sheet.iter_rows(max_row=header_rows):
+def _vit(name: str) -> str:
+    return "own, 6 blocks, patch 8" if name == MINIATURE_VIT else name
+
+
+def _finish(sheet: Worksheet, header: int, columns: int) -> None:
+    """Bold headings that stay in view and come again on every page; columns as wide as what stands in them."""
+    for row in sheet.iter_rows(min_row=2, max_row=header):
         for cell in row:
             cell.font = _BOLD
-    sheet.freeze_panes = sheet.cell(header_rows + 1, 1 if header_rows == 1 else 4)
-    for index, column in enumerate(sheet.iter_cols(min_row=header_rows), start=1):
-        width = max((len(str(cell.value)) for cell in column if cell.value is not None), default=8)
-        sheet.column_dimensions[get_column_letter(index)].width = min(max(width + 2, 8), 40)
+    sheet.freeze_panes = sheet.cell(header + 1, columns + 1)
+    sheet.print_title_rows = f"1:{header}"
+    for index, column in enumerate(sheet.iter_cols(min_row=header), start=1):
+        texts = [f"{cell.value:.1f}" if isinstance(cell.value, float) else str(cell.value or "")
+                 for cell in column if cell.font != _GREY]  # fmt: skip
+        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=8) + 2, 40)

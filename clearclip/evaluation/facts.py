@@ -1,0 +1,292 @@
+"""What the number of a run depends on, as plain data: computed here and nowhere else, before the first image.
+
+A run's fingerprint is the hash of its facts. Resuming, "has a result" and the tables ask it, and nothing else.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib.metadata
+import inspect
+import re
+import warnings
+from collections.abc import Mapping, Sequence
+from contextlib import suppress
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import open_clip
+import torch
+from huggingface_hub import try_to_load_from_cache
+from mmengine.config import Config
+from mmengine.registry import DATA_SAMPLERS, HOOKS, LOOPS, DefaultScope, Registry
+from mmseg.registry import METRICS, MODELS, TRANSFORMS
+from torch import nn
+
+from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.config import class_words, dataset_name
+from clearclip.evaluation.wrappers import entries, plain_datasets, plain_settings
+from clearclip.methods import Method
+from clearclip.miniature import DIRECTORY as MINIATURE
+from clearclip.miniature import SHA256 as MINIATURE_SHA256
+from clearclip.results.fingerprint import code_digest, digest, hash_file, hash_files, plain, source_of
+from clearclip.settings import ModelSettings
+from clearclip.weights import CHECKPOINTS, RANDOM, WEIGHTS_FILES, Weights, choose_weights
+
+#: Arguments of datasets whose meaning is in the list of images, their content, and what the dataset says of itself.
+_RESOLVED = {
+    "type", "data_root", "data_prefix", "ann_file", "img_suffix", "seg_map_suffix", "indices", "filter_cfg", "metainfo",
+    "ignore_index", "reduce_zero_label", "pipeline", "test_mode", "serialize_data", "lazy_init", "max_refetch",
+}  # fmt: skip
+#: Parts of a config that change how fast it runs, and what is printed and drawn.
+_LOADING = {"dataset", "batch_size", "num_workers", "persistent_workers", "pin_memory", "prefetch_factor", "timeout"}
+_HARMLESS = {
+    "CheckpointHook", "ConfusionMetric", "DefaultSampler", "DistSamplerSeedHook", "IterTimerHook", "LoggerHook",
+    "ParamSchedulerHook", "RuntimeInfoHook", "SegVisualizationHook", "TestLoop",
+}  # fmt: skip
+_PACKAGES = (
+    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "mmsegmentation", "mmengine", "mmcv",
+    "mmcv-lite", "numpy", "opencv-python", "opencv-python-headless", "ftfy", "regex",
+)  # fmt: skip
+
+
+def run_facts(
+    cfg: Config,
+    dataset: CheckedDataset,
+    settings: ModelSettings,
+    device: torch.device,
+    precision: str,
+    hooks: Sequence[Any] = (),
+    model: nn.Module | None = None,
+) -> dict[str, Any]:
+    """The facts of a run, but for its method (:func:`method_facts`).
+
+    Args:
+        cfg: the config.
+        dataset: its images.
+        settings: of the model.
+        device, precision: where and in what it is computed.
+        hooks: MMEngine hooks beside the config's.
+        model: see :func:`weights_facts`.
+    """
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        plains = plain_settings(cfg.test_dataloader.dataset)
+        pipelines = [[describe(step, TRANSFORMS) for step in one.get("pipeline", ())] for one in plains]
+        same = all(one == pipelines[0] for one in pipelines)
+        reads: dict[str, Any] = {"pipeline": pipelines[0]} if same else {"pipelines": pipelines}
+        if cfg.model.get("data_preprocessor") is not None:
+            reads["preprocessor"] = describe(cfg.model.data_preprocessor, MODELS)
+        return {
+            "dataset": {"name": dataset_name(cfg), **_dataset_facts(dataset, plains)},
+            "input": reads,
+            "model": {"words": digest([list(one) for one in class_words(cfg).classes]), **plain(settings.facts())},
+            "other": _other_facts(cfg, hooks),
+            "weights": weights_facts(settings, model),
+            "code": code_digest(),
+            "environment": {"device": device.type, "precision": precision, **_versions()},
+        }
+
+
+def method_facts(method: Method) -> dict[str, Any]:
+    """The facts of a method: its label and options, and where it is none of this package's, its source."""
+    kinds = [type(method), *(type(one) for one in method.options.values() if isinstance(one, Method))]
+    sources = [source for kind in kinds if (source := source_of(kind))]
+    own = {"source": digest(sources)} if sources else {}
+    return {"label": method.label, **_by_content(plain(method.settings)), **own}
+
+
+def _by_content(options: Any) -> Any:
+    """Options of a method, files among them by what they hold."""
+    if isinstance(options, dict):
+        return {name: _by_content(value) for name, value in options.items()}
+    return {"file": hash_file(options)} if isinstance(options, str) and Path(options).is_file() else options
+
+
+def describe(part: Any, registry: Registry) -> dict[str, Any]:
+    """A part of a config: its class, the arguments that are not the class's defaults, and the source of code that is
+    neither MMSegmentation's nor this package's.
+    """
+    if not isinstance(part, Mapping) or "type" not in part:
+        return {"type": plain(part)}
+    kind = part["type"]
+    built = registry.get(kind) if isinstance(kind, str) else kind
+    defaults = _defaults(built)
+    options = {
+        name: _describe_inner(value, registry)
+        for name, value in part.items()
+        if name not in ("type", "_scope_") and not (name in defaults and plain(defaults[name]) == plain(value))
+    }
+    source = source_of(built) if built is not None else None
+    return {"type": getattr(built, "__name__", str(kind)), **options, **({"source": source} if source else {})}
+
+
+def _describe_inner(value: Any, registry: Registry) -> Any:
+    if isinstance(value, Mapping) and "type" in value:
+        return describe(value, registry)
+    return [_describe_inner(one, registry) for one in value] if isinstance(value, list | tuple) else plain(value)
+
+
+def _defaults(kind: Any) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for base in reversed(getattr(kind, "__mro__", ())):
+        with suppress(TypeError, ValueError):
+            signature = inspect.signature(vars(base)["__init__"]) if "__init__" in vars(base) else None
+            found |= {one.name: one.default for one in signature.parameters.values()} if signature else {}
+    return found
+
+
+def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """What a dataset is after all its settings: the images and masks by content, and how labels are made of ids."""
+    infos = [info for _, info in islice(entries(dataset.dataset), dataset.total)]
+
+    def content(key: str) -> str:
+        return hash_files(zip(dataset.names, (Path(info[key]) for info in infos), strict=False))
+
+    parts = plain_datasets(dataset.dataset)
+    own = [{name: plain(value) for name, value in one.items() if name not in _RESOLVED} for one in plains]
+    maps = [digest(plain(one.label_map)) if one.label_map else "" for one in parts]
+    found = {
+        "label_map": maps[0] if len(set(maps)) == 1 else maps,
+        "options": own if any(own) else None,
+        "source": [source for one in parts if (source := source_of(type(one)))],
+    }
+    return {
+        "count": len(infos),
+        "classes": len(dataset.metainfo["classes"]),
+        "ignore_index": dataset.ignore_index,
+        "reduce_zero_label": all(bool(one.reduce_zero_label) for one in parts),
+        "images": content("img_path"),
+        "masks": content("seg_map_path"),
+        **{name: value for name, value in found.items() if value},
+    }
+
+
+def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:
+    """What else of a config an evaluation follows, where it is not the usual."""
+    loader = {name: value for name, value in cfg.test_dataloader.items() if name not in _LOADING}
+    evaluators = cfg.get("test_evaluator") or []
+    parts = {
+        "sampler": (DATA_SAMPLERS, [loader.pop("sampler", None)]),
+        "evaluator": (METRICS, evaluators if isinstance(evaluators, list) else [evaluators]),
+        "loop": (LOOPS, [cfg.get("test_cfg")]),
+        "hooks": (HOOKS, [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]),
+    }
+    found: dict[str, Any] = {}
+    for name, (registry, listed) in parts.items():
+        described = [describe(one, registry) for one in listed if one]
+        kept = [one for one in described if not (one["type"] in _HARMLESS and _usual(one))]
+        found |= {name: kept} if kept else {}
+    own = [plain(hook) for hook in hooks if source_of(type(hook))]
+    environment = {
+        name: value for name, value in (cfg.get("env_cfg") or {}).items() if name == "cudnn_benchmark" and value
+    }
+    extra = {"loader": plain(loader), "own hooks": own, "env": plain(environment)}
+    return found | {name: value for name, value in extra.items() if value}
+
+
+def _usual(described: Mapping[str, Any]) -> bool:
+    """Whether a known part has no argument that could change a number."""
+    harmless = {"type", "shuffle", "round_up"} if described["type"] == "DefaultSampler" else set(described)
+    harmless -= {"ignore_index", "fp16"}
+    return set(described) <= harmless and not described.get("shuffle")
+
+
+def _versions() -> dict[str, str]:
+    found = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> dict[str, Any] | None:
+    """The facts of a model's weights: whose they are, why we think so, and their bytes.
+
+    ``origin`` is "published" for what this program fetched by its tag, or whose bytes are known (OpenAI's addresses
+    carry a SHA-256; the miniature comes with the package), "stated" for a file whose tag the user names
+    (``pretrained_tag``), else "file", "repository" or "random".
+
+    Args:
+        settings: which weights.
+        model: the loaded model, of which weights that no file holds are taken.
+
+    Returns:
+        None where they are not on this machine and no model is given.
+    """
+    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # said when the weights are loaded
+        weights = choose_weights(*(getattr(settings, name) for name in names))
+    files = local_files(weights)
+    if not files and model is None:
+        return None
+    own = weights.model_name == f"local-dir:{MINIATURE}"
+    origin, tag = _origin(weights, files, settings.pretrained_tag)
+    rows = {known: row for row, known in reversed(CHECKPOINTS.items())} if origin in ("published", "stated") else {}
+    clip_type, vit_type = rows.get((weights.model_name, tag), (None, None))
+    return {
+        "clip_type": clip_type,
+        "vit_type": vit_type,
+        "model": "miniature" if own else weights.model_name.partition("local-dir:")[0] or "local-dir",
+        "tag": tag,
+        "origin": origin,
+        "bytes": digest([hash_file(path) for path in files]) if files else state_digest(model),
+        "configuration": digest([_architecture(weights.model_name), weights.quick_gelu]),
+    }
+
+
+def _architecture(name: str) -> Any:
+    """OpenCLIP's configuration of a model; that of a folder is among its files."""
+    return None if ":" in name else plain(open_clip.get_model_config(name))
+
+
+def _origin(weights: Weights, files: Sequence[Path], stated: str | None) -> tuple[str, str | None]:
+    """Where weights are from, and their tag."""
+    name, pretrained = weights.model_name, weights.pretrained
+    if pretrained == RANDOM:
+        return "random", None
+    if pretrained is None:
+        bundled = name == f"local-dir:{MINIATURE}" and MINIATURE_SHA256 in map(hash_file, files)
+        return ("published" if bundled else "repository" if name.startswith("hf-hub:") else "file"), None
+    if not Path(pretrained).exists():
+        return ("published" if pretrained == weights.tag else "repository"), weights.tag
+    for tag in open_clip.list_pretrained_tags_by_model(name):
+        known = re.search(r"/([0-9a-f]{64})/", open_clip.get_pretrained_cfg(name, tag).get("url") or "")
+        if known and [known[1]] == [hash_file(path) for path in files]:
+            return "published", tag
+    return ("stated", stated) if stated else ("file", None)
+
+
+def local_files(weights: Weights) -> list[Path]:
+    """The files on this machine that weights and their configuration are read from, without a download; empty where
+    there are none, or where they are random.
+    """
+    name, pretrained = weights.model_name, weights.pretrained
+    place = Path(pretrained or name.removeprefix("local-dir:"))
+    if pretrained == RANDOM or place.is_file():
+        return [place] if place.is_file() else []
+    repository = name.removeprefix("hf-hub:") if pretrained is None else pretrained
+    if not place.is_dir():
+        cfg = {} if ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
+        repository, _, file = cfg.get("hf_hub", f"{repository}/").rpartition("/")
+        blip = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
+        if blip.is_file() and not cfg:
+            return [blip]
+        with suppress(ValueError):  # no name of a repository
+            found = (try_to_load_from_cache(repository, one) for one in ([file] if file else WEIGHTS_FILES))
+            cached = [Path(one) for one in found if isinstance(one, str)]
+            place = cached[0].parent if cached and not cfg else place
+            if cfg or not cached:
+                return cached[:1]
+    kinds = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
+    return sorted(path for path in place.iterdir() if path.suffix in kinds)
+
+
+def state_digest(module: nn.Module) -> str:
+    """A hash of the bytes of all weights of a module, the same on any device."""
+    found = hashlib.sha256()
+    for name, tensor in sorted(module.state_dict().items()):
+        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
+    return found.hexdigest()[:32]

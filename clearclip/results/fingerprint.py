@@ -1,0 +1,148 @@
+"""The fingerprint of a run: everything that can change its number, as plain data, and the hash of that.
+
+What a part of a run depends on is said where that part is known (:mod:`clearclip.evaluation.facts`). Here is how it
+becomes plain data that is equal where the meaning is equal: no path, no address in memory, and for code that is not of
+a package with a version, its source.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
+from functools import lru_cache
+from pathlib import Path
+from types import CodeType, FunctionType, ModuleType
+from typing import Any
+
+import numpy as np
+
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Parts of this package that cannot change a number.
+_SHOWING = ("commands", "results", "analysis", "visualize", "version.py", "result.py")
+#: Packages that a version describes, or :func:`code_digest`.
+_VERSIONED = {*sys.stdlib_module_names, "clearclip", "cv2", "mmcv", "mmengine", "mmseg", "numpy", "open_clip", "PIL"}
+_VERSIONED |= {"scipy", "timm", "torch", "torchvision", "transformers"}
+
+
+def digest(data: Any) -> str:
+    """A hash of plain data, 32 hexadecimal digits; the order of a dict's keys does not matter."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def plain(value: Any) -> Any:
+    """Any value of a config as plain data, equal for values that mean the same.
+
+    Dicts, lists and tuples are walked; arrays count by their content, classes and functions by their name and
+    :func:`source_of` them, other objects by their class and attributes.
+    """
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if value == value else "nan"
+    if isinstance(value, Path):
+        return value.as_posix()
+    if isinstance(value, Mapping):
+        return {str(key): plain(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted((plain(one) for one in value), key=repr)
+    if isinstance(value, list | tuple | range):
+        return [plain(one) for one in value]
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value)
+        return {"array": hashlib.sha256(array.tobytes()).hexdigest()[:32], "of": f"{array.dtype}{array.shape}"}
+    if hasattr(value, "__qualname__"):  # a class or a function
+        source = source_of(value)
+        return {"name": f"{value.__module__}.{value.__qualname__}", **({"source": source} if source else {})}
+    state = getattr(value, "__dict__", None)
+    return {"class": plain(type(value)), "state": repr(value) if state is None else plain(state)}
+
+
+def source_of(thing: Any) -> str | None:
+    """A hash of the code of a class or function: of its file, and of the files of what that uses.
+
+    None for code of packages that have a version, and for this package, whose code is in :func:`code_digest`.
+    """
+    files: dict[str, bytes] = {}
+    _gather(thing, files)
+    return digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}) if files else None
+
+
+def _gather(thing: Any, files: dict[str, bytes]) -> None:
+    name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None) or ""
+    if name.partition(".")[0] in _VERSIONED:
+        return
+    codes = [one.__code__ for one in (thing, *getattr(thing, "__dict__", {}).values()) if hasattr(one, "__code__")]
+    module = sys.modules.get(name)
+    candidates = [getattr(module, "__file__", None), *(code.co_filename for code in codes)]
+    file = next((Path(one) for one in candidates if one and Path(one).is_file()), None)
+    if file is not None and {"site-packages", "dist-packages"} & set(file.parts):
+        return
+    # What was typed into a notebook has no file; its instructions tell it apart. A path is no part of what it does.
+    key = f"{name}.{thing.__name__}" if file is None else name
+    if key in files:
+        return
+    files[key] = b"".join(map(_instructions, codes)) if file is None else file.read_bytes()
+    for other in (*vars(module).values(), *getattr(thing, "__mro__", ())) if module is not None else ():
+        if isinstance(other, ModuleType | type | FunctionType):
+            _gather(other, files)
+
+
+def _instructions(code: CodeType) -> bytes:
+    rest = [one for one in code.co_consts if not isinstance(one, CodeType)]
+    inner = b"".join(_instructions(one) for one in code.co_consts if isinstance(one, CodeType))
+    return code.co_code + repr((code.co_names, rest)).encode() + inner
+
+
+@lru_cache(maxsize=1)
+def code_digest() -> str:
+    """A hash of this package's source, but for what only shows results."""
+    files = sorted(path for path in PACKAGE.rglob("*.py") if path.relative_to(PACKAGE).parts[0] not in _SHOWING)
+    return hash_files((path.relative_to(PACKAGE).as_posix(), path) for path in files)
+
+
+def hash_files(files: Iterable[tuple[str, Path]]) -> str:
+    """A hash of the bytes of files and of what they are called here, 32 digits. Files are read in threads."""
+    files = list(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(hash_file, (path for _, path in files)))
+    return digest([[name, one] for (name, _), one in zip(files, hashes, strict=True)])
+
+
+def hash_file(path: str | Path) -> str:
+    """The SHA-256 of a file. A file that has not changed is read once."""
+    stat = Path(path).stat()
+    return _hash_file(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=1 << 18)
+def _hash_file(path: str, *_: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _chunked(file)
+
+
+def _chunked(file: Any) -> str:
+    found = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what two runs' facts differ: ``model.prob_thd was 0.1, is 0.2``."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

@@ -1,0 +1,297 @@
+"""What was published, as data: tables and their rows, protocols (``protocols.csv``), numbers (``published.csv``)."""
+
+from __future__ import annotations
+
+import csv
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import lru_cache
+from importlib import resources
+from itertools import product
+from typing import Any
+
+from clearclip.utils.errors import UserError
+
+WITHOUT_BACKGROUND = ("voc20", "context59", "coco_stuff164k", "city_scapes", "ade20k")
+WITH_BACKGROUND = ("voc21", "context60", "coco_object")
+BENCHMARKS = (*WITH_BACKGROUND, *WITHOUT_BACKGROUND)
+#: The tables and their columns.
+TABLES = {
+    "benchmarks": BENCHMARKS,
+    "2": WITHOUT_BACKGROUND,
+    "background": WITH_BACKGROUND,
+    "ablation": WITHOUT_BACKGROUND,
+    "family": BENCHMARKS,
+    "large": ("pc459", "ade847"),
+    "remote": ("openearthmap", "loveda", "isaid", "potsdam", "vaihingen", "uavid", "udd5", "vdd"),
+}
+#: Those whose rows are not for ViT-L/14 unless that is asked for, and those that show the mean of a row.
+_BASE_ONLY = ("benchmarks", "ablation", "family", "large", "remote")
+_AVERAGED = ("2", "background", "ablation", "remote")
+VITS = ("ViT-B/16", "ViT-L/14")
+MINIATURE_VIT = "ViT-Ti/8"
+#: The systems of table 2: what they are called, their weights and their method without ClearCLIP.
+SYSTEMS = {
+    "CLIP": ("CLIP", "CLIP"),
+    "BLIP": ("BLIP", "CLIP"),
+    "OpenCLIP": ("OpenCLIP", "CLIP"),
+    "MetaCLIP": ("MetaCLIP", "CLIP"),
+    "MaskCLIP": ("CLIP", "MaskCLIP"),
+    "SCLIP": ("CLIP", "SCLIP"),
+    "GEM": ("CLIP", "GEM"),
+}
+#: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
+FAMILY = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")
+ATTENTIONS = ("qk", "qq", "kk", "vv", "qq+kk", "identity")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: the system, or the switches of an ablation.
+        clearclip: "yes", "no", or "" where the column has no meaning.
+        clip_type, vit: whose weights, and their size.
+        method: how the last blocks are computed, as ``build_method`` takes it.
+        label: the label of that method, by which records are known.
+    """
+
+    name: str
+    clearclip: str
+    clip_type: str
+    vit: str
+    method: Any
+    label: str
+
+    @property
+    def system(self) -> str:
+        """The name, and whether ClearCLIP is added."""
+        return self.name + (" + ClearCLIP" if self.clearclip == "yes" else "")
+
+    def prob_thd(self, dataset: str) -> float | None:
+        """The threshold where it is not the protocol's: vanilla CLIP on VOC21 was published with another one."""
+        return 0.2 if dataset == "voc21" and (self.name, self.clearclip) == ("CLIP", "no") else None
+
+
+@dataclass(frozen=True)
+class Protocol:
+    """How a benchmark is evaluated. ``resize`` is "LONGxSHORT" or empty; ``labels`` a hash of the map from a dataset's
+    classes to those that are evaluated, where there is one; ``data`` one of images and masks where these are known.
+    """
+
+    protocol: str
+    dataset: str
+    title: str
+    images: int
+    classes: int
+    names_file: str
+    words: str
+    ignore_index: int
+    reduce_zero_label: bool
+    resize: str
+    crop: int
+    stride: int
+    logit_scale: float
+    prob_thd: float
+    post: str | None
+    labels: str
+    data: str
+
+    @property
+    def scale(self) -> list[int]:
+        """Of the resize: long and short side in pixels, or empty."""
+        return [int(side) for side in self.resize.split("x")] if self.resize else []
+
+    def matches(self, facts: Mapping[str, Any], prob_thd: float | None = None) -> bool:
+        """Whether a run with these facts was made by this protocol, whatever its weights and method.
+
+        Args:
+            facts: of a record.
+            prob_thd: the threshold where it is not the protocol's.
+        """
+        own = ("images", "masks")
+        resize = [{"type": "Resize", "scale": self.scale, "keep_ratio": True}] if self.resize else []
+        first, *rest = ({"type": name} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs"))
+        return (
+            {name: value for name, value in facts["dataset"].items() if name not in own}
+            == {
+                "name": self.dataset,
+                "count": self.images,
+                "classes": self.classes,
+                "ignore_index": self.ignore_index,
+                "reduce_zero_label": self.reduce_zero_label,
+                **({"label_map": self.labels} if self.labels else {}),
+            }
+            and facts["input"] == {"pipeline": [first, *resize, *rest]}
+            and facts["model"]
+            == {
+                "words": self.words,
+                "slide_crop": self.crop,
+                "slide_stride": self.stride,
+                "logit_scale": self.logit_scale,
+                "prob_thd": self.prob_thd if prob_thd is None else prob_thd,
+                "post": self.post,
+            }
+            and not facts["other"]
+            and self.data in ("", f"{facts['dataset']['images']} {facts['dataset']['masks']}")
+            and facts["environment"]["precision"] in ("fp16", "fp32")  # fp16 on a GPU, as published
+        )
+
+
+def _read(name: str) -> list[dict[str, str]]:
+    text = resources.files("clearclip.results").joinpath(name).read_text(encoding="utf-8")
+    return list(csv.DictReader(text.splitlines()))
+
+
+@lru_cache
+def protocols() -> dict[tuple[str, str], Protocol]:
+    """(protocol, dataset) → how it is evaluated."""
+    kinds: dict[str, Any] = dict.fromkeys(("classes", "ignore_index", "crop", "stride"), int)
+    kinds["images"] = lambda text: int(text or -1)  # where no source says how many, no run is known to be complete
+    kinds |= {"logit_scale": float, "prob_thd": float, "reduce_zero_label": bool, "post": lambda text: text or None}
+    lines = [{name: kinds.get(name, str)(text) for name, text in line.items()} for line in _read("protocols.csv")]
+    return {(line["protocol"], line["dataset"]): Protocol(**line) for line in lines}
+
+
+def protocol_names() -> list[str]:
+    """The protocols; the first is that of ClearCLIP's paper."""
+    return list(dict.fromkeys(name for name, _ in protocols()))
+
+
+def find_protocol(name: str, dataset: str) -> Protocol:
+    """How a benchmark is evaluated by a protocol.
+
+    Raises:
+        UserError: the protocol says nothing about it.
+    """
+    if (name, dataset) not in protocols():
+        known = ", ".join(other for protocol, other in protocols() if protocol == name)
+        raise UserError(f"protocol {name} is for {known}, not for {dataset}; leave --protocol out")
+    return protocols()[name, dataset]
+
+
+def title(dataset: str) -> str:
+    """A benchmark's name as papers write it."""
+    return next((one.title for (_, name), one in protocols().items() if name == dataset), dataset)
+
+
+@lru_cache
+def numbers() -> dict[tuple[str, str, str, str, str, str], tuple[float, str]]:
+    """(table, protocol, vit, row, clearclip, dataset) → mIoU in percent, and its source. "rerun" is a table, too: the
+    numbers of a run that others made independently."""
+    keys = ("table", "protocol", "vit", "row", "clearclip", "dataset")
+    return {tuple(line[key] for key in keys): (float(line["miou"]), line["source"]) for line in _read("published.csv")}
+
+
+def published(table: str, row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
+    """The mIoU of a cell that was published under a protocol, in percent, and its source."""
+    tables = {"benchmarks": ("background", "2"), "family": ("family", "background", "2")}.get(table, (table,))
+    if table == "family" and protocol == "clearclip" and _of_paper(row).prob_thd(dataset) is not None:
+        return None  # published with a threshold of its own, and measured without
+    return _first(tables, row, dataset, protocol)
+
+
+def rerun(row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
+    """The mIoU that others measured in an independent run, and its source."""
+    return _first(("rerun",), row, dataset, protocol)
+
+
+def _of_paper(row: Row) -> Row:
+    """A row of the family under the name that it has in the paper's tables."""
+    if row.name == "ClearCLIP":
+        return replace(row, name="CLIP", clearclip="yes")
+    return replace(row, clearclip=row.clearclip or "no")
+
+
+def _first(tables: Sequence[str], row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
+    row = _of_paper(row)
+    keys = [(table, protocol, row.vit, row.name, row.clearclip, dataset) for table in tables]
+    return next((numbers()[key] for key in keys if key in numbers()), None)
+
+
+def table_rows(table: str, miniature: bool = False) -> list[Row]:
+    """The rows of a table.
+
+    Args:
+        table: one of :data:`TABLES`.
+        miniature: with the bundled model in place of the checkpoints: the rows that are methods, not other weights.
+    """
+    vits, own = ((MINIATURE_VIT,), "Miniature") if miniature else (VITS, "CLIP")
+    if table == "ablation":
+        rows = []
+        for vit, residual, ffn, attention in product(vits, (True, False), (True, False), ATTENTIONS):
+            name = f"{attention}, {'residual' if residual else 'no residual'}, {'FFN' if ffn else 'no FFN'}"
+            method = {"type": "ClearCLIP", "attention": attention, "residual": residual, "ffn": ffn}
+            rows.append(Row(name, "", own, vit, method, _KNOWN_SWITCHES.get(name, name)))
+        return rows
+    if table == "family":
+        return [Row(name, "", own, vit, name, name) for vit, name in product(vits, FAMILY)]
+    rows = []
+    for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
+        if weights == "CLIP" or not miniature:
+            label = base if added == "no" else "ClearCLIP" if base == "CLIP" else f"{base} + ClearCLIP"
+            rows.append(Row(name, added, own if weights == "CLIP" else weights, vit, label, label))
+    narrow = {"benchmarks": _CLEARCLIP, "large": _OTHERS, "remote": _OTHERS}.get(table)
+    return [row for row in rows if narrow is None or row.system in narrow]
+
+
+#: The systems of tables that do not have all of them.
+_CLEARCLIP = ("CLIP + ClearCLIP",)
+_OTHERS = ("CLIP", "MaskCLIP", "SCLIP", *_CLEARCLIP)
+#: Combinations of an ablation whose methods have a name.
+_KNOWN_SWITCHES = {
+    "qk, residual, FFN": "CLIP",
+    "identity, residual, FFN": "MaskCLIP",
+    "qq+kk, residual, FFN": "SCLIP",
+    "qq, no residual, no FFN": "ClearCLIP",
+    "identity, no residual, no FFN": "MaskCLIP + ClearCLIP",
+    "qq+kk, no residual, no FFN": "SCLIP + ClearCLIP",
+}
+
+
+def select_rows(
+    table: str, miniature: bool = False, names: Sequence[str] | None = None, vits: Sequence[str] | None = None
+) -> list[Row]:
+    """The rows of a table, narrowed.
+
+    Args:
+        table, miniature: see :func:`table_rows`.
+        names: systems ("MaskCLIP"), with or without " + ClearCLIP"; None takes all.
+        vits: sizes; None takes all, but of some tables ViT-B/16 only.
+
+    Raises:
+        UserError: an unknown name; lists the valid ones.
+    """
+    rows = table_rows(table, miniature)
+    vits = [rows[0].vit] if vits is None and table in _BASE_ONLY else vits
+    if vits is not None:
+        _check_known("vit", vits, {row.vit for row in rows})
+        rows = [row for row in rows if row.vit in vits]
+    if names is not None:
+        _check_known("row", names, {name for row in rows for name in (row.name, row.system)})
+        # "CLIP" is both CLIP and CLIP + ClearCLIP; "CLIP + ClearCLIP" is only the latter.
+        rows = [row for row in rows if row.name in names or row.system in names]
+    return rows
+
+
+def select_datasets(table: str, miniature: bool = False, names: Sequence[str] | None = None) -> tuple[str, ...]:
+    """The columns of a table, narrowed.
+
+    Raises:
+        UserError: an unknown name; lists the valid ones.
+    """
+    known = ("miniature",) if miniature else TABLES[table]
+    _check_known("dataset", names or (), set(known))
+    return tuple(name for name in known if names is None or name in names)
+
+
+def averaged(table: str, datasets: Sequence[str]) -> bool:
+    """Whether a table shows the mean of each row."""
+    return table in _AVERAGED and len(datasets) > 1
+
+
+def _check_known(what: str, names: Sequence[str], known: set[str]) -> None:
+    unknown = [name for name in names if name not in known]
+    if unknown:
+        raise UserError(f"unknown {what} {', '.join(map(repr, unknown))}; this table has {', '.join(sorted(known))}")

@@ -1,0 +1,99 @@
+"""Tables from records and published figures: which record belongs in which cell, and a table as text."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from statistics import fmean
+from typing import Any
+
+from clearclip.results.published import Row, averaged, find_protocol, protocols, published, rerun, title
+
+Record = Mapping[str, Any]
+#: A note on cells whose weights the user vouches for.
+STATED = "* weights as stated by the user"
+
+
+def protocol_of(record: Record) -> str:
+    """The protocol by which a run was made, or "other", and whether images were skipped."""
+    if record.get("remark"):
+        return "other"
+    threshold = record["facts"]["model"].get("prob_thd") if record["method"] == "CLIP" else None
+    threshold = threshold if (record["dataset"], threshold) == ("voc21", 0.2) else None
+    names = (name for (name, dataset), one in protocols().items()
+             if dataset == record["dataset"] and one.matches(record["facts"], threshold))  # fmt: skip
+    return next(names, "other") + (", images skipped" if record.get("skipped") else "")
+
+
+def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
+    """Whether a record is of a row's weights and method, and made on a dataset by a protocol, to the last setting."""
+    if record["dataset"] != dataset or record["method"] != row.label or record.get("remark") or record.get("skipped"):
+        return False
+    facts = record["facts"]
+    weights = facts["weights"]
+    return (
+        (weights["clip_type"], weights["vit_type"]) == (row.clip_type, row.vit)
+        and weights["origin"] in ("published", "stated")
+        and "source" not in facts["method"]
+        and find_protocol(protocol, dataset).matches(facts, row.prob_thd(dataset))
+    )
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One cell: mIoU in percent, where it exists: measured, published, and of an independent re-run.
+
+    Attributes:
+        stated: the measured weights are the published ones by the user's word only.
+        source: of the published figure.
+    """
+
+    measured: float | None = None
+    published: float | None = None
+    rerun: float | None = None
+    stated: bool = False
+    source: str = ""
+
+    @property
+    def difference(self) -> float | None:
+        """Measured minus published, in points."""
+        return None if self.measured is None or self.published is None else self.measured - self.published
+
+    def __str__(self) -> str:
+        """``80.9 (80.9)``: measured (published)."""
+        measured = "–" if self.measured is None else f"{self.measured:.1f}" + "*" * self.stated
+        return measured if self.published is None else f"{measured} ({self.published:.1f})"
+
+
+def fill_row(table: str, row: Row, datasets: Sequence[str], records: Iterable[Record], protocol: str) -> list[Cell]:
+    """The cells of a row: the latest record of each; behind them their mean, where the table has one."""
+    records, cells = list(records), []
+    for name in datasets:
+        found = [record for record in records if belongs(record, row, name, protocol)][-1:]
+        known, again = published(table, row, name, protocol), rerun(row, name, protocol)
+        stated = any(record["facts"]["weights"]["origin"] == "stated" for record in found)
+        measured = found[0]["mIoU"] if found else None
+        cells.append(Cell(measured, *(known or (None,))[:1], *(again or (None,))[:1], stated, (known or (0, ""))[1]))
+    if averaged(table, datasets):
+        measured = [cell.measured for cell in cells]
+        known = published(table, row, "average", protocol)
+        mean = None if None in measured else fmean(measured)
+        cells.append(Cell(mean, known and known[0], stated=any(cell.stated for cell in cells)))
+    return cells
+
+
+def headings(table: str, datasets: Sequence[str]) -> list[str]:
+    """The headings that belong to :func:`fill_row`."""
+    return [*map(title, datasets), *(["average"] if averaged(table, datasets) else [])]
+
+
+def to_markdown(
+    table: str, rows: Sequence[Row], datasets: Sequence[str], records: Sequence[Record], protocol: str
+) -> str:
+    """A table for a README: measured, and the published figure in brackets."""
+    names = headings(table, datasets)
+    lines = [f"| ViT | system | ClearCLIP | {' | '.join(names)} |", "|---|---|---|" + "---:|" * len(names)]
+    for row in rows:
+        cells = map(str, fill_row(table, row, datasets, records, protocol))
+        lines.append(f"| {row.vit} | {row.name} | {row.clearclip} | {' | '.join(cells)} |")
+    return "\n".join([*lines, *(["", STATED] if any("*" in line for line in lines) else [])])

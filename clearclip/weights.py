@@ -93,11 +93,12 @@ def choose_weights(
     model_name: str | os.PathLike | None = None,
     pretrained: str | os.PathLike | None = None,
     quick_gelu: bool | None = None,
+    pretrained_tag: str | None = None,
 ) -> Weights:
     """Resolve the options of the same names (:class:`clearclip.ModelSettings`) to weights and activation.
 
     Raises:
-        UserError: an unknown model, or one without weights of its own, and none named.
+        UserError: an unknown model or tag, or a model without weights of its own, and none named.
     """
     pretrained = None if pretrained is None else _expand(pretrained)
     model_name = None if model_name is None else os.fspath(model_name)
@@ -114,8 +115,11 @@ def choose_weights(
         return Weights(model_name, pretrained, quick_gelu)
     # A file may be anyone's if only its place is given.
     tag = known_tag if clip_type is not None and model_name == known_name else None
+    if pretrained_tag is not None and not (known_tag_of(model_name, pretrained_tag) or pretrained_tag == known_tag):
+        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or known_tag
+        raise UserError(f"{model_name} has no tag {pretrained_tag!r}, as pretrained_tag says; it has {tags}")
     if pretrained not in (None, RANDOM):
-        tag = known_tag_of(model_name, pretrained) or tag
+        tag = pretrained_tag or known_tag_of(model_name, pretrained) or tag
     elif pretrained is None and tag is None:
         tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none"
         raise UserError(

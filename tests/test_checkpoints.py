@@ -94,13 +94,17 @@ def test_an_open_activation_is_warned_of(model_name, tmp_path):
         ),
         (dict(clip_type="BLIP", pretrained="{}/model_base_14M.pth"), "file", None),
         (dict(model_name="miniature"), "published", "Miniature"),
-        (dict(model_name="local-dir:{}"), "file", None),
+        (dict(model_name="local-dir:{}/folder"), "file", None),
     ],
 )
 def test_weights_are_published_by_their_bytes(options, origin, row, tmp_path, monkeypatch):
     """A name says nothing: what counts is who fetched a file, what it holds, or what the user states."""
-    for name in ("ViT-B-16.pt", "mine.pt", "model_base_14M.pth", "open_clip_config.json"):
+    for name in ("ViT-B-16.pt", "mine.pt", "model_base_14M.pth"):
         (tmp_path / name).write_bytes(b"weights")
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    (folder / "open_clip_config.json").write_text("{}")
+    (folder / "open_clip_pytorch_model.bin").write_bytes(b"weights")
     (tmp_path / "known.pt").write_bytes(b"published")
     known = f"https://example.org/models/{hashlib.sha256(b'published').hexdigest()}/ViT-B-16.pt"
     cfg = open_clip.get_pretrained_cfg("ViT-B-16", "openai")

@@ -63,7 +63,7 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
     own = settings.clip_type in ("BLIP", "DINO")
     if own and settings.model_name is not None:
         raise UserError(f"clip_type={settings.clip_type!r} takes no model_name; name a file or folder as pretrained")
-    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu")
+    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
     weights = choose_weights(*(getattr(settings, name) for name in names))
     if settings.clip_type == "DINO":
         from clearclip.backbones.dino import load_dino

@@ -70,8 +70,11 @@ class Group:
         """How many images, as far as is known."""
         return min(self.cfg.get("expected_images", 1), self.limit or sys.maxsize)
 
-    def fingerprints(self, device: str | None) -> dict[Row, str]:
-        """What each row's run would be known by; empty where weights or data are not on this machine yet."""
+    def fingerprints(self, device: str | None) -> dict[str, str]:
+        """The label of each row's method → what its run would be known by.
+
+        Empty where weights or data are not on this machine yet.
+        """
         if self._common is None:
             try:
                 dataset = CheckedDataset(self.cfg.test_dataloader.dataset, self.limit)
@@ -82,7 +85,8 @@ class Group:
                 self._common = {}
         if not self._common.get("weights"):
             return {}
-        return {row: digest({**self._common, "method": method_facts(build_method(row.method))}) for row in self.rows}
+        methods = (build_method(row.method) for row in self.rows)
+        return {one.label: digest({**self._common, "method": method_facts(one)}) for one in methods}
 
 
 def plan(
@@ -166,7 +170,7 @@ class Models:
 def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
     """Whether a record has the fingerprint that the row's run would have."""
     known = {record["fingerprint"] for record in records if not record.get("remark") and not record.get("skipped")}
-    return group.fingerprints(device).get(row) in known
+    return group.fingerprints(device).get(row.label) in known
 
 
 def run_all(

@@ -18,7 +18,6 @@ from typing import Any
 
 import open_clip
 import torch
-from huggingface_hub import try_to_load_from_cache
 from mmengine.config import Config
 from mmengine.registry import DATA_SAMPLERS, HOOKS, LOOPS, DefaultScope, Registry
 from mmseg.registry import METRICS, MODELS, TRANSFORMS
@@ -28,11 +27,12 @@ from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.wrappers import entries, plain_datasets, plain_settings
 from clearclip.methods import Method
-from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.miniature import SHA256 as MINIATURE_SHA256
 from clearclip.results.fingerprint import code_digest, digest, hash_file, hash_files, plain, source_of
 from clearclip.settings import ModelSettings
-from clearclip.weights import CHECKPOINTS, RANDOM, WEIGHTS_FILES, Weights, choose_weights
+from clearclip.utils.errors import UserError
+from clearclip.utils.hub import cached_only
+from clearclip.weights import CHECKPOINTS, RANDOM, Weights, choose_weights, find_checkpoint, model_folder
 
 #: Arguments of datasets whose meaning is in the list of images, their content, and what the dataset says of itself.
 _RESOLVED = {
@@ -214,21 +214,20 @@ def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> di
     Returns:
         None where they are not on this machine and no model is given.
     """
-    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu")
+    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the weights are loaded
         weights = choose_weights(*(getattr(settings, name) for name in names))
     files = local_files(weights)
     if not files and model is None:
         return None
-    own = weights.model_name == f"local-dir:{MINIATURE}"
     origin, tag = _origin(weights, files, settings.pretrained_tag)
     rows = {known: row for row, known in reversed(CHECKPOINTS.items())} if origin in ("published", "stated") else {}
     clip_type, vit_type = rows.get((weights.model_name, tag), (None, None))
     return {
         "clip_type": clip_type,
         "vit_type": vit_type,
-        "model": "miniature" if own else weights.model_name.partition("local-dir:")[0] or "local-dir",
+        "model": "miniature" if weights.is_miniature else weights.model_name.partition("local-dir:")[0] or "local-dir",
         "tag": tag,
         "origin": origin,
         "bytes": digest([hash_file(path) for path in files]) if files else state_digest(model),
@@ -247,10 +246,12 @@ def _origin(weights: Weights, files: Sequence[Path], stated: str | None) -> tupl
     if pretrained == RANDOM:
         return "random", None
     if pretrained is None:
-        bundled = name == f"local-dir:{MINIATURE}" and MINIATURE_SHA256 in map(hash_file, files)
+        bundled = weights.is_miniature and MINIATURE_SHA256 in map(hash_file, files)
         return ("published" if bundled else "repository" if name.startswith("hf-hub:") else "file"), None
+    if pretrained == weights.tag or open_clip.get_pretrained_cfg(name, pretrained):  # whatever files there are
+        return "published", weights.tag
     if not Path(pretrained).exists():
-        return ("published" if pretrained == weights.tag else "repository"), weights.tag
+        return "repository", None
     for tag in open_clip.list_pretrained_tags_by_model(name):
         known = re.search(r"/([0-9a-f]{64})/", open_clip.get_pretrained_cfg(name, tag).get("url") or "")
         if known and [known[1]] == [hash_file(path) for path in files]:
@@ -263,24 +264,21 @@ def local_files(weights: Weights) -> list[Path]:
     there are none, or where they are random.
     """
     name, pretrained = weights.model_name, weights.pretrained
-    place = Path(pretrained or name.removeprefix("local-dir:"))
-    if pretrained == RANDOM or place.is_file():
-        return [place] if place.is_file() else []
-    repository = name.removeprefix("hf-hub:") if pretrained is None else pretrained
-    if not place.is_dir():
-        cfg = {} if ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
-        repository, _, file = cfg.get("hf_hub", f"{repository}/").rpartition("/")
-        blip = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
-        if blip.is_file() and not cfg:
-            return [blip]
-        with suppress(ValueError):  # no name of a repository
-            found = (try_to_load_from_cache(repository, one) for one in ([file] if file else WEIGHTS_FILES))
-            cached = [Path(one) for one in found if isinstance(one, str)]
-            place = cached[0].parent if cached and not cfg else place
-            if cfg or not cached:
-                return cached[:1]
-    kinds = (".safetensors", ".bin", ".pt", ".pth", ".json", ".txt", ".model")
-    return sorted(path for path in place.iterdir() if path.suffix in kinds)
+    with suppress(UserError), cached_only():
+        if name.startswith(("BLIP", "DINO")):
+            place = Path(pretrained)
+            published = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
+            found = [place if place.exists() or pretrained != weights.tag else published]
+            return [one for path in found for one in (_settings_in(path, ("*",)) if path.is_dir() else [path])
+                    if one.is_file()]  # fmt: skip
+        found = find_checkpoint(weights)
+        beside = _settings_in(model_folder(name), ("*.json", "*.txt", "*.model")) if ":" in name else []
+        return [*found, *(path for path in beside if path not in found)] if found else []
+    return []
+
+
+def _settings_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
+    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
 
 
 def state_digest(module: nn.Module) -> str:

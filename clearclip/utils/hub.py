@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Sequence
-from contextlib import suppress
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from contextvars import ContextVar
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -19,6 +20,17 @@ from clearclip.utils.files import write_atomically
 
 #: Seconds to wait for an answer.
 TIMEOUT = 5
+_cached_only = ContextVar("cached_only", default=False)
+
+
+@contextmanager
+def cached_only() -> Iterator[None]:
+    """Nothing is downloaded in this block: what is not on this machine cannot be had."""
+    token = _cached_only.set(True)
+    try:
+        yield
+    finally:
+        _cached_only.reset(token)
 
 
 def fetch(repository: str, *names: str, remedy: str) -> Path:
@@ -58,6 +70,8 @@ def fetch_folder(repository: str, needed: Sequence[str], further: Sequence[str],
 
 
 def _download(repository: str, name: str) -> Path:
+    if _cached_only.get():
+        raise OSError("it is not on this machine")
     for client in ("huggingface_hub", "httpx", "httpx2"):  # what they log, the error says
         logging.getLogger(client).setLevel(logging.ERROR)
     if not constants.HF_HUB_OFFLINE:

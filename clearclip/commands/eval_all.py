@@ -12,6 +12,7 @@ from rich.table import Table
 from clearclip.commands.console import IMPORT, CommandParser, import_file
 from clearclip.commands.table_run import has_result, plan, run_all
 from clearclip.evaluation.config import Options
+from clearclip.miniature import METHOD_NOTE
 from clearclip.results.published import TABLES, Row, protocol_names, select_datasets, select_rows
 from clearclip.results.records import check_results_path, read_records, records_path
 from clearclip.results.tables import fill_row, headings, to_markdown
@@ -123,7 +124,7 @@ def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: l
         cells = fill_row(table, row, datasets, records, protocol)
         shown.add_row(name, *(str(cell).replace(" ", "\n") for cell in cells))
     if any(row.clip_type == "Miniature" for row in rows) and table == "family":
-        shown.caption = "RCS and SC-CLIP read other blocks of the miniature than published: half of ViT-B/16's"
+        shown.caption = METHOD_NOTE
     Console().print(shown)
 
 

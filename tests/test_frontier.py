@@ -421,7 +421,7 @@ def test_random_second_encoders_are_the_same_every_time(load, guide):  # noqa: F
     torch.testing.assert_close(first, second, rtol=0, atol=0)
     other = load(8, model_type="ProxyCLIP", **guide(name))
     assert other.method == ProxyCLIP(**guide(name)) != method
-    assert other.settings.identity()["method"]["guide_weights"].endswith("dino16.pth")
+    assert other.settings.chosen_method.settings["guide_weights"].endswith("dino16.pth")
 
 
 def test_the_miniatures_own_options():

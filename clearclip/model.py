@@ -77,6 +77,9 @@ class ClearCLIP(nn.Module):
     ) -> ClearCLIP:
         """Load a model.
 
+            model = ClearCLIP.from_pretrained("ViT-B-16", "openai")
+            model = ClearCLIP.from_pretrained("miniature", method="SCLIP + ClearCLIP")
+
         Args:
             model_name, pretrained: what ``open_clip.create_model`` takes: ``("ViT-B-16", "openai")``, a local file as
                 ``pretrained``, a ``hf-hub:`` or ``local-dir:`` name; ``"miniature"`` is the bundled model.

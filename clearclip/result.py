@@ -18,7 +18,11 @@ from clearclip.windows import WindowGrid, class_probabilities, label_map
 
 
 class Segmentation:
-    """An image and its labels.
+    """An image and its labels, as :meth:`ClearCLIP.segment` returns them.
+
+        result.shares["sky"]  # 0.38
+        result.similarity_map("hill").max()  # cosine similarity of a word, place by place
+        result.save("picture.png"), result.save_labels("labels.png")
 
     Attributes:
         image: (H, W, 3) uint8 RGB, at its original size.
@@ -153,6 +157,8 @@ class Segmentation:
 
 def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     """The maps that several methods give of one image, side by side.
+
+        compare_picture(model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "ClearCLIP"])).save("compare.png")
 
     Args:
         results: by the method's name, all of the same image and classes, as :meth:`ClearCLIP.compare` gives them.

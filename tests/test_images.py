@@ -132,6 +132,14 @@ def test_no_image_starts_a_program(ghost: Path, monkeypatch: pytest.MonkeyPatch)
     assert (ghost / "started").exists(), "what is avoided"
 
 
+def test_no_other_place_lets_pillow_choose() -> None:
+    """Whatever opens a file in the package and its tools for datasets says which formats it may have."""
+    root = Path(__file__).resolve().parents[1]
+    lines = [line for folder in ("clearclip", "datasets") for file in (root / folder).rglob("*.py")
+             for line in file.read_text(encoding="utf-8").splitlines() if "Image.open(" in line]  # fmt: skip
+    assert lines and all("formats=" in line for line in lines), lines
+
+
 def test_only_formats_that_are_listed_are_tried(tmp_path: Path) -> None:
     Image.init()
     for name in sorted((Image.SAVE.keys() & Image.OPEN.keys()) - {"SPIDER"}):  # which would claim .png for good

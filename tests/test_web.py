@@ -90,7 +90,10 @@ def page(tmp_path: Path) -> Iterator[str]:
     """The address of a running page with the miniature."""
     pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
     command = [sys.executable, str(ROOT / "demo.py"), "--web"]
-    with subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, text=True) as process:
+    with (
+        open(tmp_path / "stderr", "w") as stderr,
+        subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=stderr, text=True) as process,
+    ):
         try:
             line = process.stdout.readline()
             assert line.startswith("page: http://127.0.0.1:")
@@ -168,6 +171,13 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     segment(tmp_path / "broken.png", "sky, tree")
     told = wait(lambda: find(".toast-body.error"))[0]
     wait(lambda: "image broken.png cannot be read" in told.text)
+    find("#words textarea")[0].clear()
+    find("#words textarea")[0].send_keys(" ")
+    find("#segment")[0].click()
+    wait(lambda: any("no words given" in one.text for one in find(".toast-body.error")))
+    assert "Traceback" not in (tmp_path / "stderr").read_text(), (
+        "a visitor's mistake"
+    )
     browser.set_window_size(500, 2000)
     wait(lambda: browser.execute_script("return document.body.scrollWidth <= window.innerWidth"))
     picture("narrow")

@@ -211,8 +211,10 @@ def test_names_of_all_kinds(quick_name: str, capsys: pytest.CaptureFixture) -> N
     assert note(f"out/{'ö' * 100}_labels.json")["image"] == names[1]
     for name in ("x" * 400, "x" * 5000, "a\0b"):
         assert run(name, "--classes", "sky,tree") == run("photos", "--classes", "sky,tree", "--out", name) == 2
+    for option in ("--pretrained", "--name-path", "--import"):
+        assert run("photos", option, "x" * 5000) == 2
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
-    assert len(lines) == 6 and max(map(len, lines)) < 600
+    assert len(lines) == 9 and max(map(len, lines)) < 600
 
 
 def test_without_a_home_folder(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+import errno
 import importlib.util
 import logging
 import os
@@ -94,7 +95,12 @@ def run_command(main: Callable[[], int | None]) -> int:
     sys.stdout, sys.stderr = _Patient(stdout), _Patient(stderr)
     try:
         _make_home()
-        return main() or 0
+        try:
+            return main() or 0
+        except OSError as error:
+            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+                raise
+            raise UserError(f"{str(error.filename)[:200]}: {error.strerror}; check the name") from error
     except UserError as error:
         print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
         return 2

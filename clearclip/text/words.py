@@ -60,9 +60,11 @@ class ClassWords:
         if not isinstance(path, str | Path):
             raise UserError(f"name_path must be a file with one class per line, not {path!r}")
         try:
+            if user_path(path).is_fifo():  # it might be waited for without end
+                raise OSError(0, "it is no file")
             text = user_path(path).read_text(encoding="utf-8-sig")
         except OSError as error:
-            reason = f"names file {path} cannot be read ({error.strerror})"
+            reason = f"names file {str(path)[:400]} cannot be read ({error.strerror})"
             raise UserError(f"{reason}; give name_path a file with one class per line") from error
         except UnicodeDecodeError as error:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error

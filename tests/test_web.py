@@ -175,9 +175,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     find("#words textarea")[0].send_keys(" ")
     find("#segment")[0].click()
     wait(lambda: any("no words given" in one.text for one in find(".toast-body.error")))
-    assert "Traceback" not in (tmp_path / "stderr").read_text(), (
-        "a visitor's mistake"
-    )
+    assert "Traceback" not in (tmp_path / "stderr").read_text(), "a visitor's mistake"
     browser.set_window_size(500, 2000)
     wait(lambda: browser.execute_script("return document.body.scrollWidth <= window.innerWidth"))
     picture("narrow")

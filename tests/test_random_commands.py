@@ -21,7 +21,7 @@ from clearclip.commands import analyze, demo
 from clearclip.commands.console import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
-COUNT = int(os.environ.get("CLEARCLIP_RANDOM_COMMANDS", "40"))
+COUNT = int(os.environ.get("CLEARCLIP_RANDOM_COMMANDS", "30"))
 NUMBERS = ["0", "1", "2", "64", "32", "-1", "3.5", "0.3", "nan", "inf", "1e999", "9" * 30, "many", ""]
 WORDS = [
     "sky, tree", "sky,hill | mountain,tree", "sky", "", ",", "|", "a|,b", "天空,草", "x" * 5000, "\udce9, b", "a\0b, c",

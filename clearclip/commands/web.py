@@ -138,10 +138,7 @@ def serve(args: Namespace) -> int:
         theme = gr.themes.Default(font=["system-ui", "sans-serif"], font_mono=["ui-monospace", "monospace"])
         how = {"server_name": "127.0.0.1", "server_port": args.port or None, "max_file_size": "25mb", "theme": theme}
         how |= {"prevent_thread_lock": True, "show_error": True, "quiet": True, "ssr_mode": False}
-        try:
-            _, address, _ = blocks.launch(**how)
-        except OSError as error:
-            raise UserError(f"the page cannot be served on port {args.port or 7860}: {error}; try --port") from error
+        _, address, _ = blocks.launch(**how)
         print(f"page: {address}  (stop with Ctrl-C)", flush=True)
         blocks.block_thread()
     return 0

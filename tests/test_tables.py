@@ -5,15 +5,17 @@ from __future__ import annotations
 import signal
 from pathlib import Path
 
+import open_clip
 import pytest
 from conftest import die, rows_of
 
 from clearclip import LastBlock, UserError
 from clearclip.commands.eval_all import main
-from clearclip.commands.table_run import has_result, plan
+from clearclip.commands.table_run import has_result, plan, work_dir
 from clearclip.evaluation.config import class_words, load_config
 from clearclip.methods import GEM, build_method
-from clearclip.results.published import BENCHMARKS, FAMILY, select_datasets, select_rows, table_rows
+from clearclip.results.published import BENCHMARKS, FAMILY, find_protocol, select_datasets, select_rows, table_rows
+from clearclip.results.tables import fill_row
 
 ROOT = Path(__file__).resolve().parents[1]
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
@@ -54,6 +56,34 @@ def test_plans():
     assert sorted((group.settings.prob_thd, len(group.rows)) for group in groups) == [(0.2, 1), (0.5, 3)]
     # Table 2: four kinds of weights in two sizes, on five datasets.
     assert len(plan(table_rows("2"), select_datasets("2"), {})) == 8 * 5
+
+
+def test_backbones(tmp_path, monkeypatch):
+    """Published weights of models that run here, CLIP and ClearCLIP each; a run of such weights is in its cell."""
+    rows = table_rows("backbones")
+    ran, _ = (ROOT / "docs" / "models.md").read_text().split("## Refused")
+    for row in rows:
+        assert f"| {row.vit} |" in ran
+        assert open_clip.get_pretrained_cfg(row.vit, row.name)
+    assert len({(row.vit, row.name, row.label) for row in rows}) == len(rows)
+    groups = plan(rows, ("voc20",), {})
+    assert {(len(group.rows), group.settings.chosen_normalization) for group in groups} == {(2, "pretrained")}
+    assert len({work_dir(group) for group in groups}) == len(groups) == len(rows) / 2
+    group = groups[[row.vit for row in rows].index("ViT-B-16-SigLIP") // 2]
+    protocol = find_protocol("clearclip", "voc20")
+    model = {"words": protocol.words, **group.settings.facts()}
+    dataset = {"name": "voc20", "count": 1449, "classes": 20, "ignore_index": 255, "reduce_zero_label": True}
+    dataset |= dict(zip(("images", "masks"), (protocol.data or "a b").split(), strict=True))
+    steps = [{"type": "LoadImageFromFile"}, {"type": "Resize", "scale": protocol.scale, "keep_ratio": True}]
+    steps += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
+    weights = {"clip_type": None, "vit_type": None, "model": "ViT-B-16-SigLIP", "tag": "webli", "origin": "published"}
+    facts = {"dataset": dataset, "input": {"pipeline": steps}, "model": model, "weights": weights, "method": {}}
+    facts |= {"other": {}, "environment": {"precision": "fp32"}}
+    record = {"dataset": "voc20", "method": "ClearCLIP", "facts": facts, "mIoU": 50.0}
+    cells = {(row.vit, row.label): fill_row("backbones", row, ["voc20"], [record], "clearclip")[0] for row in rows}
+    assert [where for where, cell in cells.items() if cell.measured] == [("ViT-B-16-SigLIP", "ClearCLIP")]
+    with pytest.raises(UserError, match="backbones has no row of the miniature's"):
+        main(["--table", "backbones", "--miniature"])
 
 
 def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):

@@ -32,7 +32,8 @@ def make_parser() -> CommandParser:
         default=None,
         choices=TABLES,
         help="benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with "
-        "background; ablation: attention × residual × FFN; family: CLIP to SC-CLIP by one protocol",
+        "background; ablation: attention × residual × FFN; family: CLIP to SC-CLIP by one protocol; "
+        "backbones: CLIP and ClearCLIP with other weights, SigLIP, EVA, PE and more (--vit takes models)",
     )
     parser.add_argument(
         "--protocol",

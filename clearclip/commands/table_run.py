@@ -113,17 +113,17 @@ def plan(
     for row in rows:
         for dataset in datasets:
             thd = row.prob_thd(dataset)
-            key = (row.clip_type, row.vit, dataset, thd)
+            key = (*row.naming.values(), dataset, thd)
             if key not in groups:
-                changed = {"model.clip_type": row.clip_type, "model.vit_type": row.vit}
+                changed: dict[str, Any] = {f"model.{name}": value for name, value in row.naming.items()}
                 changed |= protocol_overrides(protocol, dataset)
                 changed |= {} if thd is None else {"model.prob_thd": thd}
                 changed |= overrides
                 cfg = load_config(CONFIGS / f"cfg_{dataset}.py", changed)
                 groups[key] = Group(dataset, [], cfg, changed, limit, protocol)
             groups[key].rows.append(row)
-    order = list(dict.fromkeys((row.clip_type, row.vit) for row in rows))
-    return sorted(groups.values(), key=lambda one: order.index((one.rows[0].clip_type, one.rows[0].vit)))
+    order = [row.naming for row in rows]
+    return sorted(groups.values(), key=lambda one: order.index(one.rows[0].naming))
 
 
 def protocol_overrides(protocol: str, dataset: str) -> dict[str, Any]:
@@ -274,7 +274,7 @@ def _run_processes(group: Group, results: Path, gpus: int, imports: Sequence[Pat
 def work_dir(group: Group) -> Path:
     """Where the journals of a group are kept."""
     row = group.rows[0]
-    name = f"{row.clip_type} {row.vit} {group.dataset} {group.protocol}"
+    name = f"{' '.join(row.naming.values())} {group.dataset} {group.protocol}"
     return Path("work_dirs") / "tables" / name.replace("/", "-").replace(" ", "_")
 
 

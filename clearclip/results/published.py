@@ -22,12 +22,13 @@ TABLES = {
     "background": WITH_BACKGROUND,
     "ablation": WITHOUT_BACKGROUND,
     "family": BENCHMARKS,
+    "backbones": WITHOUT_BACKGROUND,
     "large": ("pc459", "ade847"),
     "remote": ("openearthmap", "loveda", "isaid", "potsdam", "vaihingen", "uavid", "udd5", "vdd"),
 }
 #: Those whose rows are not for ViT-L/14 unless that is asked for, and those that show the mean of a row.
 _BASE_ONLY = ("benchmarks", "ablation", "family", "large", "remote")
-_AVERAGED = ("2", "background", "ablation", "remote")
+_AVERAGED = ("2", "background", "ablation", "backbones", "remote")
 VITS = ("ViT-B/16", "ViT-L/14")
 MINIATURE_VIT = "ViT-Ti/8"
 #: The systems of table 2: what they are called, their weights and their method without ClearCLIP.
@@ -40,6 +41,26 @@ SYSTEMS = {
     "SCLIP": ("CLIP", "SCLIP"),
     "GEM": ("CLIP", "GEM"),
 }
+#: The weights of the table of backbones, by model: one or two of every family that runs here (docs/models.md).
+BACKBONES = {
+    "ViT-B-32": "openai",
+    "ViT-B-16": "openai",
+    "ViT-L-14-336": "openai",
+    "ViT-H-14": "laion2b_s32b_b79k",
+    "ViT-H-14-378": "dfn5b",
+    "ViT-H-14-worldwide": "metaclip2_worldwide",
+    "ViT-L-14-CLIPA": "datacomp1b",
+    "ViT-B-16-SigLIP": "webli",
+    "ViT-B-16-SigLIP2": "webli",
+    "ViT-SO400M-14-SigLIP2": "webli",
+    "EVA01-g-14": "laion400m_s11b_b41k",
+    "EVA02-B-16": "merged2b_s8b_b131k",
+    "EVA02-L-14": "merged2b_s4b_b131k",
+    "PE-Core-B-16": "meta",
+    "PE-Core-L-14-336": "meta",
+    "MobileCLIP2-B": "dfndr2b",
+    "ViTamin-L": "datacomp1b",
+}
 #: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
 FAMILY = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")
 ATTENTIONS = ("qk", "qq", "kk", "vv", "qq+kk", "identity")
@@ -50,19 +71,26 @@ class Row:
     """A row of a table.
 
     Attributes:
-        name: the system, or the switches of an ablation.
+        name: the system, the switches of an ablation, or the tag of a backbone's weights.
         clearclip: "yes", "no", or "" where the column has no meaning.
-        clip_type, vit: whose weights, and their size.
+        clip_type, vit: whose weights, and their size; for a backbone None, and its name in OpenCLIP.
         method: how the last blocks are computed, as ``build_method`` takes it.
         label: the label of that method, by which records are known.
     """
 
     name: str
     clearclip: str
-    clip_type: str
+    clip_type: str | None
     vit: str
     method: Any
     label: str
+
+    @property
+    def naming(self) -> dict[str, str]:
+        """The options of a model that name the row's weights."""
+        if self.clip_type is None:
+            return {"model_name": self.vit, "pretrained": self.name}
+        return {"clip_type": self.clip_type, "vit_type": self.vit}
 
     @property
     def system(self) -> str:
@@ -227,6 +255,10 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
         return rows
     if table == "family":
         return [Row(name, "", own, vit, name, name) for vit, name in product(vits, FAMILY)]
+    if table == "backbones":
+        methods = {"no": "CLIP", "yes": "ClearCLIP"}
+        listed = () if miniature else product(BACKBONES.items(), methods.items())
+        return [Row(tag, added, None, model, method, method) for (model, tag), (added, method) in listed]
     rows = []
     for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
         if weights == "CLIP" or not miniature:
@@ -264,6 +296,8 @@ def select_rows(
         UserError: an unknown name; lists the valid ones.
     """
     rows = table_rows(table, miniature)
+    if not rows:
+        raise UserError(f"the table {table} has no row of the miniature's; leave --miniature out")
     vits = [rows[0].vit] if vits is None and table in _BASE_ONLY else vits
     if vits is not None:
         _check_known("vit", vits, {row.vit for row in rows})

@@ -31,8 +31,9 @@ def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
         return False
     facts = record["facts"]
     weights = facts["weights"]
+    known = ("model", "tag") if row.clip_type is None else ("clip_type", "vit_type")
     return (
-        (weights["clip_type"], weights["vit_type"]) == (row.clip_type, row.vit)
+        [weights[name] for name in known] == [*row.naming.values()]
         and weights["origin"] in ("published", "stated")
         and "source" not in facts["method"]
         and find_protocol(protocol, dataset).matches(facts, row.prob_thd(dataset))

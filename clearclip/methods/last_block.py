@@ -98,7 +98,10 @@ def attend(q: Tensor, k: Tensor, v: Tensor, context: Context | None, bias: Tenso
     if context is not None and context.feedback is not None:
         factor, added = context.feedback
         scale, bias = factor * scale, added if bias is None else added + bias
-    return F.scaled_dot_product_attention(q, k, v, attn_mask=None if bias is None else bias.to(q.dtype), scale=scale)
+    bias, wider = None if bias is None else bias.to(q.dtype), q.shape[-1] - v.shape[-1]
+    # What computes attention without a matrix of weights wants values as wide as queries.
+    padded = F.pad(v, (0, wider)) if wider else v
+    return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
 
 
 @METHODS.register_module()

@@ -22,7 +22,7 @@ from clearclip.commands.evaluate import main as evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")
-METHOD, CONFIG = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+METHOD, CONFIG, WORDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -35,6 +35,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.syspath_prepend(tmp_path)
     yield tmp_path
     METHODS.pop("Neighbours", None)
+    METHODS.pop("SameWords", None)
     sys.modules.pop("neighbours", None)
 
 
@@ -84,6 +85,41 @@ def test_its_formula(page, tiny_name):
                 out[i, part] = torch.tensor(logits, dtype=torch.float64).softmax(0) @ v[:, part]
         expected = visual.ln_post(block.attn.out_proj(out.float()))[1:] @ visual.proj
     assert torch.allclose(features[0].flatten(0, 1), expected, atol=1e-4)
+
+
+def test_the_method_that_uses_words(page, tiny_name):
+    """Against loops; and what others compute beside it does not change."""
+    exec(compile(WORDS, "same_words.py", "exec", dont_inherit=True), {"__name__": "same_words"})
+    method = build_method({"type": "SameWords", "share": 3.0})
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    visual, text = open_clip.create_model(tiny_name).eval().visual, model.encode_text(["sky", "hill, mountain"])
+    image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
+    with torch.no_grad():
+        features, other = model.encode(image, [method, build_method("ClearCLIP")], text)
+        assert torch.equal(other, model.encode(image, [build_method("ClearCLIP")])[0])
+        tokens, block = before_last(visual, image), visual.transformer.resblocks[-1]
+        projected = torch.nn.functional.linear(block.ln_1(tokens), block.attn.in_proj_weight, block.attn.in_proj_bias)[
+            0
+        ]
+        q, _, v = projected.double().chunk(3, dim=-1)
+        width, agree = q.shape[-1] // block.attn.num_heads, torch.zeros(65, 65, dtype=torch.float64)
+
+        def run() -> torch.Tensor:
+            parts = [slice(start, start + width) for start in range(0, q.shape[-1], width)]
+            gathered = [((q[:, h] @ q[:, h].T / math.sqrt(width) + agree).softmax(dim=-1) @ v[:, h]) for h in parts]
+            return visual.ln_post(block.attn.out_proj(torch.cat(gathered, dim=-1).float()))[1:] @ visual.proj
+
+        words = []
+        for patch in run().double():
+            cosines = [float(patch @ word.double() / patch.norm()) for word in text.features]
+            share = [math.exp(40 * (cosine - max(cosines))) for cosine in cosines]
+            words.append([one / sum(share) for one in share])
+        for i, one in enumerate(words):
+            for j, two in enumerate(words):
+                agree[1 + i, 1 + j] = 3.0 * sum(a * b for a, b in zip(one, two, strict=True))
+        expected = run()
+    assert torch.allclose(features[0].flatten(0, 1), expected, atol=1e-4)
+    assert not torch.allclose(features, other, atol=1e-2)
 
 
 def before_last(visual, image: torch.Tensor) -> torch.Tensor:

@@ -2,12 +2,17 @@
 
 The same windows go through OpenCLIP's own ``visual`` (the bare encoder), through this project from decoded tensors and
 from files, and through a plain transcription of the method that takes one window at a time and holds everything at
-full size. With ``--methods``, each one alone and all in one pass are timed instead. Repetitions are interleaved and
-medians shown, with their ratios: absolute times are not stable. The architectures are real, the weights random.
+full size. With ``--methods``, each one alone and all in one pass are timed instead. Then it says where the time of an
+evaluation goes, and how far the encoder is from what the machine can do. Repetitions are interleaved and medians shown,
+with their ratios: absolute times are not stable. The architectures are real, the weights random. What other things cost
+is in ``tools/costs.py``.
 """
 
 from __future__ import annotations
 
+from clearclip import ClearCLIP, Method, build_method  # before PyTorch, as in the scripts: it says how threads wait
+
+# isort: split
 import json
 import platform
 import re
@@ -28,16 +33,18 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
+from tqdm import tqdm
 
-from clearclip import ClearCLIP, Method, build_method
 from clearclip.backbones.base import resize_positions
 from clearclip.commands.console import CommandParser, run_command
+from clearclip.evaluation.scores import confusion_counts
+from clearclip.methods import Context
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_text_atomically
 from clearclip.utils.images import resize_to_protocol
-from clearclip.windows import WindowGrid
+from clearclip.windows import WindowGrid, label_map
 
 #: Original sizes (height, width) that are typical of the benchmarks.
 SIZES = {"photo": (448, 600), "voc": (375, 500), "ade": (512, 683), "coco": (480, 640), "city": (1024, 2048)}
@@ -186,9 +193,66 @@ def compare(model: ClearCLIP, size_name: str, words: int, methods: list[Method],
     return {"size": size_name, "words": words, "windows": len(windows), "images": args.images, "seconds": seconds}
 
 
-def peak_memory(model: ClearCLIP, methods: list[Method]) -> float:
-    """MB beyond what was in use before, while a 1024×2048 image is compared with 171 words, in windows of 448."""
-    image, text = model.normalize(resize_to_protocol(random_photo(SIZES["city"], 0))), random_text(model, 171)
+def parts(model: ClearCLIP, size_name: str, words: int, args: Any) -> dict[str, Any]:
+    """Where the time of one image goes: median seconds of each step, and the encoder's rate beside the machine's."""
+    encoder, method, size = model.image_encoder, model.method, SIZES[size_name]
+    crop, stride = CROPS.get(size_name, (448, 224))
+    text, truth, now = random_text(model, words), torch.zeros(size, dtype=torch.int64, device=model.device), {}
+    count = len(encoder.blocks) - method.depth
+
+    def resize() -> None:
+        now["image"] = model.normalize(resize_to_protocol(now["photo"]))
+        now["grid"] = WindowGrid.of(tuple(now["image"].shape[-2:]), crop, stride, encoder.patch_size)
+        now["windows"] = torch.stack(now["grid"].cut(now["image"]))
+
+    def encode() -> None:
+        grid, tokens = encoder.grid(now["windows"]), encoder.tokens(now["windows"], method.position_resize)
+        for index in range(count):
+            tokens = encoder.run_block(index, tokens, grid)
+        now["tokens"], now["patches"] = tokens, grid
+
+    def last() -> None:
+        grid, prefix = now["patches"], encoder.num_prefix_tokens
+        tokens = method(encoder.parts(grid), now["tokens"], Context(grid, prefix, embed=encoder.head))
+        features = F.normalize(encoder.head(tokens[:, prefix:]).float(), dim=-1).unflatten(1, grid)
+        now["similarity"] = now["grid"].join(features @ text.features.T)
+
+    def labels() -> None:
+        arguments = (now["similarity"], now["grid"], size, text.word_to_class, model.settings.logit_scale)
+        now["labels"] = label_map(*arguments, model.settings.prob_thd)
+
+    block = encoder.blocks[0]
+    matrices = (block.attn.in_proj_weight, block.attn.out_proj.weight, block.mlp.c_fc.weight, block.mlp.c_proj.weight)
+
+    def products() -> None:
+        rows = now["tokens"].shape[0] * now["tokens"].shape[1]
+        for matrix in matrices:
+            torch.mm(now["tokens"].new_ones(rows, matrix.shape[1]), matrix.T)
+
+    ways = {
+        "read": lambda: now.update(photo=cv2.imread(str(Path(folder) / "photo.jpg"))[:, :, ::-1]),
+        "resize": resize,
+        f"encode ({count} blocks)": encode,
+        "last block, words": last,
+        "labels": labels,
+        "metric": lambda: confusion_counts(truth, now["labels"], words),
+        "matrix products of one block alone": products,
+        "text, one word": lambda: model.text_encoder._encode(["traffic light"], tqdm(disable=True)),
+    }
+    with torch.inference_mode(), tempfile.TemporaryDirectory() as folder:
+        cv2.imwrite(str(Path(folder) / "photo.jpg"), random_photo(size, 0)[:, :, ::-1])
+        seconds = medians(ways, args.repeats, model.device)
+    windows, length, width = now["tokens"].shape
+    flop = 2 * windows * length * sum(matrix.numel() for matrix in matrices)
+    rate = count * (flop + 4 * windows * length**2 * width) / seconds[f"encode ({count} blocks)"]
+    machine_rate = flop / seconds["matrix products of one block alone"]
+    rates = {"encoder, GFLOP/s": rate / 1e9, "matrix products, GFLOP/s": machine_rate / 1e9}
+    return {"size": size_name, "words": words, "seconds": seconds, **rates}
+
+
+def peak_memory(model: ClearCLIP, methods: list[Method], words: int = 171) -> float:
+    """MB beyond what was in use before, while a 1024×2048 image is compared with words, in windows of 448."""
+    image, text = model.normalize(resize_to_protocol(random_photo(SIZES["city"], 0))), random_text(model, words)
     cuda, status = model.device.type == "cuda", Path("/proc/self/status")
     if not cuda and not status.is_file():
         return float("nan")
@@ -228,7 +292,16 @@ def show(result: dict[str, Any]) -> None:
         table.add_row(way, *(cell for pair in cells for cell in pair))
     console = Console()
     console.print(table)
-    console.print(f"peak memory beyond the weights, 171 words, 1024×2048: {result['peak_memory_mb']:.0f} MB")
+    for words, peak in result["peak_memory_mb"].items():
+        console.print(f"peak memory beyond the weights, {words} words, 1024×2048: {peak:.0f} MB")
+    for row in result.get("parts", ()):
+        table = Table(title=f"one image, {row['size']}, {row['words']} words")
+        for column in ("", "ms", "share"):
+            table.add_column(column, justify="right" if column else "left")
+        total = sum(list(row["seconds"].values())[:6])
+        for number, (name, seconds) in enumerate(row["seconds"].items()):
+            table.add_row(name, f"{1000 * seconds:.1f}", f"{seconds / total:.1%}" if number < 6 else "")
+        console.print(table, *(f"{name}: {row[name]:.0f}" for name in row if "FLOP" in name), sep="\n")
 
 
 def main() -> int:
@@ -240,6 +313,7 @@ def main() -> int:
         "--methods", nargs="+", default=[], metavar="METHOD", help="time these instead: each alone, and all in one pass"
     )
     add("--words", nargs="+", type=int, default=[21, 171])
+    add("--memory-words", nargs="*", type=int, default=[171, 1000], help="words of the memory's measurement")
     add("--sizes", nargs="+", choices=SIZES, default=["coco", "city"])
     add("--device", help="cpu, cuda, cuda:N or mps")
     add("--precision", default="auto", choices=PRECISIONS)
@@ -259,9 +333,11 @@ def main() -> int:
         model = ClearCLIP.from_pretrained(name, "random", **options)
         # Memory first, before the allocator has kept anything from other work.
         result = {"model": name, "precision": model.precision, "machine": machine(model.device)}
-        result["peak_memory_mb"] = peak_memory(model, methods)
+        result["peak_memory_mb"] = {words: peak_memory(model, methods, words) for words in args.memory_words}
         sizes = [(size, words) for size in args.sizes for words in args.words]
         result["speed"] = [compare(model, size, words, methods, args) for size, words in sizes]
+        if not methods:
+            result["parts"] = [parts(model, args.sizes[0], words, args) for words in args.words]
         show(result)
         results.append(result)
     print(f"figures: {write_text_atomically(args.out, json.dumps(results, indent=1))}")

@@ -1,8 +1,8 @@
-"""What single things cost, before and after, and how cost grows with work: ``python tools/costs.py text pamr busy growth``.
+"""What single things cost, and how cost grows with work: ``python tools/costs.py text pamr busy growth``.
 
-text: words through the text tower, prompts cut and whole. pamr: all pixels at once, as until version 2.0, and lattice by
-lattice. busy: the miniature with so many other processes as ``--load`` says, with PyTorch's own way of waiting and with
-this project's. growth: images, words, sides and methods, drawn into ``--figure``. Ratios are of interleaved repetitions.
+text: words through the text tower, prompts cut and whole. pamr: all pixels at once, and lattice by lattice. busy: the
+miniature beside as many other processes as ``--load`` says, with PyTorch's own way of waiting and with this project's.
+growth: images, words, sides and methods, drawn into ``--figure``. Ratios are of interleaved repetitions.
 """
 
 from __future__ import annotations

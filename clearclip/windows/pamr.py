@@ -63,17 +63,19 @@ class PAMR:
         places[self.ahead] = torch.arange(len(self.ahead), dtype=torch.int32, device=image.device)
         taking = self.ahead[: self.counts[0]]
         self.links = places[self._neighbours(taking)], weights[taking]
-        #: Pixels of each lattice, the edges that it sees, and their links.
+        #: Pixels of each lattice, those first that see edges; their links with each other, and with the edges.
         self.lattices = []
         for row, column in product(range(min(self.step, self.height)), range(min(self.step, self.width))):
             own = pixels[row :: self.step, column :: self.step].flatten()
-            neighbours = self._neighbours(own)
-            seen.zero_()[neighbours.flatten()] = True
-            seen[own] = False
-            near = seen[edges].nonzero().flatten()
-            table = torch.cat([own, edges[near]])
-            places[table] = torch.arange(len(table), dtype=torch.int32, device=image.device)
-            self.lattices.append((own, near, (places[neighbours], weights[own])))
+            seen.zero_()[own] = True
+            outside = ~seen[self._neighbours(own)]
+            order = outside.any(dim=1).logical_not().argsort(stable=True)
+            own, outside, count = own[order], outside[order], int(outside.any(dim=1).sum())
+            neighbours, shares = self._neighbours(own), weights[own]
+            inner = torch.zeros_like(places).index_copy_(0, own, torch.arange(len(own)).to(places))[neighbours]
+            links = inner.masked_fill_(outside, 0), shares.masked_fill(outside, 0)
+            to_edges = places[neighbours[:count]].masked_fill_(~outside[:count], 0)
+            self.lattices.append((own, links, (to_edges, shares[:count].masked_fill(~outside[:count], 0))))
 
     def _neighbours(self, pixels: Tensor) -> Tensor:
         """The neighbours of pixels (N,), int64 (N, 16); borders are replicated."""
@@ -90,12 +92,12 @@ class PAMR:
         ahead = [values.index_select(0, self.ahead)]
         for count in self.counts:
             ahead.append(_step(ahead[-1], *(link[:count] for link in self.links)))
-        for own, near, links in self.lattices:
-            table = torch.cat([values.index_select(0, own), ahead[0].index_select(0, near)])
-            lattice, edges = table.split([len(own), len(near)])
-            for step in range(STEPS):
-                torch.index_select(ahead[step], 0, near, out=edges)
-                lattice.copy_(_step(table, *links))
+        for own, links, to_edges in self.lattices:
+            lattice = values.index_select(0, own)
+            for edges in ahead:
+                lattice = _step(lattice, *links)
+                if count := len(to_edges[0]):
+                    lattice[:count] += _step(edges, *to_edges)
             values.index_copy_(0, own, lattice)
         return values.T.unflatten(1, maps.shape[1:])
 

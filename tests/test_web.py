@@ -58,7 +58,16 @@ def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
     assert (sum(mask > 0 for mask, _ in masks) == 1).all(), "every pixel belongs to one class"
     overlay, *_ = page.run(upload(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
     assert len(overlay["value"][1]) == 48, "more would not fit the page"
-    for image in (None, "a.png", upload(Path("/etc/passwd")), upload(tmp_path / ".." / "x.png"), {"path": ["a"]}):
+    for image in (
+        None,
+        "a.png",
+        upload(Path("/etc/passwd")),
+        upload(tmp_path / ".." / "x.png"),
+        {"path": "a\0"},
+        {"path": "x" * 5000},
+        {"path": 7},
+        {},
+    ):
         with pytest.raises(gradio.Error, match="no image yet"):
             page.run(image, "a, b", "CLIP")
     for words, method, told in (

@@ -24,7 +24,7 @@ from clearclip.visualize import fit, heat_map, overlay
 
 #: Example images, classes in the legend, and heat maps, at most.
 MAX_SHOWN = 48
-#: Words that one request may have encoded: each takes about a second with a large CLIP on a CPU.
+#: Words that one request may have encoded.
 MAX_WORDS = 100
 #: Longer side of the pictures on the page, in pixels.
 SIDE = 900
@@ -47,8 +47,10 @@ class Page:
         """All outputs of the page, from values as a browser or anything else sends them (``image`` is Gradio's dict
         of a file); a UserError becomes an error that the page shows.
         """
-        path = Path(str((image if isinstance(image, dict) else {}).get("path"))).resolve()
+        path = Path()
         try:
+            with suppress(OSError, ValueError, TypeError, KeyError):  # it is no path
+                path = Path(image["path"] if isinstance(image, dict) else "").resolve()
             if self.folder not in path.parents:  # where uploads and examples are; no other file is read
                 raise UserError("no image yet; drop one into the field or choose an example")
             if not isinstance(words, str) or not isinstance(method, str):

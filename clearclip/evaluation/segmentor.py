@@ -58,6 +58,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
         UserError: classes or options that cannot be meant.
     """
 
+    align_corners = False  # as MMSegmentation's heads say how they resize
+
     def __init__(
         self,
         name_path: str | None = None,
@@ -95,8 +97,6 @@ class ClearCLIPSegmentation(BaseSegmentor):
             self.keep_logits = keep_logits
             self.set_classes(classes)
             self.to(model.device)
-
-    align_corners = False
 
     def set_classes(self, classes: ClassWords) -> None:
         """Take other classes. In a distributed run rank 0 encodes them for all."""

@@ -32,6 +32,7 @@ from mmseg.registry import TRANSFORMS as TRANSFORMS_REGISTRY
 from PIL import EpsImagePlugin, Image
 
 from clearclip import ClearCLIP, UserError
+from clearclip.evaluation import ConfusionMetric
 from clearclip.evaluation.check import check_dataset, quick_check
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluate import evaluate
@@ -343,6 +344,19 @@ def test_metrics_and_model_settings_that_would_be_ignored(data, clip, tmp_path):
     cfg.model.test_cfg = dict(mode="slide", crop_size=(64, 64), stride=(32, 32))
     with pytest.raises(UserError, match=r"test_cfg .* slide_crop"):
         ours(cfg, tmp_path, clip)
+
+
+def test_other_metrics_run_beside_ours(data, clip, tmp_path, capsys):
+    """MMSegmentation's, whose scores have the same names, and ours by any name, which is not computed twice."""
+    cfg = config(data)
+    cfg.test_evaluator = [
+        dict(type="mmseg.IoUMetric", iou_metrics=["mIoU", "mDice"]),
+        dict(type="mmseg.ConfusionMetric"),
+        dict(type=ConfusionMetric, ignore_index=255),
+    ]
+    intersection, prediction, truth = ours(cfg, tmp_path, clip)
+    (dice,) = re.findall(r"other metrics of the config: .*mDice ([\d.]+)", capsys.readouterr().out)
+    assert float(dice) == pytest.approx(100 * np.mean(2 * intersection / (prediction + truth)), abs=0.006)
 
 
 TRANSFORMS = st.sampled_from([

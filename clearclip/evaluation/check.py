@@ -162,7 +162,7 @@ def _kind(name: str) -> str:
 def _check_names(report: Report, dataset: BaseSegDataset) -> None:
     """Repeated lines of a list file, and images that a folder has but the dataset does not take."""
     source, suffix = source_of(dataset), dataset.img_suffix
-    images = {dataset.get_data_info(index)["img_path"] for index in range(len(dataset))}
+    images = {info["img_path"] for _, info in entries(dataset)}
     if len(images) < len(dataset):
         report.problems.append(f"{source} names an image more than once; remove repeated lines")
     if not dataset.ann_file:

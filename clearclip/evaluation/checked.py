@@ -9,6 +9,7 @@ import tempfile
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -77,10 +78,6 @@ class CheckedDataset(Dataset):
         self.total = len(found) if limit is None else min(limit, len(found))
         self.names = [_relative(path, part.data_root or ".", part.data_prefix["img_path"]) for part, path in found]
         self.todo = list(range(self.total))
-        stems = ["-".join(Path(_relative(path, part.data_prefix["img_path"])).with_suffix("").parts)
-                 for part, path in found]  # fmt: skip
-        often = Counter(stems)
-        self._stems = [stem if often[stem] == 1 else f"{stem}-{index}" for index, stem in enumerate(stems)]
 
     def __len__(self) -> int:
         return len(self.todo)
@@ -89,9 +86,13 @@ class CheckedDataset(Dataset):
         """Leave out these images, by their index: an earlier session has them."""
         self.todo = [index for index in self.todo if index not in finished]
 
-    def file_stem(self, index: int) -> str:
-        """A name for files about an image: its folders below the dataset's and its own, in one word."""
-        return self._stems[index]
+    @cached_property
+    def file_stems(self) -> list[str]:
+        """A name for files about each image: its folders below the dataset's and its own, in one word."""
+        paths = [_relative(info["img_path"], part.data_prefix["img_path"]) for part, info in entries(self.dataset)]
+        stems = [os.path.splitext(path)[0].replace("/", "-") for path in paths]  # noqa: PTH122 (a string)
+        often = Counter(stems)
+        return [stem if often[stem] == 1 else f"{stem}-{index}" for index, stem in enumerate(stems)]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         index = self.todo[position]
@@ -148,7 +149,7 @@ def reading() -> Iterator[None]:
 
 def _relative(path: str, *folders: str) -> str:
     """A path below the first folder that holds it, with slashes."""
-    names = [Path(os.path.relpath(path, folder)).as_posix() for folder in folders]
+    names = (os.path.relpath(path, folder).replace(os.sep, "/") for folder in folders)
     return next((name for name in names if not name.startswith("../")), Path(path).name)
 
 

@@ -72,7 +72,7 @@ class PictureHook(Hook):
             if not wanted:
                 continue
             rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
-            name = dataset.file_stem(sample.index)
+            name = dataset.file_stems[sample.index]
             for method, labels in zip(methods, sample.pred_methods.data, strict=True):
                 picture = evaluation_picture(
                     mmcv.imread(sample.img_path, channel_order="rgb"),

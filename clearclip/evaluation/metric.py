@@ -89,7 +89,7 @@ class ConfusionMetric(BaseMetric):
         """Gather the counts of all processes, each image once, whichever process had it.
 
         Returns:
-            aAcc, mIoU and mAcc of the first method.
+            aAcc, mIoU and mAcc of the first method; with a journal nothing.
         """
         counts: dict[int | str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
         for results, failed in gather((self.results, self.failures)):
@@ -98,7 +98,9 @@ class ConfusionMetric(BaseMetric):
         self.images = len(counts)
         self.results.clear()
         self._seen.clear()
-        return self.compute_metrics(list(counts.values()))
+        scores = self.compute_metrics(list(counts.values()))
+        # Beside it may run MMSegmentation's IoUMetric, whose scores have the same names; eval.py takes ``scores``.
+        return scores if self.journal is None else {}
 
     def compute_metrics(self, results: list[list[Counts]]) -> dict[str, float]:
         """aAcc, mIoU and mAcc of the first method, from (places, counts) per image and method."""

@@ -69,7 +69,7 @@ def source_of(dataset: BaseSegDataset) -> str:
 
 
 def entries(dataset: Any) -> Iterator[tuple[BaseSegDataset, dict[str, Any]]]:
-    """The plain dataset and the information of each image, in order."""
+    """The plain dataset and the information of each image, in order; to be read only."""
     if isinstance(dataset, ConcatDataset):
         for part in dataset.datasets:
             yield from entries(part)
@@ -77,5 +77,7 @@ def entries(dataset: Any) -> Iterator[tuple[BaseSegDataset, dict[str, Any]]]:
         for _ in range(dataset.times):
             yield from entries(dataset.dataset)
     else:
-        for index in range(len(dataset)):
-            yield dataset, dataset.get_data_info(index)
+        count = len(dataset)  # a lazy dataset is read now
+        # get_data_info copies deeply, all of a label_map with each image.
+        for info in dataset.data_list or map(dataset.get_data_info, range(count)):
+            yield dataset, info

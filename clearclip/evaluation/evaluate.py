@@ -198,7 +198,7 @@ def _build_runner(
 ) -> Runner:
     """MMEngine's runner around objects that exist already: it would copy what it is given as configs."""
     own = cfg.get("test_evaluator") or []
-    own = [one for one in (own if isinstance(own, list) else [own]) if one.get("type") != "ConfusionMetric"]
+    own = [one for one in (own if isinstance(own, list) else [own]) if "ConfusionMetric" not in str(one.get("type"))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _Runner(

@@ -422,6 +422,29 @@ def test_a_text_tower_with_files_in_the_folder(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
+    ("name", "what"),
+    [("ViT-B-16-SigLIP", "timm/ViT-B-16-SigLIP"), ("xlm-roberta-base-ViT-B-32", "xlm-roberta-base")],
+)
+def test_a_tokenizer_without_network(name, what, monkeypatch, tmp_path):
+    """One line, before a model is built or its weights are asked for; nothing is waited for."""
+    asked = []
+
+    def nobody(url, **options):
+        asked.append(url)
+        raise OSError("no network")
+
+    monkeypatch.setattr("clearclip.utils.hub.get_hf_file_metadata", nobody)
+    monkeypatch.setattr("clearclip.utils.hub.hf_hub_download", nobody)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
+    monkeypatch.setattr("clearclip.backbones.loading.find_checkpoint", lambda weights: pytest.fail("fetched"))
+    monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("built"))
+    with pytest.raises(UserError, match=rf"of {what} cannot be fetched .*put the tokenizer's files"):
+        load(name, open_clip.list_pretrained_tags_by_model(name)[0])
+    assert len(asked) == 2
+
+
+@pytest.mark.parametrize(
     ("vision", "text"), [({"ls_init_value": 0.1}, {}), ({}, {"embed_cls": True, "ls_init_value": 0.1}), ({}, {})]
 )
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
+from huggingface_hub import try_to_load_from_cache
+from huggingface_hub.errors import EntryNotFoundError
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 
 from clearclip.utils.errors import UserError
-from clearclip.utils.hub import fetch_folder
+from clearclip.utils.hub import download_from_hub, fetch
 from clearclip.weights import read_json
 
 #: One of these is a tokenizer; the others belong to it.
@@ -37,7 +40,7 @@ def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[
         return SimpleTokenizer(**options)
     remedy = f"put the tokenizer's files ({NEEDED[0]} and {FURTHER[0]}) into the model's folder or the hub's cache"
     if folder is None or not any((folder / file).is_file() for file in NEEDED):
-        folder = fetch_folder(name, NEEDED, FURTHER, remedy)
+        folder = _fetch(name, remedy)
     safe = dict(local_files_only=True, trust_remote_code=False)
     try:
         return HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options, **safe)
@@ -52,7 +55,17 @@ def text_model_folder(name: str) -> Path:
         UserError: it cannot be fetched, or names code of its own.
     """
     remedy = f"get the config.json of {name} into the hub's cache"
-    folder = Path(name) if Path(name).is_dir() else fetch_folder(name, ["config.json"], [], remedy)
+    folder = Path(name) if Path(name).is_dir() else fetch(name, "config.json", remedy=remedy).parent
     if "auto_map" in read_json(folder / "config.json"):
         raise UserError(f"the text tower {name} comes with code of its own, which is not run; choose another model")
     return folder
+
+
+def _fetch(repository: str, remedy: str) -> Path:
+    """The folder with a tokenizer's files. No request where one that is needed is cached: the others come before it."""
+    if not any(isinstance(try_to_load_from_cache(repository, name), str) for name in NEEDED):
+        with suppress(Exception):  # no network: said below
+            for name in FURTHER:
+                with suppress(EntryNotFoundError):
+                    download_from_hub(repository, name)
+    return fetch(repository, *NEEDED, remedy=remedy).parent

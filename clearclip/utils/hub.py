@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator
+from contextlib import contextmanager
 from contextvars import ContextVar
 from pathlib import Path
 from urllib.request import urlopen
@@ -45,7 +45,7 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
             return Path(cached)
     for name in names:
         try:
-            return _download(repository, name)
+            return download_from_hub(repository, name)
         except Exception as error:  # whatever the network or the hub's client raises
             failure = error
             if not isinstance(error, EntryNotFoundError):
@@ -54,22 +54,8 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
     raise UserError(f"{what} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
 
 
-def fetch_folder(repository: str, needed: Sequence[str], further: Sequence[str], remedy: str) -> Path:
-    """The folder with the first of the needed files that a repository has, and with those that it has of the further
-    ones. No request where a needed one is cached.
-
-    Raises:
-        UserError: as for :func:`fetch`.
-    """
-    if not any(isinstance(try_to_load_from_cache(repository, name), str) for name in needed):
-        with suppress(Exception):  # no network: said below
-            for name in further:
-                with suppress(EntryNotFoundError):
-                    _download(repository, name)
-    return fetch(repository, *needed, remedy=remedy).parent
-
-
-def _download(repository: str, name: str) -> Path:
+def download_from_hub(repository: str, name: str) -> Path:
+    """One file of a repository, or an error of the hub's client, soon."""
     if _cached_only.get():
         raise OSError("it is not on this machine")
     for client in ("huggingface_hub", "httpx", "httpx2"):  # what they log, the error says

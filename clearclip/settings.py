@@ -144,15 +144,10 @@ class ModelSettings:
         return replace(method, **switches) if switches else method
 
     @property
-    def usual_normalization(self) -> str:
-        """OpenAI's mean and std for the published tables' rows, which clip_type names; the weights' own for others."""
-        row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
-        return "openai" if row else "pretrained"
-
-    @property
     def chosen_normalization(self) -> str:
-        """Whose mean and std."""
-        return self.normalization or self.usual_normalization
+        """Whose mean and std: where nothing is said, OpenAI's for the published tables' rows, which clip_type names."""
+        row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
+        return self.normalization or ("openai" if row else "pretrained")
 
     def facts(self) -> dict[str, Any]:
         """What of windows and labels changes a result, as plain data: the usual options, and others that are not at
@@ -161,7 +156,7 @@ class ModelSettings:
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
         values = {name: pair for name, pair in values.items() if name not in (*_WEIGHTS, *_METHOD)}
         values |= {name: (float(value), default) for name, (value, default) in values.items() if type(default) is float}
-        values["normalization"] = self.chosen_normalization, self.usual_normalization
+        values["normalization"] = self.chosen_normalization, "openai"
         if self.post != "tlp":
             del values["tlp_grid"]
         return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}

@@ -26,8 +26,8 @@ from clearclip.commands.options import (
     read_words,
     with_background,
 )
-from clearclip.methods.family import FAMILY
 from clearclip.miniature import CLASSES, PALETTE
+from clearclip.results.published import FAMILY
 from clearclip.text import ClassWords
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -123,6 +123,14 @@ def test_rows_are_known_by_the_label_of_the_method_that_they_compute(table, mini
     assert tuple(ATTENTIONS) == ROW_ATTENTIONS
 
 
+def test_a_protocols_options_of_methods_are_in_their_labels():
+    for one in protocols().values():
+        for row in table_rows("family"):
+            assert build_method(row.method).with_options(one.options).label == one.label(row.label)
+        known = {part for row in table_rows("family") for part in row.label.split(" + ")}
+        assert set(one.methods) <= known
+
+
 @pytest.mark.parametrize("dataset", [*sorted(LAYOUTS)])
 def test_configs_are_the_published_protocols(dataset, tmp_path):
     """A config makes a published run, but for the number of images here; one setting changed, and it does not."""

@@ -24,10 +24,10 @@ from clearclip.commands.options import (
     with_background,
 )
 from clearclip.methods import METHODS, Method, build_method
-from clearclip.methods.family import FAMILY
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.model import ClearCLIP
 from clearclip.result import Segmentation, compare_picture
+from clearclip.results.published import FAMILY
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError

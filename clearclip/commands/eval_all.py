@@ -32,15 +32,14 @@ def make_parser() -> CommandParser:
         default=None,
         choices=TABLES,
         help="benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with "
-        "background; ablation: attention × residual × FFN; family: CLIP to SC-CLIP by one protocol; "
-        "backbones: CLIP and ClearCLIP with other weights, SigLIP, EVA, PE and more (--vit takes models)",
+        "background; ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: "
+        "CLIP and ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets",
     )
     parser.add_argument(
         "--protocol",
         default=protocol_names()[0],
         choices=protocol_names(),
-        help="of the family's table: ClearCLIP's (default), NACLIP's (other sizes, windows, scale, thresholds and "
-        "words, and PAMR), or ResCLIP's (the same without PAMR)",
+        help="of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)",
     )
     parser.add_argument("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
     parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")

@@ -19,7 +19,7 @@ from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, load_config, model_settings
 from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.facts import method_facts, run_facts
-from clearclip.methods import build_method
+from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.results.fingerprint import digest
 from clearclip.results.published import Row, find_protocol
@@ -54,6 +54,10 @@ class Group:
     protocol: str
     _common: dict[str, Any] | None = field(default=None, repr=False)
 
+    def method(self, row: Row) -> Method:
+        """How a row's last blocks are computed, with the protocol's options."""
+        return build_method(row.method).with_options(find_protocol(self.protocol, self.dataset).options)
+
     @property
     def settings(self) -> ModelSettings:
         """Of the model; the rows' methods take the place of its own."""
@@ -85,7 +89,7 @@ class Group:
                 self._common = {}
         if not self._common.get("weights"):
             return {}
-        methods = (build_method(row.method) for row in self.rows)
+        methods = map(self.method, self.rows)
         return {one.label: digest({**self._common, "method": method_facts(one)}) for one in methods}
 
 
@@ -142,6 +146,7 @@ def protocol_overrides(protocol: str, dataset: str) -> dict[str, Any]:
         "model.logit_scale": one.logit_scale,
         "model.prob_thd": one.prob_thd,
         "model.post": one.post,
+        **({"model.tlp_grid": one.tlp_grid} if one.tlp_grid else {}),
         "model.name_path": str(CONFIGS / one.names_file),
     }
 
@@ -170,7 +175,7 @@ class Models:
 def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
     """Whether a record has the fingerprint that the row's run would have."""
     known = {record["fingerprint"] for record in records if not record.get("remark") and not record.get("skipped")}
-    return group.fingerprints(device).get(row.label) in known
+    return group.fingerprints(device).get(group.method(row).label) in known
 
 
 def run_all(
@@ -227,7 +232,7 @@ def run_all(
                 "    failed" if outcome["failed"][:-1] and words == outcome["failed"][-2][1] else f"    failed: {words}"
             )
         else:
-            labels = {row.label: row for row in group.rows}
+            labels = {group.method(row).label: row for row in group.rows}
             for record in read_records(results)[0][before:]:
                 if record["dataset"] == group.dataset and record["method"] in labels:
                     row = labels.pop(record["method"])
@@ -241,7 +246,7 @@ def _run_here(group: Group, results: Path, models: Models, options: Mapping[str,
     found = evaluate(
         group.cfg,
         work_dir(group),
-        methods=[row.method for row in group.rows],
+        methods=[group.method(row) for row in group.rows],
         model=models.get(group.settings),
         overrides=group.overrides,
         limit=group.limit,
@@ -257,7 +262,7 @@ def _run_processes(group: Group, results: Path, gpus: int, imports: Sequence[Pat
     given = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
     words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
     words += [("--import", str(file)) for file in imports]
-    methods = (build_method(row.method).settings for row in group.rows)
+    methods = (group.method(row).settings for row in group.rows)
     command = [
         *("bash", str(script), str(group.cfg.filename), *(word for pair in words for word in pair)),
         *("--methods", *map(json.dumps, methods)),

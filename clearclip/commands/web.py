@@ -17,8 +17,8 @@ import gradio as gr
 from clearclip.commands.demo import choose_classes, free_stem, read_settings, segment, write_result
 from clearclip.commands.options import DRAWN_ONLY, SCENES, find_images, is_miniature, read_words
 from clearclip.methods import METHODS, Method, build_method
-from clearclip.methods.family import FAMILY
 from clearclip.model import ClearCLIP
+from clearclip.results.published import FAMILY
 from clearclip.utils.errors import UserError
 from clearclip.visualize import fit, heat_map, overlay
 

@@ -144,13 +144,8 @@ def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]])
         return hash_files(zip(dataset.names, (Path(info[key]) for info in infos), strict=False))
 
     parts = plain_datasets(dataset.dataset)
-    own = [{name: plain(value) for name, value in one.items() if name not in _RESOLVED} for one in plains]
-    maps = [digest(plain(one.label_map)) if one.label_map else "" for one in parts]
-    found = {
-        "label_map": maps[0] if len(set(maps)) == 1 else maps,
-        "options": own if any(own) else None,
-        "source": [source for one in parts if (source := source_of(type(one)))],
-    }
+    sources = [source for one in parts if (source := source_of(type(one)))]
+    found = {"labels": _label_facts(parts, plains), "source": digest(sources) if sources else ""}
     return {
         "count": len(infos),
         "classes": len(dataset.metainfo["classes"]),
@@ -160,6 +155,13 @@ def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]])
         "masks": content("seg_map_path"),
         **{name: value for name, value in found.items() if value},
     }
+
+
+def _label_facts(parts: Sequence[Any], plains: Sequence[Mapping[str, Any]]) -> str:
+    """A hash of what makes other labels of a mask's ids than its classes in order; empty where nothing does."""
+    options = [{name: plain(value) for name, value in one.items() if name not in _RESOLVED} for one in plains]
+    maps = [plain(one.label_map) for one in parts]
+    return digest([maps, options]) if any((*maps, *options)) else ""
 
 
 def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:

@@ -62,7 +62,10 @@ BACKBONES = {
     "ViTamin-L": "datacomp1b",
 }
 #: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
-FAMILY = ("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP")
+FAMILY = (
+    *("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS"),
+    *("SCLIP + RCS + SFR", "ClearCLIP + RCS + SFR", "NACLIP + RCS + SFR", "SC-CLIP", "PEARL", "ProxyCLIP"),
+)
 ATTENTIONS = ("qk", "qq", "kk", "vv", "qq+kk", "identity")
 
 
@@ -104,8 +107,9 @@ class Row:
 
 @dataclass(frozen=True)
 class Protocol:
-    """How a benchmark is evaluated. ``resize`` is "LONGxSHORT" or empty; ``labels`` a hash of the map from a dataset's
-    classes to those that are evaluated, where there is one; ``data`` one of images and masks where these are known.
+    """How a benchmark is evaluated. ``resize`` is "LONGxSHORT" or empty; ``labels`` a hash of how ids become
+    classes, where they are not the classes in order; ``data`` one of images and masks, where these are known;
+    ``methods`` has options of methods, by name, as their labels show them.
     """
 
     protocol: str
@@ -123,6 +127,8 @@ class Protocol:
     logit_scale: float
     prob_thd: float
     post: str | None
+    tlp_grid: int | None
+    methods: dict[str, str]
     labels: str
     data: str
 
@@ -131,13 +137,25 @@ class Protocol:
         """Of the resize: long and short side in pixels, or empty."""
         return [int(side) for side in self.resize.split("x")] if self.resize else []
 
-    def matches(self, facts: Mapping[str, Any], prob_thd: float | None = None) -> bool:
+    def label(self, method: str) -> str:
+        """The label of a method with the options that it has here: "NACLIP + RCS" to "NACLIP + RCS (lambda_r=0.4)"."""
+        return " + ".join(f"{one} ({self.methods[one]})" if one in self.methods else one for one in method.split(" + "))
+
+    @property
+    def options(self) -> dict[str, dict[str, float]]:
+        """Of methods, by the method's name."""
+        pairs = {name: [one.split("=") for one in text.split(", ")] for name, text in self.methods.items()}
+        return {name: {key: float(value) for key, value in found} for name, found in pairs.items()}
+
+    def matches(self, facts: Mapping[str, Any], row: Row | None = None) -> bool:
         """Whether a run with these facts was made by this protocol, whatever its weights and method.
 
         Args:
             facts: of a record.
-            prob_thd: the threshold where it is not the protocol's.
+            row: of a table, which may have a threshold of its own; backbones have the normalisation of their weights.
         """
+        threshold = None if row is None else row.prob_thd(self.dataset)
+        free = ("normalization",) if row is not None and row.clip_type is None else ()
         own = ("images", "masks")
         resize = [{"type": "Resize", "scale": self.scale, "keep_ratio": True}] if self.resize else []
         first, *rest = ({"type": name} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs"))
@@ -149,17 +167,18 @@ class Protocol:
                 "classes": self.classes,
                 "ignore_index": self.ignore_index,
                 "reduce_zero_label": self.reduce_zero_label,
-                **({"label_map": self.labels} if self.labels else {}),
+                **({"labels": self.labels} if self.labels else {}),
             }
             and facts["input"] == {"pipeline": [first, *resize, *rest]}
-            and facts["model"]
+            and {name: value for name, value in facts["model"].items() if name not in free}
             == {
                 "words": self.words,
                 "slide_crop": self.crop,
                 "slide_stride": self.stride,
                 "logit_scale": self.logit_scale,
-                "prob_thd": self.prob_thd if prob_thd is None else prob_thd,
+                "prob_thd": self.prob_thd if threshold is None else threshold,
                 "post": self.post,
+                **({"tlp_grid": self.tlp_grid} if self.tlp_grid else {}),
             }
             and not facts["other"]
             and self.data in ("", f"{facts['dataset']['images']} {facts['dataset']['masks']}")
@@ -178,6 +197,8 @@ def protocols() -> dict[tuple[str, str], Protocol]:
     kinds: dict[str, Any] = dict.fromkeys(("classes", "ignore_index", "crop", "stride"), int)
     kinds["images"] = lambda text: int(text or -1)  # where no source says how many, no run is known to be complete
     kinds |= {"logit_scale": float, "prob_thd": float, "reduce_zero_label": bool, "post": lambda text: text or None}
+    kinds["tlp_grid"] = lambda text: int(text) if text else None
+    kinds["methods"] = lambda text: dict(one.split(": ") for one in text.split("; ")) if text else {}
     lines = [{name: kinds.get(name, str)(text) for name, text in line.items()} for line in _read("protocols.csv")]
     return {(line["protocol"], line["dataset"]): Protocol(**line) for line in lines}
 
@@ -233,8 +254,9 @@ def _of_paper(row: Row) -> Row:
 
 
 def _first(tables: Sequence[str], row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
-    row = _of_paper(row)
-    keys = [(table, protocol, row.vit, row.name, row.clearclip, dataset) for table in tables]
+    rows = {"family": replace(row, clearclip=row.clearclip or "no")}
+    rows = [(table, rows.get(table) or _of_paper(row)) for table in tables]
+    keys = [(table, protocol, one.vit, one.name, one.clearclip, dataset) for table, one in rows]
     return next((numbers()[key] for key in keys if key in numbers()), None)
 
 

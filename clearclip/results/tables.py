@@ -18,25 +18,30 @@ def protocol_of(record: Record) -> str:
     """The protocol by which a run was made, or "other", and whether images were skipped."""
     if record.get("remark"):
         return "other"
-    threshold = record["facts"]["model"].get("prob_thd") if record["method"] == "CLIP" else None
-    threshold = threshold if (record["dataset"], threshold) == ("voc21", 0.2) else None
-    names = (name for (name, dataset), one in protocols().items()
-             if dataset == record["dataset"] and one.matches(record["facts"], threshold))  # fmt: skip
+    row = Row(
+        "CLIP", "no" if record["method"] == "CLIP" else "", "CLIP", "", None, ""
+    )  # which may have its own threshold
+    names = (
+        name
+        for (name, dataset), one in protocols().items()
+        if dataset == record["dataset"] and (one.matches(record["facts"]) or one.matches(record["facts"], row))
+    )
     return next(names, "other") + (", images skipped" if record.get("skipped") else "")
 
 
 def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
     """Whether a record is of a row's weights and method, and made on a dataset by a protocol, to the last setting."""
-    if record["dataset"] != dataset or record["method"] != row.label or record.get("remark") or record.get("skipped"):
+    if record["dataset"] != dataset or record.get("remark") or record.get("skipped"):
         return False
-    facts = record["facts"]
+    facts, how = record["facts"], find_protocol(protocol, dataset)
     weights = facts["weights"]
     known = ("model", "tag") if row.clip_type is None else ("clip_type", "vit_type")
     return (
         [weights[name] for name in known] == [*row.naming.values()]
+        and record["method"] == how.label(row.label)
         and weights["origin"] in ("published", "stated")
         and "source" not in facts["method"]
-        and find_protocol(protocol, dataset).matches(facts, row.prob_thd(dataset))
+        and how.matches(facts, row)
     )
 
 

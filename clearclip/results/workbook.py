@@ -35,6 +35,7 @@ _NOTES = (
     "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure.",
     "measured: complete runs of the published images by this protocol only; all others are in the sheet of runs.",
 )
+_SECOND_HAND = "† not from the method's own paper or repository (second-hand)"
 
 
 def update_workbook(results: str | Path, force: bool = False) -> bool:
@@ -213,7 +214,8 @@ def _add_table(
         for part in parts:
             columns.append((place, part))
             sheet.cell(3, 3 + len(columns), part)
-    stated, sources = False, dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
+    stated = second_hand = False
+    sources = dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
     for number, (row, cells) in enumerate(rows, start=4):
         for column, value in enumerate((_vit(row.vit), row.name, row.clearclip), start=1):
             sheet.cell(number, column, value)
@@ -225,9 +227,12 @@ def _add_table(
             there.number_format = "+0.0;-0.0;0.0" if part == "difference" else "0.0"
             if part == "measured" and cell.stated and value is not None:
                 there.number_format, stated = '0.0"*"', True
+            if part == "published" and "second-hand" in cell.source:
+                there.number_format, second_hand = '0.0"†"', True
             if part == "difference" and value is not None and abs(value) > NOTABLE:
                 there.fill = _BETTER if value > 0 else _WORSE
-    for note in (*_NOTES, *([STATED] if stated else []), *(f"published: {source}" for source in sources)):
+    marks = [note for note, shown in ((STATED, stated), (_SECOND_HAND, second_hand)) if shown]
+    for note in (*_NOTES, *marks, *(f"published: {source}" for source in sources)):
         sheet.append([note])
         sheet.cell(sheet.max_row, 1).font = _GREY
     _finish(sheet, 3, 3)

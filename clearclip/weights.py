@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 import open_clip
+from huggingface_hub import hf_hub_url
 
 from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.utils.errors import UserError
@@ -48,6 +49,7 @@ OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
 HUGGING_FACE_TYPES = ("clip", "siglip")
+SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 #: How files of a training begin that are no weights.
 TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
@@ -184,7 +186,7 @@ def _activation(model_name: str, tag: str | None, pretrained: str) -> bool | Non
     """Whether weights were trained with QuickGELU, as their tag or all tags of the model say."""
     own = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
     said = said_by_tags(model_name, tag, "quick_gelu", own)
-    if len(said) > 1:
+    if len(said) > 1 and os.path.exists(pretrained):  # noqa: PTH110 (what is not there is an error soon)
         warnings.warn(
             f"weights of {model_name} exist with QuickGELU (OpenAI, MetaCLIP, DFN) and with GELU (LAION); {pretrained} "
             "does not say which, so GELU is taken: set quick_gelu (--quick-gelu, --no-quick-gelu)",
@@ -240,6 +242,16 @@ def _remedy(name: str) -> str:
     return f"download the repository elsewhere and name its folder: local-dir:{name.rpartition('/')[2]}"
 
 
+def _by_hand(name: str, repository: str, file: str, quick_gelu: bool) -> str:
+    """What to do where a tag's file cannot be fetched. Its name does not say the activation."""
+    return (
+        f"download {hf_hub_url(repository, file)} elsewhere and give it with its activation, "
+        f"{'QuickGELU' if quick_gelu else 'GELU'}: --model {name} --pretrained {file} "
+        f"--{'' if quick_gelu else 'no-'}quick-gelu (demo.py, analyze.py), or --cfg-options model.pretrained={file} "
+        f"model.quick_gelu={quick_gelu} (eval.py, eval_all.py); docs/weights.md has more"
+    )
+
+
 def find_checkpoint(weights: Weights) -> list[Path]:
     """The files that hold these weights (several for one in shards), fetched if need be; none for random ones.
 
@@ -254,8 +266,8 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     cfg = None if pretrained is None or ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
     if cfg:
         repository, _, file = cfg["hf_hub"].rpartition("/")
-        remedy = f"download {name}'s {pretrained} elsewhere and give the file as pretrained"
-        return [fetch(repository, *([file] if file else OPEN_CLIP_FILES), remedy=remedy)]
+        files = [file] if file else OPEN_CLIP_FILES
+        return [fetch(repository, *files, remedy=_by_hand(name, repository, files[0], bool(cfg.get("quick_gelu"))))]
     if pretrained is None and name.startswith("hf-hub:"):
         usual = OPEN_CLIP_FILES if layout(model_folder(name)) == OPEN_CLIP_CONFIG else HUGGING_FACE_FILES
         usual = [*usual, *(f"{file}.index.json" for file in usual)]
@@ -267,6 +279,8 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     if path.is_file():
         return _shards(path, path.parent.joinpath)
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
+    if Path(pretrained).suffix in SUFFIXES or os.sep in pretrained:
+        raise UserError(f"{pretrained}: there is no such file; check its name, or give a tag of {name} ({tags})")
     raise UserError(f"pretrained={pretrained!r} is neither a file nor a folder nor a tag of {name} (tags: {tags})")
 
 
@@ -276,7 +290,7 @@ def _checkpoint_in(folder: Path) -> Path:
         for path in (folder / name, folder / f"{name}.index.json"):
             if path.is_file():
                 return path
-    found = sorted(path for path in folder.iterdir() if path.suffix in (".safetensors", ".bin", ".pt", ".pth"))
+    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
     found = list(folder.glob("*.index.json")) or [path for path in found if not path.stem.startswith(TRAINING)]
     if len(found) == 1:
         return found[0]

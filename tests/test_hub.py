@@ -138,11 +138,21 @@ def test_a_download_that_is_cut_for_good_leaves_nothing(hub, weights, tmp_path, 
 def test_what_the_hub_refuses(status, words, hub):
     """One line, at once, with the file to get."""
     hub.status = status
-    with pytest.raises(UserError, match=rf"{FILE} .*{TAGS['openai'][0]} cannot be fetched .*\({words}.*as pretrained"):
+    repository, quick = TAGS["openai"][0], f"QuickGELU: --model ViT-B-16 --pretrained {FILE} --quick-gelu"
+    told = rf"{FILE} .*{repository} cannot be fetched .*\({words}.*{repository}/resolve/main/{FILE} .*{quick}"
+    with pytest.raises(UserError, match=told):
         ClearCLIP.from_pretrained("ViT-B-16", "openai", device="cpu")
     with pytest.raises(UserError, match=rf"some/one cannot be fetched .*\({words}.*local-dir:one"):
         ClearCLIP.from_pretrained("hf-hub:some/one", device="cpu")
     assert len(hub.requests) <= 4
+
+
+@pytest.mark.parametrize("name", ["ViT-B-16.pt", "mine/laion.safetensors"])
+def test_a_file_that_is_not_there_is_said_first(name, hub, recwarn):
+    """Before anything is fetched, or said of its activation."""
+    with pytest.raises(UserError, match=f"^{name}: there is no such file"):
+        ClearCLIP.from_pretrained("ViT-B-16", name, device="cpu")
+    assert hub.requests == [] and not recwarn.list
 
 
 def test_a_repository_with_the_older_file(hub):

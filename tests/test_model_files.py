@@ -40,6 +40,12 @@ def no_network(monkeypatch):
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
 
 
+@pytest.fixture
+def any_precision(monkeypatch):
+    """Also those that this CPU computes slowly."""
+    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda _: ["fp32", "fp16", "bf16"])
+
+
 def load(*names, **options) -> ClearCLIP:
     return ClearCLIP.from_pretrained(*names, device="cpu", cached=False, **options)
 
@@ -201,10 +207,16 @@ def assert_hugging_faces_own(model: ClearCLIP, own) -> None:
 
 
 @pytest.mark.parametrize("kind", ["clip", "siglip"])
-def test_hugging_faces_layout(kind, tmp_path):
+def test_hugging_faces_layout(kind, tmp_path, any_precision):
     own = hugging_face(kind, tmp_path)
     model = load(tmp_path)
     assert_hugging_faces_own(model, own)
+    halves = load(tmp_path, precision="bf16")
+    assert features(halves).dtype == torch.bfloat16
+    close = torch.nn.functional.cosine_similarity(features(halves).float(), features(model), dim=-1)
+    assert close.min() > 0.99
+    wanted = model.encode_text(["sky"]).features
+    torch.testing.assert_close(halves.encode_text(["sky"]).features, wanted, rtol=0, atol=0.05)
     openais = pytest.approx([122.771, 116.746, 104.094], abs=1e-3)
     assert model.mean.flatten().tolist() == (pytest.approx([127.5] * 3) if kind == "siglip" else openais)
     for names in ((f"local-dir:{tmp_path}",), (None, tmp_path), (None, tmp_path / "model.safetensors")):
@@ -401,7 +413,7 @@ def test_a_timm_model_of_somebody_is_not_fetched(folder, tmp_path):
 # Text towers of Hugging Face's.
 
 
-def test_a_text_tower_with_files_in_the_folder(tmp_path, monkeypatch):
+def test_a_text_tower_with_files_in_the_folder(tmp_path, monkeypatch, any_precision):
     """Configuration and tokenizer are local, base weights are not asked for; in half precision as well."""
     transformers = pytest.importorskip("transformers")
     size = dict(hidden_size=32, intermediate_size=48, num_hidden_layers=1, num_attention_heads=2)
@@ -416,6 +428,12 @@ def test_a_text_tower_with_files_in_the_folder(tmp_path, monkeypatch):
     torch.save(model.text_encoder.model.state_dict(), tmp_path / "weights.pt")
     monkeypatch.setattr(transformers.AutoModel, "from_pretrained", lambda *_, **__: pytest.fail("base weights"))
     torch.testing.assert_close(load(tmp_path).encode_text(["sky"]).features, model.encode_text(["sky"]).features)
+    halves = load(tmp_path, precision="bf16").encode_text(["sky"]).features
+    torch.testing.assert_close(halves, model.encode_text(["sky"]).features, rtol=0, atol=0.05)
+    config["text_cfg"]["tokenizer_kwargs"] = {"strip_sep_token": True}  # there is none
+    (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config}))
+    with pytest.raises(UserError, match=r"the tokenizer in .* cannot be loaded"):
+        load(tmp_path)
     (tmp_path / "tokenizer.json").unlink()
     with pytest.raises(UserError, match=r"some/bert cannot be fetched .*put the tokenizer's files"):
         load(tmp_path)
@@ -448,9 +466,8 @@ def test_a_tokenizer_without_network(name, what, monkeypatch, tmp_path):
     ("vision", "text"), [({"ls_init_value": 0.1}, {}), ({}, {"embed_cls": True, "ls_init_value": 0.1}), ({}, {})]
 )
 @pytest.mark.parametrize("precision", ["fp16", "bf16"])
-def test_half_precision_of_every_part(vision, text, precision, tmp_path, monkeypatch):
+def test_half_precision_of_every_part(vision, text, precision, tmp_path, any_precision):
     """What OpenCLIP leaves in fp32 does not meet the rest."""
-    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda _: ["fp32", "fp16", "bf16"])
     config = {**QUICK, "vision_cfg": {**QUICK["vision_cfg"], **vision}, "text_cfg": {**QUICK["text_cfg"], **text}}
     (tmp_path / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
     torch.manual_seed(0)

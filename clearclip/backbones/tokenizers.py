@@ -43,9 +43,11 @@ def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[
         folder = _fetch(name, remedy)
     safe = dict(local_files_only=True, trust_remote_code=False)
     try:
-        return HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options, **safe)
+        tokenizer = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options, **safe)
+        tokenizer(["a photo"])  # what it lacks shows now
     except Exception as error:  # whatever a missing or damaged file raises
         raise UserError(f"the tokenizer in {folder} cannot be loaded ({error}); {remedy}") from error
+    return tokenizer
 
 
 def text_model_folder(name: str) -> Path:

@@ -32,7 +32,7 @@ from mmseg.registry import TRANSFORMS as TRANSFORMS_REGISTRY
 from PIL import EpsImagePlugin, Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.evaluation import ConfusionMetric
+from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.check import check_dataset, quick_check
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluate import evaluate
@@ -357,6 +357,32 @@ def test_other_metrics_run_beside_ours(data, clip, tmp_path, capsys):
     intersection, prediction, truth = ours(cfg, tmp_path, clip)
     (dice,) = re.findall(r"other metrics of the config: .*mDice ([\d.]+)", capsys.readouterr().out)
     assert float(dice) == pytest.approx(100 * np.mean(2 * intersection / (prediction + truth)), abs=0.006)
+
+
+def test_a_preprocessor_beside_the_model(data, clip, tmp_path):
+    """MMEngine's runner gives it to a model that has none."""
+    own = preprocess(bgr_to_rgb=False, test_cfg=dict(size_divisor=32))
+    cfg = config(data, preprocessor=own)
+    file = tmp_path / "cfg_drive.py"
+    file.write_text(f"model = dict(type='ClearCLIPSegmentation', class_names={NAMES})\ndata_preprocessor = {own!r}\n"
+                    f"test_dataloader = {cfg.test_dataloader.to_dict()!r}\n")  # fmt: skip
+    np.testing.assert_array_equal(ours(load_config(file), tmp_path, clip), theirs(cfg, tmp_path))
+
+
+def test_a_segmentor_of_one_s_own(data, clip, tmp_path):
+    @MODELS.register_module()
+    class Opposite(ClearCLIPSegmentation):
+        def predict(self, inputs, data_samples=None):
+            for sample in super().predict(inputs, data_samples):
+                sample.pred_methods.data = len(NAMES) - 1 - sample.pred_methods.data
+            return data_samples
+
+    try:
+        plain, other = (ours(config(data, model_type=kind), tmp_path / f"{kind}", clip)
+                        for kind in ("ClearCLIPSegmentation", "Opposite"))  # fmt: skip
+        np.testing.assert_array_equal(other[1], plain[1][::-1])
+    finally:
+        MODELS.module_dict.pop("Opposite")
 
 
 TRANSFORMS = st.sampled_from([

@@ -17,6 +17,7 @@ from PIL import Image
 from clearclip import METHODS, ClearCLIP, UserError
 from clearclip import evaluation as room
 from clearclip.commands.console import CommandParser
+from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import Options, load_config
 from clearclip.evaluation.evaluate import build_loader, evaluate
 
@@ -81,9 +82,10 @@ def test_what_a_config_says_is_done(cfg, tmp_path, capsys):
     """Another metric runs beside ours and agrees with it; sizes of batches are the config's."""
     cfg.test_evaluator = [dict(type="IoUMetric", iou_metrics=["mIoU"], prefix="theirs")]
     cfg.test_dataloader.update(batch_size=3, num_workers=1)
-    loader = build_loader(cfg, limit=3)
+    dataset = CheckedDataset(cfg.test_dataloader.dataset, limit=3)
+    loader = build_loader(cfg, dataset)
     assert (loader.batch_size, loader.num_workers) == (3, 1)
-    loader = build_loader(cfg, batch_size=2, workers=0, device=torch.device("cuda"))
+    loader = build_loader(cfg, dataset, 2, 0, torch.device("cuda"))
     assert (loader.batch_size, loader.num_workers, loader.pin_memory) == (2, 0, True)
     (found,) = evaluate(cfg, tmp_path, limit=3)
     printed = capsys.readouterr().out
@@ -93,7 +95,8 @@ def test_what_a_config_says_is_done(cfg, tmp_path, capsys):
 def test_workers_are_shared_by_the_processes_of_a_host(cfg, monkeypatch):
     monkeypatch.setattr("clearclip.evaluation.evaluate.available_cpus", lambda: 16)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
-    assert build_loader(cfg, device=torch.device("cuda")).num_workers == 4
+    dataset = CheckedDataset(cfg.test_dataloader.dataset)
+    assert build_loader(cfg, dataset, device=torch.device("cuda")).num_workers == 4
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,8 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
             if not isinstance(dataset.get("data_root"), str):
                 raise UserError(f"config {path}: the dataset needs a data_root; give --data-root")
             dataset["data_root"] = _locate(dataset["data_root"], data_root)
+        if cfg.model.get("data_preprocessor") is None and cfg.get("data_preprocessor"):  # as MMEngine's runner does
+            cfg.model.data_preprocessor = cfg.data_preprocessor
         model_settings(cfg)
     return cfg
 

@@ -18,6 +18,7 @@ from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
+from mmseg.registry import MODELS
 
 from clearclip.evaluation.check import quick_check
 from clearclip.evaluation.checked import CheckedDataset, reading
@@ -112,9 +113,9 @@ def evaluate(
         facts = [{**common, "method": method_facts(method)} for method in described]
         agree("settings or data", {**common, "methods": [one["method"] for one in facts]}, differences)
         options = {**cfg.model.to_dict(), "methods": described, "device": settings.device}
-        options.pop("type")
+        kind = options.pop("type")
         with building(f"model of {named}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
-            segmentor = ClearCLIPSegmentation(**options, model=model)
+            segmentor = (MODELS.get(kind) if isinstance(kind, str) else kind)(**options, model=model)
         if len(segmentor.classes) != len(dataset.metainfo["classes"]):
             raise UserError(
                 f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
@@ -210,6 +211,7 @@ def _build_runner(
             default_hooks=cfg.get("default_hooks"),
             custom_hooks=[*(cfg.get("custom_hooks") or []), ProgressHook(), StopTogether(), *hooks],
             launcher=launcher,
+            randomness=cfg.get("randomness") or dict(seed=None),
             env_cfg=cfg.get("env_cfg") or {},
             visualizer=cfg.get("visualizer"),
             log_level=cfg.get("log_level") or "ERROR",

@@ -183,7 +183,8 @@ def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:
     environment = {
         name: value for name, value in (cfg.get("env_cfg") or {}).items() if name == "cudnn_benchmark" and value
     }
-    extra = {"loader": plain(loader), "own hooks": own, "env": plain(environment)}
+    random = plain(dict(cfg.get("randomness") or {}))
+    extra = {"loader": plain(loader), "own hooks": own, "env": plain(environment), "randomness": random}
     return found | {name: value for name, value in extra.items() if value}
 
 

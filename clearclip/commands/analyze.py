@@ -34,7 +34,6 @@ STEPS = ("statistics", "scores", "maps")
 def make_parser() -> CommandParser:
     """The options of ``analyze.py``."""
     parser = CommandParser(
-        prog="analyze.py",
         description="Draw the paper's analysis: statistics of X_res, X_attn and X_sum, and what they do to mIoU. "
         "Without arguments: the bundled miniature, offline.",
         epilog="example: python analyze.py photos/ --clip-type CLIP --vit-type ViT-L/14",

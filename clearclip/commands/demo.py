@@ -41,7 +41,6 @@ ENDINGS = ("segmentation.png", "compare.png", "heatmaps.png", "labels.png", "lab
 def make_parser() -> CommandParser:
     """The options."""
     out = CommandParser(
-        prog="demo.py",
         description="Segment images by words. Without arguments: the bundled miniature, offline.",
         epilog='example: python demo.py photo.jpg --classes "sky, hill | mountain, tree, horse" --compare',
     )

@@ -14,8 +14,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from PIL import Image
 
-from clearclip import METHODS, ClearCLIP, UserError
-from clearclip import evaluation as room
+from clearclip import ClearCLIP, UserError
 from clearclip.commands.console import CommandParser
 from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import Options, load_config
@@ -143,22 +142,6 @@ def test_build_inside_inference_mode(tiny_name):
 def test_options_that_cannot_be_meant(options, words):
     with pytest.raises(UserError, match=words):
         MODELS.build(dict(type="ClearCLIPSegmentation", **{"class_names": WORDS, **options}))
-
-
-def test_the_registry_is_mmengines(tiny_name):
-    """A method that is registered in MMEngine's registry is found by this project, and the other way round."""
-    assert room.METHODS.get("ClearCLIP") is METHODS["LastBlock"]
-    assert room.METHODS.build(dict(type="SCLIP")).label == "SCLIP"
-
-    @room.METHODS.register_module("Same as GEM")
-    class Same(type(METHODS["GEM"]())):
-        """Another name."""
-
-    try:
-        settings = dict(class_names=WORDS, model_name=tiny_name, device="cpu", method=dict(type="Same as GEM"))
-        assert isinstance(MODELS.build(dict(type="ClearCLIPSegmentation", **settings)).methods[0], Same)
-    finally:
-        METHODS.pop("Same as GEM")
 
 
 def test_two_segmentors_on_one_model(tiny_name):

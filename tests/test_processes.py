@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import re
 import socket
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 import torch
 import torch.distributed as torch_dist
+from conftest import environment
 
 from clearclip import ClearCLIP, UserError
 from clearclip.evaluation.evaluate import evaluate
@@ -60,6 +64,56 @@ def test_processes_without_a_gpu_share_the_cpus(monkeypatch):
         assert not torch_dist.is_initialized()
     finally:
         torch.set_num_threads(before)
+
+
+def nodes(folder: Path, name: str, *own: list[str]) -> list[subprocess.Popen]:
+    """One process on each of two hosts, as ``torchrun`` would start them, with arguments of its own."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = str(free.getsockname()[1])
+    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
+    started = []
+    for rank, arguments in enumerate(own):
+        files = ["--workdir", str(folder / f"work{rank}"), "--results", str(folder / "results.xlsx")]
+        command = [sys.executable, str(CONFIG.parents[1] / "eval.py"), "--config", str(CONFIG), *files]
+        command += ["--launcher", "pytorch", "--device", "cpu", "--workers", "0", *arguments]
+        command += ["--cfg-options", f"model.model_name={name}", "model.clip_type=None", "model.vit_type=None"]
+        variables = environment(RANK=str(rank), **common)
+        started.append(subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True))
+    return started
+
+
+@pytest.mark.parametrize(
+    ("second", "words"),
+    [
+        (["--limit", "3"], r"process 1 has other settings or data than process 0 \(dataset\.count was 2, is 3"),
+        (["--limit", "2", "--data-root", "nowhere"], r"process 1 stopped \(before the first image\): root nowhere"),
+    ],
+)
+def test_hosts_that_disagree_stop_together(second, words, tmp_path, quick_name):
+    """Before the first image, in one line each, and nothing is recorded: whichever host has what is wrong."""
+    for rank, process in enumerate(nodes(tmp_path, quick_name, ["--limit", "2"], second)):
+        _, said = process.communicate()
+        assert process.returncode == 2
+        lines = [line for line in said.splitlines() if line.startswith("error")]
+        assert len(lines) == 1
+        assert re.search(words.partition(": ")[2] if rank and "stopped" in words else words, lines[0])
+        assert "Traceback" not in said
+    assert not (tmp_path / "results.jsonl").exists()
+
+
+def test_an_orphan_ends_by_itself():
+    """A process whose starter is gone, by SIGKILL for example, does not wait for others."""
+    child = (
+        "import threading, time; from clearclip.evaluation.processes import _end_with_parent; "
+        "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(9999)"
+    )
+    starter = (
+        "import os, subprocess, sys; os.environ['CLEARCLIP_PARENT'] = str(os.getpid()); "
+        f"subprocess.Popen([sys.executable, '-c', {child!r}]); os._exit(0)"
+    )
+    done = subprocess.run([sys.executable, "-c", starter], env=environment(), stdout=subprocess.PIPE)
+    assert done.returncode == 0  # and the pipe is closed: the child, who held it, has ended
 
 
 def test_weights_are_known_by_their_bytes(monkeypatch):

@@ -178,7 +178,7 @@ class Method:
 
 
 class MethodRegistry(dict[str, Callable[..., Method]]):
-    """Methods by name. ``clearclip.evaluation.METHODS`` is the same content as an MMEngine ``Registry``."""
+    """Methods by name."""
 
     def register_module(self, name: str | None = None, module: Callable[..., Method] | None = None) -> Callable:
         """Register a class (as a decorator, or given as ``module``) under ``name``, by default its own name.

@@ -91,7 +91,7 @@ class Images:
         """A benchmark's mIoU in percent by the methods' labels, in one evaluation, which goes on if it was killed."""
         self.cfg.model.update({option.name: getattr(model.settings, option.name) for option in fields(ModelSettings)})
         found = evaluate(self.cfg, work_dir, model=model, methods=methods, limit=len(self.paths), resume="auto")
-        return {one.method.label: one.scores.summary["mIoU"] for one in found}
+        return {one.method: one.scores.summary["mIoU"] for one in found}
 
     def truth(self, index: int) -> np.ndarray:
         """A benchmark's ground truth of an image, (H, W) integers."""

@@ -216,8 +216,8 @@ def run_all(
     models, started, finished = Models(device), time.monotonic(), 0
     for number, group in enumerate(todo, start=1):
         elapsed = time.monotonic() - started
-        left = sum(other.images for other in todo[number - 1 :])
-        estimate = f", about {_clock(elapsed / finished * left)} left" if finished else ""
+        ahead = sum(other.images for other in todo[number - 1 :])
+        estimate = f", about {_clock(elapsed / finished * ahead)} left" if finished else ""
         print(f"[{number}/{len(todo)}] {group.label} (elapsed {_clock(elapsed)}{estimate})", flush=True)
         before = len(read_records(results)[0])
         try:

@@ -135,9 +135,9 @@ def on_main_process(compute: Callable[[], T]) -> T:
             said[0] = compute()
         except UserError as error:
             said[1] = str(error)
-    result, error = gather(said)[0]
-    if error is not None:
-        raise UserError(error)
+    result, problem = gather(said)[0]
+    if problem is not None:
+        raise UserError(problem)
     return result
 
 

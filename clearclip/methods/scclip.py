@@ -65,7 +65,7 @@ class SCCLIP(Method):
 
     def layers(self, blocks: int) -> tuple:
         """pre, post, summed and rho for a model of so many blocks."""
-        given = (self.pre, self.post, self.summed, self.rho)
+        given: tuple[Any, ...] = (self.pre, self.post, self.summed, self.rho)
         if blocks not in DEFAULTS and None in given:
             raise UserError(
                 f"SC-CLIP has its own layers for {' or '.join(map(str, DEFAULTS))} blocks only, but this model "

@@ -226,7 +226,7 @@ def title(dataset: str) -> str:
 
 
 @lru_cache
-def numbers() -> dict[tuple[str, str, str, str, str, str], tuple[float, str]]:
+def numbers() -> dict[tuple[str, ...], tuple[float, str]]:
     """(table, protocol, vit, row, clearclip, dataset) → mIoU in percent, and its source. "rerun" is a table, too: the
     numbers of a run that others made independently."""
     keys = ("table", "protocol", "vit", "row", "clearclip", "dataset")
@@ -254,8 +254,8 @@ def _of_paper(row: Row) -> Row:
 
 
 def _first(tables: Sequence[str], row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
-    rows = {"family": replace(row, clearclip=row.clearclip or "no")}
-    rows = [(table, rows.get(table) or _of_paper(row)) for table in tables]
+    family = replace(row, clearclip=row.clearclip or "no")
+    rows = [(table, family if table == "family" else _of_paper(row)) for table in tables]
     keys = [(table, protocol, one.vit, one.name, one.clearclip, dataset) for table, one in rows]
     return next((numbers()[key] for key in keys if key in numbers()), None)
 

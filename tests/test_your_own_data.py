@@ -81,7 +81,7 @@ def test_the_page_from_folders_to_a_row(tmp_path, monkeypatch, capsys, quick_nam
     model = ClearCLIP.from_pretrained(quick_name, device="cpu", slide_crop=64, slide_stride=32)
     found = {name: model.segment(f"data/CamVid/test/{name}.png", cfg.words).labels for name in truths}
     expected = mean_iou([(truths[name], found[name]) for name in truths], 11, 11)
-    header, row = list(load_workbook("results.xlsx")["runs"].values)[:2]
+    header, row = list(load_workbook("results.xlsx")["runs"].values)[1:3]
     values = dict(zip(header, row, strict=True))
     assert (values["dataset"], values["images"]) == ("camvid", 3)
     assert values["mIoU"] == pytest.approx(expected, abs=0.006)

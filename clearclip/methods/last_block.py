@@ -14,7 +14,7 @@ switches, nothing trained. CLIP, MaskCLIP and SCLIP are other settings of the sa
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
 
 import torch
@@ -80,9 +80,37 @@ class AttentionMethod(Method):
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
-        block = blocks[-1]
-        normed = block.ln_1(x)
-        return self.finish(block, x, self.gather(block, normed, block.project(normed, "v"), context))
+        return self.finish(blocks[-1], x, self.gathered(blocks[-1], x, context))
+
+    def gathered(self, block: BlockParts, x: Tensor, context: Context | None) -> Tensor:
+        """:meth:`gather` for the last block's input ``x``, (B, 1+N, D), computed by the first of the methods in a pass
+        that differ in what they make of it.
+        """
+
+        def compute() -> Tensor:
+            normed = normalise(block, x, context)
+            return self.gather(block, normed, project(block, normed, "v", context), context)
+
+        if context is None or context.feedback is not None:
+            return compute()
+        kept = {name: value for name, value in self.options.items() if name not in ("residual", "ffn")}
+        return once(context, x, (type(self), repr(kept)), compute)
+
+
+def once(context: Context | None, x: Tensor, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+    """What ``compute`` makes of ``x``, once in a pass."""
+    # With x kept, no other tensor gets its identity.
+    return compute() if context is None else context.once((id(x), key), lambda: (x, compute()))[1]
+
+
+def normalise(block: BlockParts, x: Tensor, context: Context | None) -> Tensor:
+    """The last block's input after ``ln_1``, once in a pass."""
+    return once(context, x, "ln_1", lambda: block.ln_1(x))
+
+
+def project(block: BlockParts, x: Tensor, which: str, context: Context | None) -> Tensor:
+    """:meth:`BlockParts.project` of the last block, once in a pass."""
+    return once(context, x, which, lambda: block.project(x, which))
 
 
 def attend(q: Tensor, k: Tensor, v: Tensor, context: Context | None, bias: Tensor | None = None) -> Tensor:
@@ -156,7 +184,7 @@ class LastBlock(AttentionMethod):
         """Only what the switches use is computed: "qq" projects no k, "identity" neither."""
         pairs = ATTENTIONS[self.attention]
         needed = {name for pair in pairs for name in pair} - {"v"}
-        parts = {"v": v, **{name: block.project(x, name) for name in needed}}
+        parts = {"v": v, **{name: project(block, x, name, context) for name in needed}}
         maps = [attend(parts[one], parts[other], v, context) for one, other in pairs]
         return functools.reduce(torch.add, maps) if maps else v
 

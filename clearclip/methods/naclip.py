@@ -18,7 +18,7 @@ from torch import Tensor
 
 from clearclip.methods.base import METHODS, Context, option
 from clearclip.methods.block import BlockParts
-from clearclip.methods.last_block import AttentionMethod, attend
+from clearclip.methods.last_block import AttentionMethod, attend, project
 from clearclip.utils.checks import a, one_of
 
 STRATEGIES = ("naclip", "nonly", "kk")
@@ -49,13 +49,13 @@ class NACLIP(AttentionMethod):
         return self.strategy != "nonly"
 
     def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
-        k = block.project(x, "k")
+        k = project(block, x, "k", context)
         if self.strategy == "kk":
             return attend(k, k, v, context)
         omega = neighbourhood(context.grid_size, context.num_prefix_tokens, self.sigma, x.device)
         if self.strategy == "naclip":
             return attend(k, k, v, context, omega)
-        q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (block.project(x, "q"), k))
+        q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (project(block, x, "q", context), k))
         c = (q_norm * k_norm).mean(dim=1) * k.shape[-1] ** -0.5
         return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v
 

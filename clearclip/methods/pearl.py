@@ -19,7 +19,7 @@ from torch import Tensor
 
 from clearclip.methods.base import METHODS, Context, option
 from clearclip.methods.block import BlockParts
-from clearclip.methods.last_block import AttentionMethod, attend
+from clearclip.methods.last_block import AttentionMethod, attend, project
 from clearclip.utils.checks import a
 
 STEPS = 5
@@ -47,7 +47,7 @@ class PEARL(AttentionMethod):
     ffn: bool = option(False, a(bool))
 
     def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
-        q, k = block.project(x, "q").float(), block.project(x, "k").float()
+        q, k = (project(block, x, name, context).float() for name in "qk")
         weights = q.norm(dim=-1, keepdim=True)
         weights[:, :, : context.num_prefix_tokens] = 0
         weights = weights / (weights.sum(dim=2, keepdim=True) + 1e-6)

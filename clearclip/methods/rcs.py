@@ -22,7 +22,7 @@ from torch import Tensor
 
 from clearclip.methods.base import METHODS, Context, Method, any_method, block_numbers, option
 from clearclip.methods.block import BlockParts
-from clearclip.methods.last_block import AttentionMethod
+from clearclip.methods.last_block import AttentionMethod, normalise, project
 from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
 
@@ -79,9 +79,8 @@ class RCS(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
         block = blocks[-1]
-        normed = block.ln_1(x)
-        v = block.project(normed, "v")
-        own = self.base.gather(block, normed, v, context)
+        v = project(block, normalise(block, x, context), "v", context)
+        own = self.base.gathered(block, x, context)
         layers = self.required_blocks(len(blocks))
 
         def of_layers() -> Tensor:

@@ -463,3 +463,14 @@ def test_labels_tell_methods_apart(one, other):
     """Tables match a run by its method's label: equal ones are equal methods; and plain data brings a method back."""
     assert (one.label == other.label) == (one == other)
     assert build_method(json.loads(json.dumps(one.settings))) == one
+
+
+def test_methods_of_a_pass_do_not_change_each_other(models):  # noqa: F811
+    """They share projections and attentions; options that differ are told apart."""
+    names = ("CLIP", "SCLIP", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "NACLIP + RCS + SFR", "PEARL")
+    methods = [*map(build_method, names), NACLIP(sigma=2), NACLIP("nonly"), PEARL(0.3), SFR(NACLIP()), LastBlock("kk")]
+    text, image = as_classes(random_text(4), [0, 1, 2, 3]), sized_image(48, 64)[None]
+    together = models[12].encode(image, methods, text)
+    for method, one in zip(methods, together, strict=True):
+        assert_close(one.numpy(), models[12].encode(image, [method], text)[0].numpy())
+    assert len({one.sum().item() for one in together}) == len(methods)

@@ -66,12 +66,14 @@ def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, quick_name: str) -> s
 
 def draw(rng: random.Random, parser: argparse.ArgumentParser, model: str) -> list[str]:
     """Arguments, half of them such that they can be meant; options from the parser itself."""
-    words = [rng.choice(FILES[:3]) if rng.random() < 0.7 else rng.choice(FILES) for _ in range(rng.randrange(3))]
+    words = [
+        rng.choice(FILES[:3]) if rng.random() < 0.9 else rng.choice(FILES) for _ in range(rng.choice((0, 1, 1, 2)))
+    ]
     if rng.random() < 0.7:
         words += ["--model", model, "--classes", rng.choice(WORDS[:2]), "--limit", "2"]
         words = words if parser.prog == "analyze.py" else words[:-2]
     options = [one for one in parser._actions if one.option_strings and one.dest not in ("web", "help")]
-    for action in rng.sample(options, rng.randrange(5)):
+    for action in rng.sample(options, rng.choice((0, 1, 1, 2, 4))):
         if action.dest in ("config", "out", "imports", "name_path", "data_root", "pretrained"):
             values = FILES
         elif action.dest in ("compare", "methods", "model_type"):

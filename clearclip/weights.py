@@ -242,13 +242,13 @@ def _remedy(name: str) -> str:
     return f"download the repository elsewhere and name its folder: local-dir:{name.rpartition('/')[2]}"
 
 
-def _by_hand(name: str, repository: str, file: str, quick_gelu: bool) -> str:
+def _by_hand(name: str, tag: str, repository: str, file: str, quick_gelu: bool) -> str:
     """What to do where a tag's file cannot be fetched. Its name does not say the activation."""
     return (
         f"download {hf_hub_url(repository, file)} elsewhere and give it with its activation, "
         f"{'QuickGELU' if quick_gelu else 'GELU'}: --model {name} --pretrained {file} "
         f"--{'' if quick_gelu else 'no-'}quick-gelu (demo.py, analyze.py), or --cfg-options model.pretrained={file} "
-        f"model.quick_gelu={quick_gelu} (eval.py, eval_all.py); docs/weights.md has more"
+        f"model.pretrained_tag={tag} (eval.py, eval_all.py); docs/weights.md has more"
     )
 
 
@@ -267,7 +267,11 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     if cfg:
         repository, _, file = cfg["hf_hub"].rpartition("/")
         files = [file] if file else OPEN_CLIP_FILES
-        return [fetch(repository, *files, remedy=_by_hand(name, repository, files[0], bool(cfg.get("quick_gelu"))))]
+        return [
+            fetch(
+                repository, *files, remedy=_by_hand(name, pretrained, repository, files[0], bool(cfg.get("quick_gelu")))
+            )
+        ]
     if pretrained is None and name.startswith("hf-hub:"):
         usual = OPEN_CLIP_FILES if layout(model_folder(name)) == OPEN_CLIP_CONFIG else HUGGING_FACE_FILES
         usual = [*usual, *(f"{file}.index.json" for file in usual)]

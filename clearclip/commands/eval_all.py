@@ -114,18 +114,19 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: list[dict], protocol: str) -> None:
     """Print measured mIoU with the published figure below it; eight datasets fit into 80 columns."""
-    about = "mIoU, measured and (published)" + (f", protocol {protocol}" if table == "family" else "")
-    shown = Table(title=about, box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    shown.add_column("\n".join(dict.fromkeys(row.vit for row in rows)) if len({row.vit for row in rows}) == 1 else "")
+    print("\nmIoU, %, measured and (published)" + (f", protocol {protocol}" if table == "family" else ""))
+    vits = {row.vit for row in rows}
+    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    shown.add_column(rows[0].vit if len(vits) == 1 else "")
     for heading in headings(table, datasets):
         shown.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
     for row in rows:
-        name = row.system if len({row.vit for row in rows}) == 1 else f"{row.system} {row.vit.removeprefix('ViT-')}"
+        name = row.system if len(vits) == 1 else f"{row.system} {row.vit.removeprefix('ViT-')}"
         cells = fill_row(table, row, datasets, records, protocol)
         shown.add_row(name, *(str(cell).replace(" ", "\n") for cell in cells))
-    if any(row.clip_type == "Miniature" for row in rows) and table == "family":
-        shown.caption = METHOD_NOTE
     Console().print(shown)
+    if any(row.clip_type == "Miniature" for row in rows) and table == "family":
+        print(METHOD_NOTE)
 
 
 def print_summary(outcome: dict, results: Path) -> None:

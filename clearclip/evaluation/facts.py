@@ -184,7 +184,10 @@ def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:
         name: value for name, value in (cfg.get("env_cfg") or {}).items() if name == "cudnn_benchmark" and value
     }
     random = plain(dict(cfg.get("randomness") or {}))
+    kind = cfg.model.type
+    segmentor = source_of(MODELS.get(kind) if isinstance(kind, str) else kind)
     extra = {"loader": plain(loader), "own hooks": own, "env": plain(environment), "randomness": random}
+    extra["segmentor"] = segmentor
     return found | {name: value for name, value in extra.items() if value}
 
 

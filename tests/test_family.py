@@ -236,8 +236,8 @@ def test_pamr_formula(size):
     assert_close(pamr.PAMR(image)(maps).numpy(), wanted)
 
 
-@pytest.mark.parametrize(("pixels", "words"), [(1, 8), (2 << 20, 1), (1, 1)])
-def test_labels_with_pamr(monkeypatch, pixels, words):
+@pytest.mark.parametrize(("pixels", "at_once"), [(1, 8), (2 << 20, 1), (1, 1)])
+def test_labels_with_pamr(monkeypatch, pixels, at_once):
     """In bands and few words at a time, the labels are those of all words at full size."""
     size = (400, 60)
     grid = WindowGrid.of(size, 48, 24, (16, 16))
@@ -248,7 +248,7 @@ def test_labels_with_pamr(monkeypatch, pixels, words):
     refined = (50 * pamr.PAMR(image)(logits)).softmax(dim=0)
     wanted = torch.stack([refined[words == label].amax(dim=0) for label in range(3)])
     monkeypatch.setattr(pamr, "PIXELS", pixels)
-    monkeypatch.setattr(pamr, "WORDS", words)
+    monkeypatch.setattr(pamr, "WORDS", at_once)
     monkeypatch.setattr(pamr, "MAP_BYTES", {"cpu": 1})
     torch.testing.assert_close(class_probabilities(similarity, grid, size, words, 50, image), wanted, atol=1e-4, rtol=0)
     for threshold in (0.0, 0.5):

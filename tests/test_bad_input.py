@@ -69,7 +69,7 @@ CASES = {
         (f"{VOC} --results results.csv", "results.csv", ".xlsx"),
         (f"{VOC} --workdir notes.txt", "notes.txt", "folder"),
         (f"{VOC} --resume", "cfg_voc21", "without --resume"),
-        (f"{VOC} --resume --workdir other", "dataset was 'another'", "without --resume"),
+        (f"{VOC} --resume --workdir other", "other/journal", "without --resume"),
         (f"{VOC} --show-dir notes.txt", "notes.txt", "another"),
     ],
     "eval_all.py": [

@@ -51,8 +51,9 @@ def write_bytes(path: str | Path, data: bytes) -> Path:
     """
     try:
         return write_atomically(path, lambda temporary: temporary.write_bytes(data))
-    except OSError as error:
-        raise UserError(f"{path} cannot be written ({error.strerror or error}); choose another place") from error
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or error
+        raise UserError(f"{path} cannot be written ({reason}); choose another place") from error
 
 
 def check_folder(option: str, folder: str | Path) -> None:

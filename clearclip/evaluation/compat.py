@@ -7,12 +7,14 @@
 2. The version check: ``mmseg`` refuses ``mmcv >= 2.2`` with an assertion; here that becomes one clear line.
 3. ``torch.load``: MMEngine 0.10 knows nothing of ``weights_only``; this project never loads weights through
    MMEngine (see :mod:`clearclip.weights`), so nothing needs to be patched.
+4. ``pkgutil.find_loader``: MMEngine 0.10 asks it for mmcv's compiled part; Python 3.14 no longer has it.
 """
 
 from __future__ import annotations
 
 import importlib
 import importlib.util
+import pkgutil
 import sys
 import types
 import warnings
@@ -55,6 +57,8 @@ def import_mmseg() -> None:
     Raises:
         ImportError: a package is missing or does not fit; names it and what to install.
     """
+    if not hasattr(pkgutil, "find_loader"):
+        pkgutil.find_loader = importlib.util.find_spec
     try:
         with warnings.catch_warnings(), stand_in_for_mmcv_ext():
             warnings.simplefilter("ignore")

@@ -27,7 +27,8 @@ from tqdm import tqdm
 
 from clearclip.commands.console import CommandParser, run_command
 from clearclip.text import encoder as text_encoder
-from clearclip.utils.files import write_bytes
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder, write_bytes
 from clearclip.windows import pamr
 
 #: What a process of its own measures while others keep the machine busy: seconds of wall and of processor time.
@@ -172,6 +173,9 @@ def main() -> int:
     parser.add_argument("--load", type=int, default=10, help="other processes for busy (default 10)")
     parser.add_argument("--figure", type=Path, default="docs/speed.png")
     args = parser.parse_args()
+    if args.repeats < 1 or args.load < 1:
+        raise UserError("--repeats and --load must be at least 1")
+    check_folder("--figure", args.figure.parent)
     torch.manual_seed(0)
     model = ClearCLIP.from_pretrained(args.model, "random", device="cpu") if {"text", "growth"} & {*args.what} else None
     print(f"{benchmark.machine(torch.device('cpu'))}, PyTorch {torch.__version__}")

@@ -16,7 +16,8 @@ import reference
 import timm
 import torch
 import torch.nn.functional as F
-from hypothesis import example, given, settings
+from hypothesis import example, given
+from hypothesis import settings as examples
 from hypothesis import strategies as st
 from test_family import assert_close, features, load, models, tower  # noqa: F401
 from tiny import named_weights, sized_image
@@ -24,6 +25,7 @@ from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones.casting import cast
+from clearclip.backbones.dino import SECOND_ENCODERS
 from clearclip.backbones.open_clip import ImageEncoder
 from clearclip.methods import (
     ATTENTIONS,
@@ -124,23 +126,16 @@ IMAGES = {"whole": (0, 0, 0), "slide": (96, 48, 2)}
 
 
 @pytest.mark.parametrize("key", [key for key in PEARLS.files if key.startswith("PIPE") and key.endswith("labels")])
-def test_recorded_images_with_tlp(load, key):  # noqa: F811
+def test_recorded_images_with_tlp(models, key):  # noqa: F811
     (case, post, thd), size, _ = parse(key)
     crop, stride, ties = IMAGES[case]
     dense = torch.from_numpy(PEARLS["PA|L8-reduced-pearl-a0.08|96x144|features"])
     words = dense[[index * len(dense) // 8 for index in range(8)]] - dense.mean(dim=0)
     text = as_classes(F.normalize(words, dim=-1), [0, 0, 1, 2, 3, 3, 3, 4])
-    model = load(
-        8,
-        method="PEARL",
-        slide_crop=crop,
-        slide_stride=stride,
-        logit_scale=40,
-        prob_thd=float(thd[3:]),
-        post="tlp" if post == "tlp" else None,
-        tlp_grid=16,
-    )
-    ((labels, _),) = model.predict([sized_image(*size)], text, [size])
+    how = {"method": "PEARL", "slide_crop": crop, "slide_stride": stride, "logit_scale": 40, "prob_thd": float(thd[3:])}
+    how |= {"post": "tlp" if post == "tlp" else None, "tlp_grid": 16}
+    settings = replace(models[8].settings, **how)
+    ((labels, _),) = models[8].predict([sized_image(*size)], text, [size], settings=settings)
     assert (labels.numpy() != PEARLS[key]).sum() <= ties
 
 
@@ -189,8 +184,13 @@ RENAMED = {
 }
 
 
+@pytest.fixture(scope="module")
+def files(tmp_path_factory) -> Path:
+    return tmp_path_factory.mktemp("guides")
+
+
 @pytest.fixture
-def guide(monkeypatch, tmp_path):
+def guide(monkeypatch, files):
     """Options of ProxyCLIP for one of :data:`GUIDES`: timm builds tiny ones, and their weights are in a file."""
     create = timm.create_model
 
@@ -198,33 +198,35 @@ def guide(monkeypatch, tmp_path):
         own, side = GUIDES[name]
         small = dict(embed_dim=96, depth=4, num_heads=3, img_size=side)
         monkeypatch.setattr(timm, "create_model", lambda name, **options: create(name, **small, **options))
-        from clearclip.backbones.dino import SECOND_ENCODERS
-
-        # The shapes and names of the releases' files, which timm converts.
-        state = timm.create_model(SECOND_ENCODERS[own]).state_dict()
-        if "reg_token" in state:
-            state["register_tokens"] = state.pop("reg_token")
-            state["pos_embed"] = torch.zeros(1, 1 + state["pos_embed"].shape[1], 96)
-        drawn = {}
-        for key, value in state.items():
-            drawn_as = ".".join(["vfm", *(RENAMED.get(part, part) for part in key.split("."))])
-            drawn[key] = named_weights({drawn_as: value})[drawn_as]
-        if name.startswith("dinov2"):
-            drawn["mask_token"] = torch.zeros(1, 96)
-        torch.save(drawn, tmp_path / f"{name}.pth")
-        return {"guide": own, "guide_weights": str(tmp_path / f"{name}.pth")}
+        path = files / f"{name}.pth"
+        if not path.exists():
+            torch.save(drawn_weights(timm.create_model(SECOND_ENCODERS[own])), path)
+        return {"guide": own, "guide_weights": str(path)}
 
     return guide
 
 
+def drawn_weights(vit: torch.nn.Module) -> dict[str, Tensor]:
+    """Weights that follow from names, with the names and shapes of the releases' files, which timm converts."""
+    state = vit.state_dict()
+    if "reg_token" in state:
+        state["register_tokens"] = state.pop("reg_token")
+        state["pos_embed"] = torch.zeros(1, 1 + state["pos_embed"].shape[1], 96)
+    drawn = {}
+    for key, value in state.items():
+        name = ".".join(["vfm", *(RENAMED.get(part, part) for part in key.split("."))])
+        drawn[key] = named_weights({name: value})[name]
+    return drawn | ({"mask_token": torch.zeros(1, 96)} if vit.patch_embed.patch_size[0] == 14 else {})
+
+
 @pytest.mark.parametrize("key", [key for key in PROXIES.files if not key.startswith("segmentor")])
-def test_recorded_proxyclip(load, guide, key):  # noqa: F811
+def test_recorded_proxyclip(models, guide, key):  # noqa: F811
     words, size, what = parse(key)
     beta, gamma = (1.0, 6.0) if "gamma6" in words else (1.2, 3.0)
     method = ProxyCLIP(**guide(words[0]), beta=beta, gamma=gamma)
-    model, image = load(8, method=method), sized_image(*size)[None]
+    model, image = models[8], sized_image(*size)[None]
     with torch.inference_mode():
-        second = next(iter(model.second_encoders.values()))(model.denormalize(image))
+        second = model._second_encoder(method)(model.denormalize(image))
         found = {
             "vfm": second[0].flatten(0, 1),
             "attn": proxy_attention(second[0].flatten(0, 1), beta, gamma),
@@ -234,18 +236,19 @@ def test_recorded_proxyclip(load, guide, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", [key for key in PROXIES.files if key.startswith("segmentor")])
-def test_recorded_images_by_proxyclip(load, guide, key):  # noqa: F811
+def test_recorded_images_by_proxyclip(models, guide, key):  # noqa: F811
     (_, name, tag, crop, stride), size, what = parse(key)
     original = {"pad": (75, 101)}.get(tag, size)
     windows = {"slide_crop": int(crop[4:]), "slide_stride": int(stride[6:])}
     thd = float(what.removeprefix("labels-thd")) if what.startswith("labels") else 0.0
-    model = load(8, method=ProxyCLIP(**guide(name)), logit_scale=40, prob_thd=thd, **windows)
+    model = models[8]
+    how = replace(model.settings, method=ProxyCLIP(**guide(name)), logit_scale=40, prob_thd=thd, **windows)
     text, image = as_classes(random_text(8), [0, 0, 1, 2, 2, 3, 4, 5]), sized_image(*size)
     if what.startswith("labels"):
-        ((labels, _),) = model.predict([image], text, [original])
+        ((labels, _),) = model.predict([image], text, [original], settings=how)
         np.testing.assert_array_equal(labels.numpy(), PROXIES[key])
     else:
-        ((similarity, grid),) = model.similarities([image], text)
+        ((similarity, grid),) = model.similarities([image], text, settings=how)
         rows, columns = grid.rows.weights(original[0], "cpu"), grid.columns.weights(original[1], "cpu")
         assert_close((rows @ similarity.permute(2, 0, 1) @ columns.T)[:, ::3, ::3].numpy(), PROXIES[key])
 
@@ -295,13 +298,13 @@ def test_feedback_matrix_formula(size, path):
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", ["dino8", "dinov2reg"])
-def test_proxyclip_formula(load, tower, guide, name, size):  # noqa: F811
+def test_proxyclip_formula(models, tower, guide, name, size):  # noqa: F811
     """Each encoder on its own grid, also in windows that are not square."""
     image, method = sized_image(*size), ProxyCLIP(**guide(name), beta=1.1, gamma=4)
-    model = load(12, method=method)
+    model = models[12]
     (got,) = model.encode(image[None], [method])
     with torch.inference_mode():
-        second = next(iter(model.second_encoders.values()))(model.denormalize(image[None]))[0]
+        second = model._second_encoder(method)(model.denormalize(image[None]))[0]
     patch = 8 if name == "dino8" else 14
     assert got.shape[1:3] == second.shape[:2] == (size[0] // patch, size[1] // patch)
     assert_close(got[0].numpy(), tower.proxy_features(image.double().numpy(), second.double().numpy(), 1.1, 4))
@@ -455,7 +458,7 @@ ANY_METHOD = st.one_of(
 )
 
 
-@settings(max_examples=300, deadline=None, derandomize=True, database=None)
+@examples(max_examples=300, deadline=None, derandomize=True, database=None)
 @example(one=LastBlock("qq", True, True, 1.0000001), other=LastBlock("qq", True, True, 1.0000002))
 @example(one=RCS(NACLIP(sigma=2)), other=RCS(NACLIP(), tau=2.5))
 @given(one=ANY_METHOD, other=ANY_METHOD)

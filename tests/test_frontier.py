@@ -35,6 +35,7 @@ from clearclip.methods import (
     RCS,
     SCCLIP,
     SFR,
+    Context,
     LastBlock,
     Method,
     ProxyCLIP,
@@ -75,14 +76,33 @@ def parse(key: str) -> tuple[list[str], tuple[int, int], str]:
 @pytest.mark.parametrize("key", [key for key in PEARLS.files if key.startswith("PA|") and key.endswith("|features")])
 def test_recorded_pearl(models, key):  # noqa: F811
     words, size, _ = parse(key)
+    got = features(models[int(words[0][1:])], sized_image(*size)[None], recorded_pearl(words))[0].reshape(-1, 64)
+    assert_close(got, PEARLS[key])
+
+
+def recorded_pearl(words: list[str]) -> Method:
+    """The method that a key of the recordings describes."""
     keep = {"residual": words[1] == "vanilla", "ffn": words[1] == "vanilla"}
     if words[2] == "vanilla":
-        method = LastBlock("qk", **keep)
-    else:
-        alpha = 0 if "nokk" in words else float(words[3].removeprefix("a"))
-        method = PEARL(alpha, steps=12 if "iters12" in words else 5, svd="svd" in words, **keep)
-    got = features(models[int(words[0][1:])], sized_image(*size)[None], method)[0].reshape(-1, 64)
-    assert_close(got, PEARLS[key])
+        return LastBlock("qk", **keep)
+    alpha = 0 if "nokk" in words else float(words[3].removeprefix("a"))
+    return PEARL(alpha, steps=12 if "iters12" in words else 5, svd="svd" in words, **keep)
+
+
+@pytest.mark.parametrize("key", [key for key in PEARLS.files if key.startswith("PA|") and "|attn" in key])
+def test_recorded_attention(models, key):  # noqa: F811
+    """What unit vectors as values gather is the attention: all rows, or those of the class token and a patch."""
+    words, size, what = parse(key)
+    encoder, image = models[int(words[0][1:])].image_encoder, sized_image(*size)[None]
+    with torch.inference_mode():
+        x = encoder.tokens(image, "scale_factor")
+        for index in range(len(encoder.blocks) - 1):
+            x = encoder.run_block(index, x, encoder.grid(image))
+        block = encoder.parts(encoder.grid(image))[-1]
+        unit = torch.eye(x.shape[1]).expand(1, block.heads, -1, -1)
+        attention = recorded_pearl(words).gather(block, block.ln_1(x), unit, Context(encoder.grid(image)))[0]
+    rows = [0, 1 + x.shape[1] // 2] if what == "attnrows" else slice(None)
+    assert_close(attention[:, rows].numpy(), PEARLS[key])
 
 
 def test_recorded_rotation():

@@ -113,22 +113,25 @@ def project(block: BlockParts, x: Tensor, which: str, context: Context | None) -
     return once(context, x, which, lambda: block.project(x, which))
 
 
-def attend(q: Tensor, k: Tensor, v: Tensor, context: Context | None, bias: Tensor | None = None) -> Tensor:
-    """softmax(L + bias) v, with L = q kᵀ / sqrt(d), or what the context's feedback makes of it.
+def attend(
+    q: Tensor, k: Tensor, v: Tensor, context: Context | None, bias: Tensor | None = None, width: int | None = None
+) -> Tensor:
+    """softmax(L + bias) v, with L = q kᵀ / sqrt(width), or what the context's feedback makes of it.
 
     Args:
-        q, k: (B, heads, 1+N, any width); d is that of ``v``.
-        v: the values, (B, heads, 1+N, d).
+        q, k: (B, heads, 1+N, d).
+        v: the values, (B, heads, 1+N, any width).
         context: of the method.
         bias: (…, 1+N, 1+N), or None for nothing.
+        width: None means d.
     """
-    scale = v.shape[-1] ** -0.5
+    scale = (width or q.shape[-1]) ** -0.5
     if context is not None and context.feedback is not None:
         factor, added = context.feedback
         scale, bias = factor * scale, added if bias is None else added + bias
     bias, wider = None if bias is None else bias.to(q.dtype), q.shape[-1] - v.shape[-1]
     # What computes attention without a matrix of weights wants values as wide as queries.
-    padded = F.pad(v, (0, wider)) if wider else v
+    padded = F.pad(v, (0, wider)) if wider > 0 else v
     return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
 
 

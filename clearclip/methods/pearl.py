@@ -56,7 +56,7 @@ class PEARL(AttentionMethod):
         turned = k @ (orthogonal(cross) if self.svd else newton_schulz(cross, self.steps))
         # Both terms of the logits in one product of vectors twice as long.
         left, right = torch.cat([q, self.alpha * centred], dim=-1), torch.cat([turned, centred], dim=-1)
-        return attend(left, right, v.float(), context).to(v.dtype)
+        return attend(left, right, v.float(), context, width=q.shape[-1]).to(v.dtype)
 
 
 def newton_schulz(cross: Tensor, steps: int = STEPS) -> Tensor:

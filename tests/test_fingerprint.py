@@ -146,7 +146,6 @@ SETTINGS: list[dict] = [
         {"model.data_preprocessor": dict(type="ImagePreprocessor", mean=mean, std=std, bgr_to_rgb=swap)}
         for mean, std, swap in (([0] * 3, [255] * 3, True), ([122] * 3, [68] * 3, False))
     ),
-    {"test_evaluator.ignore_index": 2},
     {"test_dataloader.sampler.shuffle": True},
     {"test_dataloader.batch_size": 3},
     {"test_cfg.fp16": False},

@@ -94,7 +94,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         )
     if Path(path).suffix not in (".py", ".json"):
         raise UserError(
-            f"config {path}: a config is a Python file (.py), which is executed, or JSON; rewrite it as one"
+            f"config {path}: a config is a Python file (.py), which is executed, or JSON; see config/base_config.py"
         )
     with building(f"config {path}"):
         cfg = Config.fromfile(str(path))

@@ -40,6 +40,7 @@ from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.results.fingerprint import differences
+from clearclip.settings import ModelSettings
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 
@@ -93,41 +94,26 @@ def evaluate(
     with process_group(launcher, device):
         with together("before the first image"):
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-            named, loader = f"config {cfg.filename}", cfg.test_dataloader
-            for name, value, least in (
-                ("limit", limit, 1),
-                ("batch size", loader.get("batch_size") if batch_size is None else batch_size, 1),
-                ("workers", loader.get("num_workers") if workers is None else workers, 0),
-            ):
-                if value is not None and value < least:
-                    raise UserError(f"{name} must be at least {least}, not {value}")
+            _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
+            named = f"config {cfg.filename}"
             with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
                 for remark in quick_check(cfg):
                     warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
-                dataset = CheckedDataset(loader.dataset, limit)
+                dataset = CheckedDataset(cfg.test_dataloader.dataset, limit)
             settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
             model = model or ClearCLIP.from_settings(settings)
-            described = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
+            wanted = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
             with building(named, overrides):
                 common = run_facts(cfg, dataset, settings, model.device, model.precision, hooks, model)
-        facts = [{**common, "method": method_facts(method)} for method in described]
-        agree("settings or data", {**common, "methods": [one["method"] for one in facts]}, differences)
-        options = {**cfg.model.to_dict(), "methods": described, "device": settings.device}
-        kind = options.pop("type")
-        with building(f"model of {named}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
-            segmentor = (MODELS.get(kind) if isinstance(kind, str) else kind)(**options, model=model)
-        if len(segmentor.classes) != len(dataset.metainfo["classes"]):
-            raise UserError(
-                f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has "
-                f"{len(dataset.metainfo['classes'])} classes; correct the names file"
-            )
-        work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
-        together_facts = {**common, "methods": [one["method"] for one in facts]}
-        journal = Journal(work_dir / "journal", together_facts, dataset.total, len(facts), resume)
-        dataset.leave_out(journal.finished)
-        if journal.finished and dist.get_rank() == 0:
-            print(f"resuming: {len(journal.finished)} images are finished")
+        facts = {**common, "methods": [method_facts(method) for method in wanted]}
+        agree("settings or data", facts, differences)
         with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+            segmentor = _build_segmentor(cfg, dataset, model, wanted, settings)
+            work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
+            journal = Journal(work_dir / "journal", facts, dataset.total, len(wanted), resume)
+            dataset.leave_out(journal.finished)
+            if journal.finished and dist.get_rank() == 0:
+                print(f"resuming: {len(journal.finished)} images are finished")
             metric = ConfusionMetric(on_error, journal=journal)
             batches = build_loader(cfg, dataset, batch_size, workers, model.device)
             runner = _build_runner(cfg, segmentor, batches, metric, work_dir, launcher, hooks)
@@ -149,11 +135,34 @@ def evaluate(
             failures=metric.failures,
             seconds=seconds,
             images_per_second=len(dataset) / seconds,
-            facts=own,
+            facts={**common, "method": method},
             is_main=is_main,
         )
-        for own, scores in zip(facts, metric.scores, strict=True)
+        for method, scores in zip(facts["methods"], metric.scores, strict=True)
     ]
+
+
+def _check_numbers(cfg: Config, **given: int | None) -> None:
+    for name, value in given.items():
+        value = cfg.test_dataloader.get(name) if value is None else value
+        least = 0 if name == "num_workers" else 1
+        if value is not None and value < least:
+            raise UserError(f"{name.replace('num_', '').replace('_', ' ')} must be at least {least}, not {value}")
+
+
+def _build_segmentor(
+    cfg: Config, dataset: CheckedDataset, model: ClearCLIP, methods: Sequence[Method], settings: ModelSettings
+) -> ClearCLIPSegmentation:
+    options = {**cfg.model.to_dict(), "methods": methods, "device": settings.device}
+    kind = options.pop("type")
+    segmentor = (MODELS.get(kind) if isinstance(kind, str) else kind)(**options, model=model)
+    classes = len(dataset.metainfo["classes"])
+    if len(segmentor.classes) != classes:
+        raise UserError(
+            f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has {classes} classes; correct the "
+            "names file"
+        )
+    return segmentor
 
 
 def build_loader(

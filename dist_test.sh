@@ -18,6 +18,7 @@ shift
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
+[ "$NNODES" = 1 ] || [ -n "${MASTER_ADDR:-}" ] || fail "NNODES=$NNODES needs MASTER_ADDR, the address of the first node"
 MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 GPUS=${GPUS:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 number NNODES 1
@@ -27,6 +28,7 @@ number GPUS 1
 [ "$NNODES" -eq 1 ] || [ -n "${PORT:-}" ] || fail "NNODES=$NNODES needs PORT, the same on every node"
 PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 number PORT 1
+[ "$PORT" -le 65535 ] || fail "PORT must be at most 65535, not $PORT"
 
 # The package has imported this module before it runs, which does no harm here.
 exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.evaluation.processes \

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import io
 import os
 import re
 import runpy
@@ -20,6 +21,7 @@ from layouts import LAYOUTS, make_layout
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
+from clearclip.commands.console import run_command
 from clearclip.commands.evaluate import main as evaluate
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
@@ -306,6 +308,22 @@ def test_settings_tell_results_apart(tmp_path, quick_name):
     )
     assert facts["dataset"]["count"] == 2
     assert row["method"] == "kk, residual, no FFN, alpha 0.5"
+
+
+@pytest.mark.parametrize("fault", [BrokenPipeError, UnicodeEncodeError("ascii", "–", 0, 1, "no"), OSError(28, "full")])
+def test_what_cannot_be_printed_is_recorded(fault, tmp_path, quick_name, monkeypatch):
+    """A closed pipe, a console of few letters or a full disk behind stdout: the same exit code and the same row."""
+
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise fault
+
+    arguments = ["--config", config("miniature"), "--limit", "1", "--workdir", str(tmp_path / "w"), "--workers", "0"]
+    arguments += ["--results", str(tmp_path / "r.xlsx"), *quick(quick_name)]
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert run_command(lambda: main(arguments)) == 0
+    assert len(rows_of(tmp_path / "r.xlsx")) == 1
+    assert (tmp_path / "r.xlsx").is_file()
 
 
 def test_the_tour(tmp_path, monkeypatch, capsys):

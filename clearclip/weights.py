@@ -102,8 +102,8 @@ def choose_weights(
     Raises:
         UserError: an unknown model or tag, or a model without weights of its own, and none named.
     """
-    pretrained = None if pretrained is None else _expand(pretrained)
-    model_name = None if model_name is None else os.fspath(model_name)
+    pretrained = _expand(pretrained) if pretrained else None
+    model_name = _expand(model_name) if model_name else None
     if model_name == "miniature":
         model_name, clip_type = None, "Miniature"
     if clip_type is None and model_name is None and pretrained is not None:
@@ -133,8 +133,12 @@ def choose_weights(
     return Weights(model_name, pretrained, quick_gelu, tag)
 
 
-def _expand(path: str | os.PathLike) -> str:
-    return os.path.expanduser(os.fspath(path))  # noqa: PTH111 (a Path drops the ./ by which a file is no tag)
+def _expand(name: str | os.PathLike) -> str:
+    # A Path would drop the ./ by which a file is no tag.
+    path = os.path.expanduser(os.fspath(name))  # noqa: PTH111
+    if len(path) > 4000 or max(map(len, os.fsencode(path).split(b"/"))) > 255:
+        raise UserError(f"{path[:100]}… is too long for a model or its weights; give a shorter path")
+    return path
 
 
 def _described_beside(pretrained: str) -> tuple[str | None, str | None]:
@@ -155,8 +159,8 @@ def _full_name(name: str, known: str | None) -> str:
         return name
     if ":" not in name and open_clip.get_model_config(name.replace("/", "-")) is not None:
         return name.replace("/", "-")
-    if Path(_expand(name)).is_dir():
-        return f"local-dir:{_expand(name)}"
+    if Path(name).is_dir():
+        return f"local-dir:{name}"
     raise UserError(
         f"unknown model {name!r}; open_clip.list_models() has the names, open_clip.add_model_config adds yours, and a "
         "folder or hf-hub:OWNER/NAME is one as well"

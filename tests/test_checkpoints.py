@@ -76,6 +76,7 @@ def test_a_silent_tag_follows_the_models_own_configuration():
 
 @pytest.mark.parametrize("model_name", ["ViT-B-16", None])
 def test_an_open_activation_is_warned_of(model_name, tmp_path):
+    (tmp_path / "own.pt").touch()
     with pytest.warns(UserWarning, match="quick_gelu"):
         assert choose_weights(model_name=model_name, pretrained=str(tmp_path / "own.pt")).quick_gelu is None
 

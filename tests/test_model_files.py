@@ -145,6 +145,43 @@ def test_a_model_that_a_folder_does_not_describe(tmp_path):
         assert str(tmp_path) in str(error.value)
 
 
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        ({"text_cfg": {"hf_tokenizer_name": "/etc/x"}}, "/etc/x cannot be fetched"),
+        ({"text_cfg": {"hf_tokenizer_name": ["a"]}}, "cannot be fetched"),
+        ({"text_cfg": {"hf_model_name": "a/b/c"}}, "a/b/c cannot be fetched"),
+        ({"text_cfg": {"tokenizer_kwargs": {"clean": "wildly"}}}, "the tokenizer .* cannot be loaded"),
+        ({"text_cfg": {"context_length": "long"}}, "cannot be loaded|makes no model"),
+        ({"text_cfg": {"heads": 3}}, "makes no model"),
+        ({"vision_cfg": {"patch_size": 0}}, "makes no model"),
+        ({"vision_cfg": {"timm_model_name": "/etc/passwd"}}, "makes no model"),
+        ({"mean": "grey"}, "mean and std .* are no three numbers"),
+        ({"std": [0, 0, 0]}, "mean and std .* are no three numbers"),
+    ],
+)
+def test_odd_configurations_are_one_line(change, words, folder, tmp_path):
+    described = json.loads((folder / "open_clip_config.json").read_text())
+    for part, values in change.items():
+        if part in ("mean", "std"):
+            described["preprocess_cfg"] = change
+        else:
+            described["model_cfg"][part] |= values
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match=words):
+        load(tmp_path, "random")
+
+
+@pytest.mark.parametrize(
+    "name", [*("hf-hub:", "hf-hub:a//b", "hf-hub:../../etc", "local-dir:"), "x" * 5000, f"local-dir:{'y' * 300}"]
+)
+def test_odd_names_are_one_line(name):
+    with pytest.raises(UserError):
+        load(name)
+    with pytest.raises(UserError):
+        load("ViT-B-32", name)
+
+
 # Hugging Face's layout.
 
 
@@ -259,6 +296,7 @@ def test_hugging_faces_layout_from_the_hub(kind, tmp_path, monkeypatch):
         lambda state: {f"module._orig_mod.{name}": value for name, value in state.items()},
         lambda state: {name.replace("visual.", "visual._orig_mod."): value for name, value in state.items()},
         lambda state: {"state_dict": {f"model.{name}": value for name, value in state.items()}},
+        lambda state: {"ema": {f"module.net.clip.{name}": value for name, value in state.items()}, "epoch": 3},
         lambda state: {**state, "input_resolution": torch.tensor(64), "context_length": torch.tensor(24),
                        "vocab_size": torch.tensor(49408)},  # OpenAI's archive, saved again as a dict
         lambda state: {**state, "attn_mask": torch.zeros(24, 24), "logit_scale": state["logit_scale"].reshape(1)},

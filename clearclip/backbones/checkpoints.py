@@ -20,8 +20,6 @@ from clearclip.utils.errors import UserError
 
 #: Names under which training scripts keep a state dict.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
-#: What compilers, data parallelism and training scripts put before the names of weights.
-PREFIXES = ("module.", "_orig_mod.", "model.", "clip.")
 #: Constants that some files have beside the weights.
 CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
 
@@ -114,12 +112,13 @@ def _read_torchscript(archive: zipfile.ZipFile, description: str) -> dict[str, T
 def _unwrap(loaded: Any) -> dict[str, Tensor]:
     """The tensors in what a file holds, without wrappers and prefixes."""
     while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
-        loaded = next((loaded[name] for name in WRAPPERS if isinstance(loaded.get(name), Mapping)), None)
+        inner = {name: value for name, value in loaded.items() if isinstance(value, Mapping)}
+        loaded = next((inner[name] for name in (*WRAPPERS, *inner) if name in inner), None)
     state = {name: value for name, value in (loaded or {}).items() if isinstance(value, Tensor)}
     state = {name.replace("_orig_mod.", ""): value for name, value in state.items() if not name.endswith(CONSTANTS)}
-    while prefix := next((one for one in PREFIXES if state and all(name.startswith(one) for name in state)), None):
-        state = {name.removeprefix(prefix): value for name, value in state.items()}
-    return state
+    starts = (f".{name}".partition(f".{tower}.") for name in state for tower in ("visual", "vision_model"))
+    prefix = next((f"{before}."[1:] for before, found, _ in starts if found), "")
+    return {name.removeprefix(prefix): value for name, value in state.items()}
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:

@@ -133,7 +133,14 @@ def load_clip(weights: Weights, device: torch.device, precision: str) -> LoadedC
         mean, std = _normalization(weights, described.get("preprocess_cfg") or {})
     check_finite(model, weights.label)
     model.eval().requires_grad_(False).to(device)
-    mean, std = (tuple(255 * value for value in values) for values in (mean, std))
+    try:
+        mean, std = ([255 * float(value) for value in values] for values in (mean, std))
+        fits = len(mean) == len(std) == 3 and min(std) > 0 and all(map(math.isfinite, (*mean, *std)))
+    except (TypeError, ValueError):
+        fits = False
+    if not fits:
+        raise UserError(f"the mean and std of {weights.model_name} are no three numbers each; check its configuration")
+    mean, std = tuple(mean), tuple(std)
     return LoadedCLIP(model=model, tokenizer=tokenizer, weights=weights, mean=mean, std=std)
 
 
@@ -152,11 +159,12 @@ def _load_open_clip(
     options: dict[str, Any] = {} if weights.quick_gelu is None else {"quick_gelu": weights.quick_gelu}
     if text.get("hf_model_name"):
         # Neither fetches its own weights, which the checkpoint has, nor asks the hub again.
-        options["text_cfg"] = {**text, "hf_model_name": str(text_model_folder(text["hf_model_name"]))}
+        options["text_cfg"] = {**text, "hf_model_name": str(text_model_folder(str(text["hf_model_name"])))}
         options["text_cfg"]["hf_model_pretrained"] = False
     state = read_checkpoint(find_checkpoint(weights))
     # OpenCLIP leaves some parts in fp32.
-    converted = not (vision.keys() | text.keys()) & {"timm_model_name", "hf_model_name", "ls_init_value", "embed_cls"}
+    parts = ("timm_model_name", "hf_model_name", "ls_init_value", "embed_cls")
+    converted = not any(vision.get(part) or text.get(part) for part in parts)
     options["force_image_size"] = _image_size(tower, state)
     name = weights.model_name if folder is None else f"local-dir:{folder}"
     try:

@@ -32,20 +32,19 @@ def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[
     Raises:
         UserError: a tokenizer that cannot be fetched or loaded; says which files to get.
     """
-    options = text.get("tokenizer_kwargs") or {}
-    options = {name: options[name] for name in OPTIONS if name in options}
-    options["context_length"] = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
     name = text.get("hf_tokenizer_name")
-    if not name:
-        return SimpleTokenizer(**options)
     remedy = f"put the tokenizer's files ({NEEDED[0]} and {FURTHER[0]}) into the model's folder or the hub's cache"
-    if folder is None or not any((folder / file).is_file() for file in NEEDED):
-        folder = _fetch(name, remedy)
-    safe = dict(local_files_only=True, trust_remote_code=False)
+    if name and (folder is None or not any((folder / file).is_file() for file in NEEDED)):
+        folder = _fetch(str(name), remedy)
     try:
-        tokenizer = HFTokenizer(str(folder), tokenizer_mode=text.get("tokenizer_mode"), **options, **safe)
+        options = text.get("tokenizer_kwargs") or {}
+        options = {one: options[one] for one in OPTIONS if one in options}
+        options["context_length"] = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
+        if name:
+            options |= dict(tokenizer_mode=text.get("tokenizer_mode"), local_files_only=True, trust_remote_code=False)
+        tokenizer = HFTokenizer(str(folder), **options) if name else SimpleTokenizer(**options)
         tokenizer(["a photo"])  # what it lacks shows now
-    except Exception as error:  # whatever a missing or damaged file raises
+    except Exception as error:  # whatever a missing or damaged file raises, or options of anyone's
         raise UserError(f"the tokenizer in {folder} cannot be loaded ({error}); {remedy}") from error
     return tokenizer
 
@@ -65,8 +64,8 @@ def text_model_folder(name: str) -> Path:
 
 def _fetch(repository: str, remedy: str) -> Path:
     """The folder with a tokenizer's files. No request where one that is needed is cached: the others come before it."""
-    if not any(isinstance(try_to_load_from_cache(repository, name), str) for name in NEEDED):
-        with suppress(Exception):  # no network: said below
+    with suppress(Exception):  # no network, or a name that is none: said below
+        if not any(isinstance(try_to_load_from_cache(repository, name), str) for name in NEEDED):
             for name in FURTHER:
                 with suppress(EntryNotFoundError):
                     download_from_hub(repository, name)

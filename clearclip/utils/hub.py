@@ -39,19 +39,22 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
     Raises:
         UserError: none of them can be had; says why, and the ``remedy``.
     """
-    for name in names:
-        cached = try_to_load_from_cache(repository, name)
-        if isinstance(cached, str):
-            return Path(cached)
-    for name in names:
-        try:
-            return download_from_hub(repository, name)
-        except Exception as error:  # whatever the network or the hub's client raises
-            failure = error
-            if not isinstance(error, EntryNotFoundError):
-                break
+    for step in (_from_cache, download_from_hub):
+        for name in names:
+            try:
+                if (path := step(repository, name)) is not None:
+                    return path
+            except Exception as error:  # whatever the network or the hub's client raises
+                failure = error
+                if not isinstance(error, EntryNotFoundError):
+                    break
     what = f"{' or '.join(names)} of {repository}"
     raise UserError(f"{what} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
+
+
+def _from_cache(repository: str, name: str) -> Path | None:
+    cached = try_to_load_from_cache(repository, name)
+    return Path(cached) if isinstance(cached, str) else None
 
 
 def download_from_hub(repository: str, name: str) -> Path:

@@ -256,7 +256,7 @@ def test_workbook(tmp_path):
     assert (sheet.page_setup.orientation, sheet.page_setup.fitToWidth) == ("landscape", 1)
     line = next(row for row in sheet.iter_rows(min_row=4) if [c.value for c in row[:3]] == ["ViT-B/16", "CLIP", "yes"])
     assert [cell.value for cell in line[3:7]] == [45, 80.9, 80.93, pytest.approx(-35.9)]
-    assert [cell.value for cell in sheet[3][3:7]] == ["measured", "published", "re-run", "difference"]
+    assert [cell.value for cell in sheet[3][3:7]] == ["here", "publ.", "re-run", "diff."]
     assert line[6].fill.fgColor.rgb.endswith("F6C9A8")
     ade = [cell.value for cell in sheet[2]].index("ADE20K")
     assert [cell.value for cell in line[ade : ade + 4]] == [pytest.approx(16.75), 16.7, 16.64, pytest.approx(0.05)]

@@ -32,9 +32,11 @@ _OURS = "sheets of ClearCLIP"
 #: And of which records it was made.
 _RECORDS = "records of ClearCLIP"
 _NOTES = (
-    "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure.",
-    "measured: complete runs of the published images by this protocol only; all others are in the sheet of runs.",
+    "here: measured, complete runs of the published images by this protocol only; all others are in the sheet of runs",
+    "publ.: published; re-run: an independent run of others; diff.: here minus published, in points",
+    "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure",
 )
+_PARTS = {"measured": "here", "published": "publ.", "rerun": "re-run", "difference": "diff."}
 _SECOND_HAND = "† not from the method's own paper or repository (second-hand)"
 
 
@@ -206,14 +208,13 @@ def _add_table(
     sheet.append([None] * 3)
     columns = []  # (place of the cell, what is shown of it)
     for place, heading in enumerate(headings(table, datasets)):
-        parts = ["measured", "published", *(["re-run"] if shown[place] else []), "difference"]
-        parts = ["measured"] if miniature else parts
+        parts = ["measured"] if miniature else [name for name in _PARTS if name != "rerun" or shown[place]]
         start = 4 + len(columns)
         sheet.cell(2, start, heading).alignment = Alignment(horizontal="center")
         sheet.merge_cells(start_row=2, start_column=start, end_row=2, end_column=start + len(parts) - 1)
         for part in parts:
             columns.append((place, part))
-            sheet.cell(3, 3 + len(columns), part)
+            sheet.cell(3, 3 + len(columns), _PARTS[part]).alignment = Alignment(horizontal="right")
     stated = second_hand = False
     sources = dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
     for number, (row, cells) in enumerate(rows, start=4):
@@ -221,8 +222,10 @@ def _add_table(
             sheet.cell(number, column, value)
         for column, (place, part) in enumerate(columns, start=4):
             cell = cells[place]
-            value = getattr(cell, part.replace("-", ""))
-            there = sheet.cell(number, column, ("–" if part != "published" else "n/a") if value is None else value)
+            value = getattr(cell, part)
+            there = sheet.cell(
+                number, column, ("n/a" if part in ("published", "rerun") else "–") if value is None else value
+            )
             there.alignment = Alignment(horizontal="right")
             there.number_format = "+0.0;-0.0;0.0" if part == "difference" else "0.0"
             if part == "measured" and cell.stated and value is not None:
@@ -250,7 +253,7 @@ def _finish(sheet: Worksheet, header: int, columns: int) -> None:
             cell.font = _BOLD
     sheet.freeze_panes = sheet.cell(header + 1, columns + 1)
     sheet.print_title_rows = f"1:{header}"
-    for index, column in enumerate(sheet.iter_cols(min_row=header), start=1):
-        texts = [f"{cell.value:.1f}" if isinstance(cell.value, float) else str(cell.value or "")
-                 for cell in column if cell.font != _GREY]  # fmt: skip
-        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=8) + 2, 40)
+    for index, column in enumerate(sheet.iter_cols(min_row=2), start=1):
+        shown = [cell for cell in column if cell.font != _GREY and (cell.row >= header or index <= columns)]
+        texts = [f"{one.value:.1f}" if isinstance(one.value, float) else str(one.value or "") for one in shown]
+        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=6) + 1, 34)

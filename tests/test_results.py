@@ -157,6 +157,15 @@ def test_configs_are_the_published_protocols(dataset, tmp_path):
         assert not one.matches(facts(normalization="pretrained"))
 
 
+def test_the_miniature_is_its_published_protocol():
+    """The bundled scenes, masks and weights, to the last byte."""
+    (group,) = plan(select_rows("2", True, ["CLIP + ClearCLIP"]), ("miniature",), {})
+    checked = CheckedDataset(group.cfg.test_dataloader.dataset)
+    facts = run_facts(group.cfg, checked, group.settings, choose_device("cpu"), "fp32")
+    assert find_protocol("clearclip", "miniature").matches(facts)
+    assert facts["weights"]["origin"] == "published"
+
+
 def vars_of(settings: ModelSettings) -> dict[str, Any]:
     return {name: value for name, value in vars(settings).items() if name in ModelSettings.__dataclass_fields__}
 

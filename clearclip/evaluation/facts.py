@@ -90,7 +90,9 @@ def run_facts(
 
 def method_facts(method: Method) -> dict[str, Any]:
     """The facts of a method: its label and options, and where it is none of this package's, its source."""
-    kinds = [type(method), *(type(one) for one in method.options.values() if isinstance(one, Method))]
+    kinds, inner = [type(method)], method
+    while isinstance(inner := getattr(inner, "base", None), Method):
+        kinds.append(type(inner))
     sources = [source for kind in kinds if (source := source_of(kind))]
     own = {"source": digest(sources)} if sources else {}
     return {"label": method.label, **_by_content(plain(method.settings)), **own}

@@ -12,6 +12,7 @@ from clearclip.results.published import Row, averaged, find_protocol, protocols,
 Record = Mapping[str, Any]
 #: A note on cells whose weights the user vouches for.
 STATED = "* weights as stated by the user"
+SECOND_HAND = "† not from the method's own paper or repository (second-hand)"
 
 
 def protocol_of(record: Record) -> str:
@@ -68,7 +69,8 @@ class Cell:
     def __str__(self) -> str:
         """``80.9 (80.9)``: measured (published)."""
         measured = "–" if self.measured is None else f"{self.measured:.1f}" + "*" * self.stated
-        return measured if self.published is None else f"{measured} ({self.published:.1f})"
+        mark = "†" if "second-hand" in self.source else ""
+        return measured if self.published is None else f"{measured} ({self.published:.1f}{mark})"
 
 
 def fill_row(table: str, row: Row, datasets: Sequence[str], records: Iterable[Record], protocol: str) -> list[Cell]:
@@ -102,4 +104,5 @@ def to_markdown(
     for row in rows:
         cells = map(str, fill_row(table, row, datasets, records, protocol))
         lines.append(f"| {row.vit} | {row.name} | {row.clearclip} | {' | '.join(cells)} |")
-    return "\n".join([*lines, *(["", STATED] if any("*" in line for line in lines) else [])])
+    text = "\n".join(lines)
+    return "\n".join([text, *(f"\n{note}" for note in (STATED, SECOND_HAND) if note[0] in text)])

@@ -20,7 +20,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from clearclip.results.fingerprint import hash_file
 from clearclip.results.published import MINIATURE_VIT, TABLES, protocol_names, table_rows, title
 from clearclip.results.records import check_results_path, read_records, records_path
-from clearclip.results.tables import STATED, fill_row, headings, protocol_of
+from clearclip.results.tables import SECOND_HAND, STATED, fill_row, headings, protocol_of
 from clearclip.utils.files import write_atomically
 
 #: Differences to the published figure beyond this many points are coloured.
@@ -37,7 +37,6 @@ _NOTES = (
     "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure",
 )
 _PARTS = {"measured": "here", "published": "publ.", "rerun": "re-run", "difference": "diff."}
-_SECOND_HAND = "† not from the method's own paper or repository (second-hand)"
 
 
 def update_workbook(results: str | Path, force: bool = False) -> bool:
@@ -234,7 +233,7 @@ def _add_table(
                 there.number_format, second_hand = '0.0"†"', True
             if part == "difference" and value is not None and abs(value) > NOTABLE:
                 there.fill = _BETTER if value > 0 else _WORSE
-    marks = [note for note, shown in ((STATED, stated), (_SECOND_HAND, second_hand)) if shown]
+    marks = [note for note, shown in ((STATED, stated), (SECOND_HAND, second_hand)) if shown]
     for note in (*_NOTES, *marks, *(f"published: {source}" for source in sources)):
         sheet.append([note])
         sheet.cell(sheet.max_row, 1).font = _GREY

@@ -18,14 +18,14 @@ shift
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}
-[ "$NNODES" = 1 ] || [ -n "${MASTER_ADDR:-}" ] || fail "NNODES=$NNODES needs MASTER_ADDR, the address of the first node"
-MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 GPUS=${GPUS:-$("$PYTHON" -c 'import torch; print(max(1, torch.cuda.device_count()))')}
 number NNODES 1
 number NODE_RANK 0
 number GPUS 1
 [ "$NODE_RANK" -lt "$NNODES" ] || fail "NODE_RANK=$NODE_RANK, but NNODES=$NNODES counts them from 0"
-[ "$NNODES" -eq 1 ] || [ -n "${PORT:-}" ] || fail "NNODES=$NNODES needs PORT, the same on every node"
+[ "$NNODES" -eq 1 ] || [ -n "${MASTER_ADDR:-}" ] && [ "$NNODES" -eq 1 -o -n "${PORT:-}" ] ||
+    fail "NNODES=$NNODES needs MASTER_ADDR, the first node's address, and PORT, the same on every node"
+MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
 PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
 number PORT 1
 [ "$PORT" -le 65535 ] || fail "PORT must be at most 65535, not $PORT"

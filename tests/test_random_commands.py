@@ -1,4 +1,4 @@
-"""Random command lines of demo.py and analyze.py: whatever is given, the exit code is 0 or 2, and an error is one line.
+"""Random command lines of all scripts: whatever is given, the exit code is 0 or 2 (1 of a table), an error one line.
 
 ``CLEARCLIP_RANDOM_COMMANDS=2000 pytest tests/test_random_commands.py`` tries more of them.
 """
@@ -17,7 +17,7 @@ from PIL import Image
 
 from clearclip import UserError
 from clearclip import model as model_module
-from clearclip.commands import analyze, demo
+from clearclip.commands import analyze, demo, eval_all, evaluate
 from clearclip.commands.console import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -34,6 +34,15 @@ FILES = [
     "/dev/null", "fifo", "x" * 400, "x" * 5000, "a\0b", "\udce9.png", "[a].png", "names.txt", "latin.txt", "crash.py",
     "photo.png/x",
 ]  # fmt: skip
+SETTINGS = """
+    model.prob_thd=2 model.prob_thd=0.2 model={} model=1 x =1 model.nothing=1 model.slide_crop=-1 test_dataloader=1
+    test_dataloader.dataset.ann_file=none.txt test_dataloader.dataset.type=Nothing a.b.c=[1 test_dataloader.sampler=5
+    test_dataloader.dataset.pipeline=[] test_dataloader.dataset.pipeline.0.type=Nothing env_cfg=3 log_level=no
+    test_dataloader.dataset.metainfo={'classes':['a']} test_cfg.type=Nothing model.class_names=[a,b]
+    custom_hooks=[{'type':'Nothing'}] test_evaluator={'type':'Nothing'} model.method={'type':'CLIP','x':1}
+    test_dataloader.batch_size=0 model.name_path=latin.txt load_from=x model.logit_scale=1e999
+""".split()  # noqa: SIM905 (a list of their own would be a page)
+PLACES = ("config", "out", "imports", "name_path", "data_root", "pretrained", "work_dir", "results", "show_dir")
 
 
 @pytest.fixture
@@ -72,15 +81,24 @@ def draw(rng: random.Random, parser: argparse.ArgumentParser, model: str) -> lis
     if rng.random() < 0.7:
         words += ["--model", model, "--classes", rng.choice(WORDS[:2]), "--limit", "2"]
         words = words if parser.prog == "analyze.py" else words[:-2]
-    options = [one for one in parser._actions if one.option_strings and one.dest not in ("web", "help")]
+    return [*words, *draw_options(rng, parser, model)]
+
+
+def draw_options(rng: random.Random, parser: argparse.ArgumentParser, model: str) -> list[str]:
+    words = []
+    options = [
+        one for one in parser._actions if one.option_strings and one.dest not in ("web", "help", "gpus", "limit")
+    ]
     for action in rng.sample(options, rng.choice((0, 1, 1, 2, 4))):
-        if action.dest in ("config", "out", "imports", "name_path", "data_root", "pretrained"):
+        if action.dest in PLACES:
             values = FILES
-        elif action.dest in ("compare", "methods", "model_type"):
+        elif action.dest in ("compare", "methods", "model_type", "rows"):
             values = METHODS
+        elif action.dest == "cfg_options":
+            values = SETTINGS
         else:
             values = WORDS if action.dest == "classes" else [*NUMBERS, *map(str, action.choices or ()), "cpu", model]
-        count = {0: 0, None: 1, "+": rng.randrange(1, 3), "*": rng.randrange(3)}[action.nargs]
+        count = {0: 0, None: 1, "?": rng.randrange(2), "+": rng.randrange(1, 3), "*": rng.randrange(3)}[action.nargs]
         words += [rng.choice(action.option_strings), *(rng.choice(values) for _ in range(count))]
     return words
 
@@ -101,3 +119,23 @@ def test_nothing_but_clear_errors(script, world: str, capfd: pytest.CaptureFixtu
         said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
         assert codes[-1] == (2 if said else 0) and max(map(len, said), default=0) < 7000, (seed, arguments)
     assert {0, 2} == set(codes)
+
+
+@pytest.mark.parametrize("script", [evaluate, eval_all], ids=["eval", "eval-all"])
+def test_nothing_but_clear_errors_of_an_evaluation(script, world: str, capfd: pytest.CaptureFixture) -> None:
+    config = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--workers", "0"]
+    named = [f"model.model_name={world}", "model.clip_type=None", "model.vit_type=None"]
+    codes = []
+    for seed in range(COUNT // 2):
+        rng, parser = random.Random(seed), script.make_parser()
+        table = script is eval_all
+        arguments = ["--limit", "1", "--device", "cpu", *(["--miniature"] if table else config)]
+        arguments += ["--cfg-options", *([] if table else named), "model.cached=True"]
+        arguments += draw_options(rng, parser, world)
+        try:
+            codes.append(run_command(lambda arguments=arguments: script.main(arguments)))
+        except BaseException as error:
+            raise AssertionError(f"seed {seed}: {shlex.join(arguments)[:2000]}") from error
+        said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
+        assert codes[-1] == 2 if said else codes[-1] in (0, 1), (seed, arguments)
+    assert {2} < set(codes)

@@ -12,16 +12,21 @@ from hypothesis import strategies as st
 
 from clearclip import METHODS, UserError
 from clearclip.commands.evaluate import main
-from clearclip.evaluation.config import SEGMENTOR_OPTIONS, TYPES
+from clearclip.evaluation.config import SEGMENTOR_OPTIONS
 from clearclip.settings import ModelSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 #: 2,000 once before a release: CLEARCLIP_SETTINGS=2000 pytest --timeout 0 tests/test_random_settings.py
 EXAMPLES = int(os.environ.get("CLEARCLIP_SETTINGS", "300"))
 
+DATASET = ("ann_file", "img_suffix", "seg_map_suffix", "data_root", "type", "data_prefix", "pipeline")
+DATASET += ("reduce_zero_label", "ignore_index", "metainfo")
 OPTIONS = sorted(
     {f"model.{name}" for name in (*ModelSettings.__dataclass_fields__, *SEGMENTOR_OPTIONS)}
-    | {name.rstrip("!") for name in TYPES}
+    | {"model", "model.keep_logits", "test_dataloader", "test_dataloader.batch_size", "test_dataloader.num_workers"}
+    | {f"test_dataloader.dataset.{name}" for name in DATASET}
+    | {"test_evaluator", "test_cfg", "dataset_name", "expected_images", "default_hooks", "custom_hooks", "env_cfg"}
+    | {"log_level", "default_scope", "test_dataloader.dataset"}
     | {"test_dataloader.sampler", "test_dataloader.sampler.type", "test_dataloader.pin_memory", "custom_imports"}
     | {"test_dataloader.dataset.pipeline.0.type", "test_dataloader.dataset.data_prefix.img_path", "visualizer"}
     | {"test_evaluator.type", "test_cfg.type", "default_hooks.timer", "model.nothing", "nothing", "work_dir"}
@@ -66,6 +71,6 @@ def test_any_setting(options, folder, quick_name):
     model = [f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]
     given_options = [f"{name}={value}" for name, value in options.items()]
     try:
-        assert main(ROOT, [*common, "--cfg-options", *model, "test_dataloader.num_workers=0", *given_options]) == 0
+        assert main([*common, "--cfg-options", *model, "test_dataloader.num_workers=0", *given_options]) == 0
     except UserError as error:
         assert str(error)

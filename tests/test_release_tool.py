@@ -91,4 +91,4 @@ def test_weights_of_another_architecture(tool, release, monkeypatch, capfd):
     torch.save(named_weights(open_clip.model.CLIP(**TINY).state_dict()), "weights.pt")
     assert run(tool, monkeypatch, release, "--weights", "weights.pt", "--model", "narrow") == 2
     (line,) = capfd.readouterr().err.splitlines()
-    assert line.startswith("error: narrow (weights.pt) cannot be loaded") and "belong together" in line
+    assert line.startswith("error: narrow (weights.pt) does not fit") and "belong together" in line

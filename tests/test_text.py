@@ -317,9 +317,10 @@ def test_prompts_are_cut_where_that_is_exact(tower, monkeypatch):
     if tower == "mask beside tokens":
         tokenizer = lambda texts: {"input_ids": (ids := TOKENIZER(texts)), "attention_mask": (ids != 0).long()}  # noqa: E731
     wanted = torch.from_numpy(reference.text_features(model, tokenizer, words, TEMPLATES))
-    encode = model.encode_text
+    encode = type(model).encode_text
     width = lambda tokens: (tokens["input_ids"] if isinstance(tokens, dict) else tokens).shape[1]  # noqa: E731
-    monkeypatch.setattr(model, "encode_text", lambda tokens: (widths.add(width(tokens)), encode(tokens))[1])
+    spy = lambda self, tokens: (widths.add(width(tokens)), encode(self, tokens))[1]  # noqa: E731
+    monkeypatch.setattr(type(model), "encode_text", spy)
     found = TextEncoder(model, tokenizer, dim=32, cached=False).encode(ClassWords.parse(words)).features
     torch.testing.assert_close(found.double(), wanted, atol=1e-6, rtol=0)
     assert max(widths) == 24

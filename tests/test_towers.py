@@ -332,4 +332,5 @@ def test_the_zoo(tmp_path, capsys):
     written = (Path(__file__).parents[1] / "docs" / "models.md").read_text()
     if f"open_clip_torch {open_clip.__version__}, " in written:
         cells = {name for line in written.splitlines() for cell in line.split("|") for name in cell.strip().split(", ")}
-        assert set(open_clip.list_models()) <= cells
+        own = {name for name in open_clip.list_models() if name.startswith(("tiny", "narrow"))}  # of other tests
+        assert set(open_clip.list_models()) - own <= cells

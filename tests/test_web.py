@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
@@ -108,7 +107,7 @@ def page(tmp_path: Path) -> Iterator[str]:
             assert line.startswith("page: http://127.0.0.1:")
             yield line.split()[1]
         finally:
-            process.send_signal(signal.SIGINT)
+            process.terminate()  # not SIGINT, which is ignored where a shell runs tests in the background
 
 
 @pytest.fixture

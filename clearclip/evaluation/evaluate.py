@@ -94,16 +94,17 @@ def evaluate(
     with process_group(launcher, device):
         with together("before the first image"):
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-            _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
             named = f"config {cfg.filename}"
+            with building(named, overrides):
+                _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
             with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
                 for remark in quick_check(cfg):
                     warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
                 dataset = CheckedDataset(cfg.test_dataloader.dataset, limit)
             settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
             model = model or ClearCLIP.from_settings(settings)
-            wanted = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
             with building(named, overrides):
+                wanted = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
                 common = run_facts(cfg, dataset, settings, model.device, model.precision, hooks, model)
         facts = {**common, "methods": [method_facts(method) for method in wanted]}
         agree("settings or data", facts, differences)
@@ -145,9 +146,10 @@ def evaluate(
 def _check_numbers(cfg: Config, **given: int | None) -> None:
     for name, value in given.items():
         value = cfg.test_dataloader.get(name) if value is None else value
-        least = 0 if name == "num_workers" else 1
-        if value is not None and value < least:
-            raise UserError(f"{name.replace('num_', '').replace('_', ' ')} must be at least {least}, not {value}")
+        least, most = (0, 1024) if name == "num_workers" else (1, 1 << 31)
+        if value is not None and not least <= value <= most:
+            named = name.replace("num_", "").replace("_", " ")
+            raise UserError(f"{named} must be at least {least} and at most {most}, not {value}")
 
 
 def _build_segmentor(
@@ -184,6 +186,7 @@ def build_loader(
     )
     given = {"batch_size": batch_size, "num_workers": workers}
     options = {**defaults, **options, **{name: value for name, value in given.items() if value is not None}}
+    options["num_workers"] = min(options["num_workers"], len(dataset))  # more of them would have nothing to read
     options["persistent_workers"] = False
     # No image twice, however many processes there are.
     options["sampler"] = {"type": "DefaultSampler", "shuffle": False, **options.get("sampler", {}), "round_up": False}

@@ -19,11 +19,12 @@ class CuttingEncoder(nn.Module):
         mask, own = getattr(tower, "attn_mask", None), "text_" if type(tower) is open_clip.CLIP else ""
         self.pool, self.eos = getattr(tower, f"{own}pool_type", None), getattr(tower, f"{own}eos_id", None)
         # What follows the token that is read is never seen. CoCa reads one behind the padding.
-        plain = type(tower) in (open_clip.CLIP, TextTransformer) and getattr(tower, "cls_emb", None) is None
+        usual = "encode_text" not in vars(model)  # nobody has put another one in its place
+        plain = usual and type(tower) in (open_clip.CLIP, TextTransformer) and getattr(tower, "cls_emb", None) is None
         causal = plain and mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
         self.positions, self.mask = (tower.positional_embedding.detach(), mask) if causal else (None, None)
         masking = type(getattr(tower, "pooler", None)) in (ClsLastHiddenStatePooler, ClsPooler, MeanPooler)
-        self.pad = tower.config.pad_token_id if type(tower) is HFTextEncoder and masking else None
+        self.pad = tower.config.pad_token_id if usual and type(tower) is HFTextEncoder and masking else None
 
     def lengths(self, tokens: dict[str, Tensor]) -> Tensor:
         """How many tokens of each prompt (B, T), from its start, change its embedding: (B,) int64."""

@@ -63,6 +63,8 @@ def check_folder(option: str, folder: str | Path) -> None:
         UserError: it, or what should hold it, is a file or may not be written to; names the ``option``.
     """
     folder = user_path(folder).absolute()
+    if "\0" in str(folder):
+        raise UserError(f"{option} {str(folder)[:200]!r} is no name of a folder; choose another")
     try:
         there = next(path for path in (folder, *folder.parents) if path.exists())
     except OSError as error:  # a name that is too long

@@ -18,8 +18,10 @@ from clearclip.methods import METHODS, Method, build_method
 from clearclip.utils.checks import Check, a, one_of
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
-from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
+from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
 
+#: The options that say which weights.
+NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
 #: Options of a method that may be set beside its name.
 _SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 _flag, _optional_flag, _text = a(bool), a(bool, None), a(str, None)
@@ -144,6 +146,15 @@ class ModelSettings:
         return replace(method, **switches) if switches else method
 
     @property
+    def chosen_weights(self) -> Weights:
+        """Which weights these options mean.
+
+        Raises:
+            UserError: an unknown model or tag, or a model without weights of its own, and none named.
+        """
+        return choose_weights(**{name: getattr(self, name) for name in NAMING})
+
+    @property
     def chosen_normalization(self) -> str:
         """Whose mean and std: where nothing is said, OpenAI's for the published tables' rows, which clip_type names."""
         row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
@@ -154,7 +165,7 @@ class ModelSettings:
         their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.facts`).
         """
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
-        values = {name: pair for name, pair in values.items() if name not in (*_WEIGHTS, *_METHOD)}
+        values = {name: pair for name, pair in values.items() if name not in (*NAMING, "precision", *_METHOD)}
         values |= {name: (float(value), default) for name, (value, default) in values.items() if type(default) is float}
         values["normalization"] = self.chosen_normalization, "openai"
         if self.post != "tlp":
@@ -162,7 +173,6 @@ class ModelSettings:
         return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}
 
 
-#: The options that say which weights and in what precision, those that name the method, and those that tables compare.
-_WEIGHTS = ("clip_type", "vit_type", "model_name", "pretrained", "pretrained_tag", "quick_gelu", "precision")
+#: The options that name the method, and those that tables compare.
 _METHOD = ("model_type", "ignore_residual", "method", *_SWITCHES)
 _USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")

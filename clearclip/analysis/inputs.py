@@ -22,14 +22,10 @@ from clearclip.evaluation.config import building, class_words, load_config, mode
 from clearclip.evaluation.evaluate import evaluate
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
-from clearclip.settings import ModelSettings
+from clearclip.settings import NAMING, ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.images import read_image
 from clearclip.visualize import class_palette, grid_picture, save_image
-
-#: Options that say which model it is; those of another one must not mix with a config's.
-NAMING = dict.fromkeys(("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu"))
-
 
 #: From what CLIP is to what ClearCLIP is, one switch at a time, and X_res alone.
 STEPS = {
@@ -77,7 +73,8 @@ class Images:
         """Settings of a model that is to look at these images: a config's, whose windows another model keeps."""
         if self.cfg is None:
             return ModelSettings.from_options(options)
-        named = NAMING if NAMING.keys() & options else {}
+        # Those of another model must not mix with a config's.
+        named = dict.fromkeys(NAMING) if {*NAMING} & options.keys() else {}
         return replace(model_settings(self.cfg), **{**named, **options})
 
     def squares(self, model: ClearCLIP) -> Iterator[Tensor]:

@@ -31,7 +31,6 @@ from clearclip.weights import (
     OPENAI_STD,
     RANDOM,
     Weights,
-    choose_weights,
     find_checkpoint,
     layout,
     model_folder,
@@ -63,8 +62,7 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
     own = settings.clip_type in ("BLIP", "DINO")
     if own and settings.model_name is not None:
         raise UserError(f"clip_type={settings.clip_type!r} takes no model_name; name a file or folder as pretrained")
-    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
-    weights = choose_weights(*(getattr(settings, name) for name in names))
+    weights = settings.chosen_weights
     if settings.clip_type == "DINO":
         from clearclip.backbones.dino import load_dino
 

@@ -32,7 +32,7 @@ from clearclip.results.fingerprint import code_digest, digest, hash_file, hash_f
 from clearclip.settings import ModelSettings
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import cached_only
-from clearclip.weights import CHECKPOINTS, RANDOM, Weights, choose_weights, find_checkpoint, model_folder
+from clearclip.weights import CHECKPOINTS, RANDOM, Weights, find_checkpoint, model_folder
 
 #: Arguments of datasets whose meaning is in the list of images, their content, and what the dataset says of itself.
 _RESOLVED = {
@@ -222,10 +222,9 @@ def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> di
     Returns:
         None where they are not on this machine and no model is given.
     """
-    names = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the weights are loaded
-        weights = choose_weights(*(getattr(settings, name) for name in names))
+        weights = settings.chosen_weights
     files = local_files(weights)
     if not files and model is None:
         return None

@@ -13,8 +13,6 @@ from PIL import Image
 
 from clearclip.utils.errors import UserError
 
-#: So many ids has a mask of 16 bits.
-IDS = 1 << 16
 #: What LoadAnnotations writes where nothing is to be counted.
 VOID = 255
 PREPARE = "prepare it as datasets/README.md says"

@@ -21,8 +21,9 @@ from clearclip.methods import Method, build_method
 from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
+from clearclip.utils.checks import a
 from clearclip.utils.devices import choose_device, choose_precision, is_out_of_memory, without_tf32
-from clearclip.utils.errors import UserError, check_number
+from clearclip.utils.errors import UserError
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
 from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
 
@@ -30,6 +31,7 @@ from clearclip.windows import WindowGrid, class_probabilities, label_map, propag
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 Classes: TypeAlias = ClassWords | Sequence[str]
 MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
+_PROBABILITY = a(float, int, low=0, high=1)
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
 
@@ -406,7 +408,7 @@ class ClearCLIP(nn.Module):
 
     def _segment(self, images: Any, classes: Classes, prob_thd: float | None, methods: dict[str, Method] | None) -> Any:
         text = self.encode_text(classes)
-        threshold = self.settings.prob_thd if prob_thd is None else check_number("prob_thd", prob_thd, 0, 1)
+        threshold = self.settings.prob_thd if prob_thd is None else _PROBABILITY("prob_thd", prob_thd)
         single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
         found = self._results(iter([images] if single else images), text, threshold, methods)
         return next(found) if single else list(found) if isinstance(images, Sequence) else found

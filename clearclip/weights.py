@@ -35,10 +35,10 @@ CHECKPOINTS = {
     ("BLIP", "ViT-L/14"): ("BLIP ViT-L/16", "model_large"),
     ("BLIP", "ViT-L/16"): ("BLIP ViT-L/16", "model_large"),
     ("DINO", "ViT-B/16"): ("DINO ViT-B/16", "vit_base_patch16_224.dino"),
-    ("Miniature", "ViT-Ti/8"): (f"local-dir:{MINIATURE}", None),
+    ("Miniature", "Miniature/8"): (f"local-dir:{MINIATURE}", None),
 }
 CLIP_TYPES = ("CLIP", "OpenCLIP", "MetaCLIP", "BLIP", "DINO", "Miniature")
-VIT_TYPES = ("ViT-B/16", "ViT-L/14", "ViT-L/16", "ViT-Ti/8")
+VIT_TYPES = ("ViT-B/16", "ViT-L/14", "ViT-L/16", "Miniature/8")
 
 #: The value of ``pretrained`` for random weights.
 RANDOM = "random"
@@ -110,7 +110,7 @@ def choose_weights(
         model_name, pretrained = _described_beside(pretrained)
     if clip_type is None and model_name is None and pretrained is None:
         clip_type = "CLIP"
-    vit_type = "ViT-Ti/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
+    vit_type = "Miniature/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
     known_name, known_tag = CHECKPOINTS.get((clip_type or "CLIP", vit_type), (None, None))
     model_name = _full_name(model_name or known_name, known_name)
     if ":" in model_name:

@@ -8,7 +8,7 @@ expected_images = 200
 
 model = dict(
     clip_type="Miniature",
-    vit_type="ViT-Ti/8",
+    vit_type="Miniature/8",
     name_path="{{fileDirname}}/cls_miniature.txt",
     slide_crop=64,
     slide_stride=32,

@@ -105,7 +105,7 @@ CASES = {
         ("stuff -o made", "(5, 5)", "size"),
     ],
     "tools/benchmark.py": [("--out figures.json --model ViT-Z", "'ViT-Z'", "list_models")],
-    "tools/costs.py": [("nothing", "'nothing'", "growth"), ("pamr --repeats 0", "--repeats", "at least 1")],
+    "tools/costs.py": [("nothing", "'nothing'", "growth"), ("text --repeats 0", "--repeats", "at least 1")],
     "tools/compare_with_release.py": [("none", "none", "github.com/mc-lan/ClearCLIP")],
     "tools/train_miniature.py": [
         ("--out notes.txt", "notes.txt", "folder"),

@@ -26,7 +26,7 @@ from clearclip.commands.evaluate import main as evaluate
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluate import evaluate as evaluate_config
-from clearclip.evaluation.scores import Scores, confusion_counts
+from clearclip.evaluation.metric import Scores, confusion_counts
 from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -245,7 +245,7 @@ def test_a_dead_process_ends_the_run(tmp_path, quick_name):
     assert not (tmp_path / "results.xlsx").exists()
 
 
-def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
+def test_bad_images_stop_or_are_skipped(tmp_path, quick_name, capfd):
     made = make_layout("voc21", tmp_path, images=8)
     whole = made["images"][6].read_bytes()
     made["images"][6].write_bytes(whole[: len(whole) // 2])
@@ -253,6 +253,7 @@ def test_bad_images_stop_or_are_skipped(tmp_path, quick_name):
     arguments += ["--data-root", str(made["data_root"]), "--workers", "0", *quick(quick_name)]
     with pytest.raises(UserError, match=f"{made['stems'][6]}.*skip"):
         main(arguments)
+    assert capfd.readouterr().err.endswith("\n")  # the error has a line of its own below the progress bar
     assert not (tmp_path / "r.xlsx").exists()
     assert main([*arguments[:4], "--on-error", "skip", *arguments[4:]]) == 0
     (row,) = rows_of(tmp_path / "r.xlsx")

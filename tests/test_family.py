@@ -112,12 +112,17 @@ def test_recorded(models, key):
         assert found.tolist() == sorted(RECORDED[key].astype(int))
 
 
+def refined(image, maps):
+    """PAMR of maps (K, H, W)."""
+    return pamr.PAMR(image)(maps.permute(1, 2, 0)).permute(2, 0, 1)
+
+
 def test_recorded_pamr():
     (key,) = (key for key in RECORDED.files if key.startswith("PAMR"))
     dense = F.normalize(torch.from_numpy(RECORDED["NACLIP|L8-reduced-naclip-std5|64x64|features"]), dim=-1)
     text = F.normalize(torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
     logits = F.interpolate((dense @ text.T).T.view(1, 8, 4, 4), size=(64, 64), mode="bilinear")[0]
-    assert_close(pamr.PAMR(sized_image(64, 64))(logits).numpy(), RECORDED[key])
+    assert_close(refined(sized_image(64, 64), logits).numpy(), RECORDED[key])
 
 
 FORMULAS = {
@@ -233,7 +238,7 @@ def test_half_precision_does_not_overflow(load, models):
 def test_pamr_formula(size):
     image, maps = sized_image(*size), torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
     wanted = reference.pamr(maps.double().numpy(), image.double().numpy())
-    assert_close(pamr.PAMR(image)(maps).numpy(), wanted)
+    assert_close(refined(image, maps).numpy(), wanted)
 
 
 @pytest.mark.parametrize(("pixels", "at_once"), [(1, 8), (2 << 20, 1), (1, 1)])
@@ -245,8 +250,8 @@ def test_labels_with_pamr(monkeypatch, pixels, at_once):
     similarity = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
     words, image = torch.tensor([0, 0, 1, 2, 2]), sized_image(*size)
     logits = grid.rows.weights(size[0], "cpu") @ similarity.permute(2, 0, 1) @ grid.columns.weights(size[1], "cpu").T
-    refined = (50 * pamr.PAMR(image)(logits)).softmax(dim=0)
-    wanted = torch.stack([refined[words == label].amax(dim=0) for label in range(3)])
+    probabilities = (50 * refined(image, logits)).softmax(dim=0)
+    wanted = torch.stack([probabilities[words == label].amax(dim=0) for label in range(3)])
     monkeypatch.setattr(pamr, "PIXELS", pixels)
     monkeypatch.setattr(pamr, "WORDS", at_once)
     monkeypatch.setattr(pamr, "MAP_BYTES", {"cpu": 1})

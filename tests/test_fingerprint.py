@@ -19,7 +19,7 @@ from PIL import Image
 from clearclip.commands.console import import_file
 from clearclip.evaluation.evaluate import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
-from clearclip.results.fingerprint import digest, plain, source_of
+from clearclip.utils.fingerprint import digest, plain, source_of
 
 METHOD = """
 from dataclasses import dataclass

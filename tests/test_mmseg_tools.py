@@ -131,7 +131,7 @@ def test_build_inside_inference_mode(tiny_name):
     ("options", "words"),
     [
         (dict(clip_type="Miniature", vit_type="ViT-Z/3"), "ViT-Z/3"),
-        (dict(clip_type="Miniature", vit_type="ViT-B/16"), "Miniature has no vit_type 'ViT-B/16'; choose ViT-Ti/8"),
+        (dict(clip_type="Miniature", vit_type="ViT-B/16"), "Miniature has no vit_type 'ViT-B/16'; choose Miniature/8"),
         (dict(slide_corp=64), "did you mean slide_crop"),
         (dict(model_type="BestCLIP"), "choose from .*SCLIP"),
         (dict(method=dict(type="GEM", tau=3)), "GEM does not take"),

@@ -13,7 +13,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clearclip.evaluation.pictures import evaluation_picture
+from clearclip.evaluation.hooks import evaluation_picture
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.result import Segmentation, compare_picture
 from clearclip.text import ClassWords, TextFeatures

@@ -6,6 +6,7 @@ import copy
 import json
 import multiprocessing
 import os
+from itertools import product
 from multiprocessing.synchronize import Barrier
 from pathlib import Path
 from statistics import fmean
@@ -20,11 +21,8 @@ from clearclip import UserError
 from clearclip.commands.table_run import plan
 from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.facts import run_facts
-from clearclip.evaluation.scores import Evaluation, Scores
+from clearclip.evaluation.metric import Evaluation, Scores
 from clearclip.methods import ATTENTIONS, build_method
-from clearclip.results.published import (
-    ATTENTIONS as ROW_ATTENTIONS,
-)
 from clearclip.results.published import (
     BENCHMARKS,
     MINIATURE_VIT,
@@ -120,7 +118,10 @@ def test_averages_of_the_paper():
 def test_rows_are_known_by_the_label_of_the_method_that_they_compute(table, miniature):
     rows = table_rows(table, miniature)
     assert {row.label: build_method(row.method).label for row in rows} == {row.label: row.label for row in rows}
-    assert tuple(ATTENTIONS) == ROW_ATTENTIONS
+    ablation = [build_method(row.method) for row in table_rows("ablation", miniature)]
+    switches = [(one.attention, one.residual, one.ffn) for one in ablation]
+    every = list(product(ATTENTIONS, (True, False), (True, False)))
+    assert sorted(switches) == sorted(every * (1 if miniature else 2))
 
 
 def test_a_protocols_options_of_methods_are_in_their_labels():

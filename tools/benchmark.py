@@ -37,7 +37,7 @@ from tqdm import tqdm
 
 from clearclip.backbones.base import resize_positions
 from clearclip.commands.console import CommandParser, run_command
-from clearclip.evaluation.scores import confusion_counts
+from clearclip.evaluation.metric import confusion_counts
 from clearclip.methods import Context
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.devices import PRECISIONS

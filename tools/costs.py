@@ -1,8 +1,8 @@
-"""What single things cost, and how cost grows with work: ``python tools/costs.py text pamr busy growth``.
+"""What single things cost, and how cost grows with work: ``python tools/costs.py text busy growth``.
 
-text: words through the text tower, prompts cut and whole. pamr: its steps as they were and as they are. busy: the
-miniature beside as many other processes as ``--load`` says, with PyTorch's own way of waiting and with this project's.
-growth: images, words, sides and methods, drawn into ``--figure``. Ratios are of interleaved repetitions.
+text: words through the text tower, prompts cut and whole. busy: the miniature beside as many other processes
+as ``--load`` says, with PyTorch's own way of waiting and with this project's. growth: images, words, sides and methods,
+drawn into ``--figure``. Ratios are of interleaved repetitions.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ from clearclip.commands.console import CommandParser, run_command
 from clearclip.text import encoder as text_encoder
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_bytes
-from clearclip.windows import pamr
+from clearclip.windows import WindowGrid
 
 #: What a process of its own measures while others keep the machine busy: seconds of wall and of processor time.
 CHILD = """
@@ -71,34 +71,6 @@ def text(model: ClearCLIP, repeats: int) -> None:
     ways = {"whole": lambda: encode("whole", whole), "cut": lambda: encode("cut", cut)}
     show(f"text features of {len(words)} words, 160 prompts", benchmark.medians(ways, repeats, model.device))
     print(f"\nlargest difference of a feature: {(found['whole'] - found['cut']).abs().max():.1e}")
-
-
-def old_weights(image: Tensor, neighbours: list[Tensor]) -> Tensor:
-    """PAMR's weights, pixels gathered one by one, (H·W, 16)."""
-    pixels, count = image.flatten(1).T.contiguous(), len(neighbours) + len(pamr.DILATIONS)
-    own = len(pamr.DILATIONS)
-    mean = (own * pixels + sum(pixels[index] for index in neighbours)) / count
-    squares = own * (pixels - mean).square() + sum((pixels[index] - mean).square() for index in neighbours)
-    spread = 1e-8 + 0.1 * (squares / (count - 1)).sqrt()
-    unlike = [((pixels - pixels[index]).abs() / spread).mean(dim=1) for index in neighbours]
-    return torch.stack(unlike, dim=1).neg_().softmax(dim=1)
-
-
-def compare_pamr(repeats: int, words: int = 171) -> None:
-    """PAMR on 480×640 pixels, as it was in version 2 and as it is."""
-    image = benchmark.random_photo((480, 640), 0)
-    image = (torch.from_numpy(image).permute(2, 0, 1).float() - 120) / 68
-    maps, found = torch.randn(words, 480, 640, generator=torch.Generator().manual_seed(0)), {}
-
-    def run(name: str, at_once: int) -> None:
-        one = pamr.PAMR(image)
-        if name == "as it was":
-            one.weights = old_weights(image, list(one.neighbours.unbind(dim=1)))
-        found[name] = torch.cat([one(some) for some in maps.split(at_once)])
-
-    ways = {"as it was": lambda: run("as it was", 54), "as it is": lambda: run("as it is", 25)}
-    show(f"PAMR, {words} words, 480×640", benchmark.medians(ways, repeats, torch.device("cpu")))
-    print(f"\nlargest difference: {(found['as it was'] - found['as it is']).abs().max():.1e}")
 
 
 def busy(load: int, repeats: int) -> None:
@@ -146,8 +118,11 @@ def growth(model: ClearCLIP, figure: Path) -> None:
     curves = {
         "images (miniature)": {n: segment(small, [scene] * n, 4) for n in (10, 100, 1000)},
         "words (one window)": {n: segment(model, [photo], n) for n in (20, 171, 1000)},
-        "pixels (448² to 2,048²)": {
-            side**2: segment(model, [benchmark.random_photo((side, side), 0)], 20) for side in (448, 896, 1344, 2048)
+        "windows (448² to 2,048² pixels)": {
+            len(
+                WindowGrid.of((side, side), 448, 224, model.image_encoder.patch_size).cut(torch.zeros(3, side, side))
+            ): segment(model, [benchmark.random_photo((side, side), 0)], 20)
+            for side in (448, 896, 1344, 2048)
         },
         "methods (one window)": {n: segment(model, [photo], 20, methods[:n]) for n in (1, 6, 12, 24)},
     }
@@ -156,7 +131,8 @@ def growth(model: ClearCLIP, figure: Path) -> None:
         axes, (first, seconds) = drawing.add_subplot(1, 4, place), next(iter(curve.items()))
         axes.loglog(list(curve), [seconds * work / first for work in curve], "--", color="0.6", label="proportional")
         axes.loglog(list(curve), list(curve.values()), "o-", color="#0072B2", label="measured")
-        axes.set(title=title, ylabel="seconds" if place == 1 else "")
+        axes.set(title=title, ylabel="seconds" if place == 1 else "", xticks=list(curve), xticklabels=list(curve))
+        axes.minorticks_off()
         axes.title.set_fontsize(9)
         show(title, dict(reversed([(f"{work:,}", value) for work, value in curve.items()])))
     axes.legend(fontsize=7)
@@ -167,7 +143,7 @@ def growth(model: ClearCLIP, figure: Path) -> None:
 def main() -> int:
     """Measure what is asked for."""
     parser = CommandParser(prog="costs.py", description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", choices=["text", "pamr", "busy", "growth"])
+    parser.add_argument("what", nargs="+", choices=["text", "busy", "growth"])
     parser.add_argument("--model", default="ViT-B-16", help="OpenCLIP's name; the weights are random")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--load", type=int, default=10, help="other processes for busy (default 10)")
@@ -182,8 +158,6 @@ def main() -> int:
     for what in args.what:
         if what == "text":
             text(model, args.repeats)
-        elif what == "pamr":
-            compare_pamr(args.repeats)
         elif what == "busy":
             busy(args.load, args.repeats)
         else:

@@ -13,7 +13,7 @@ from clearclip.analysis import figures
 from clearclip.analysis.inputs import Images
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.tables import VARIANTS, score_tables, summary
-from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.commands.console import CommandParser, ImportFile
 from clearclip.commands.options import (
     WORDS,
     add_model_options,
@@ -44,7 +44,7 @@ def make_parser() -> CommandParser:
     add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
     add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override the config")
     add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHODS)}")
-    add("--import", **IMPORT)
+    add("--import", action=ImportFile)
     add("--classes", metavar="WORDS", help=f"of images: {WORDS}")
     add("--only", nargs="+", choices=STEPS, default=STEPS, help="steps to do (default: all)")
     add("--limit", type=int, metavar="N", help="only the first N images")
@@ -64,8 +64,6 @@ def main(root: Path, arguments: Sequence[str] | None = None) -> None:
         UserError: anything that the user can fix.
     """
     args = make_parser().parse_args(arguments)
-    for file in args.imports:
-        import_file(file)
     _check(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:

@@ -27,18 +27,24 @@ class CommandParser(argparse.ArgumentParser):
         raise UserError(f"{message}; see {self.prog} --help")
 
 
-#: The option by which all scripts take methods of one's own; see :func:`import_file`.
-IMPORT = dict(type=Path, action="append", default=[], dest="imports", metavar="FILE",
-              help="Python file that registers a method of your own (may be repeated)")  # fmt: skip
+class ImportFile(argparse.Action):
+    """``--import FILE``: imports a Python file, whose methods register themselves; the files are in ``imports``."""
+
+    def __init__(self, option_strings: Any, dest: str, **_: Any):
+        text = "Python file that registers a method of your own (may be repeated)"
+        super().__init__(option_strings, "imports", default=[], metavar="FILE", help=text)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        import_file(user_path(values))
+        namespace.imports = [*namespace.imports, values]
 
 
 def import_file(path: Path) -> None:
-    """Import a user's Python file, whose methods register themselves.
+    """Import a user's Python file.
 
     Raises:
         UserError: it is not there, or it fails; names the line.
     """
-    path = user_path(path)
     if not os.path.isfile(path):  # False for a name that is too long, too
         raise UserError(f"--import {str(path)[:400]}: there is no such file; check its name")
     specification = importlib.util.spec_from_file_location(path.stem, path)
@@ -49,11 +55,8 @@ def import_file(path: Path) -> None:
         specification.loader.exec_module(module)
     except Exception as error:  # anything, it is the user's code
         del sys.modules[path.stem]
-        lines = [
-            frame.lineno
-            for frame in traceback.extract_tb(error.__traceback__)
-            if frame.filename == str(path.absolute())
-        ]
+        frames = traceback.extract_tb(error.__traceback__)
+        lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
         where = f" in line {lines[-1]}" if lines else ""
         raise UserError(f"--import {path}: {type(error).__name__}{where}: {error}") from error
 

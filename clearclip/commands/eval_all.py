@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.commands.console import CommandParser, ImportFile
 from clearclip.commands.table_run import has_result, plan, run_all
 from clearclip.evaluation.config import Options
 from clearclip.miniature import METHOD_NOTE
@@ -27,38 +27,31 @@ def make_parser() -> CommandParser:
         description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "
         "and started again at any time.",
     )
-    parser.add_argument(
-        "--table",
-        default=None,
-        choices=TABLES,
-        help="benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with "
-        "background; ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: "
-        "CLIP and ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets",
+    add = parser.add_argument
+    tables = (
+        "benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with background; "
+        "ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: CLIP and "
+        "ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets"
     )
-    parser.add_argument(
-        "--protocol",
-        default=protocol_names()[0],
-        choices=protocol_names(),
-        help="of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)",
-    )
-    parser.add_argument("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
-    parser.add_argument("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
-    parser.add_argument("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
-    parser.add_argument("--miniature", action="store_true", help="the bundled model and benchmark, offline")
-    parser.add_argument("--gpus", type=int, metavar="N", help="N processes through dist_test.sh")
-    parser.add_argument("--results", default="results.xlsx", help="workbook (default %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images of each dataset")
-    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps")
-    parser.add_argument("--batch-size", type=int, help="images per batch")
-    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
-    parser.add_argument(
-        "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="for all runs"
-    )
-    parser.add_argument("--import", **IMPORT)
-    parser.add_argument("--force", action="store_true", help="repeat runs that have a result")
-    parser.add_argument("--dry-run", action="store_true", help="print the plan and run nothing")
-    parser.add_argument("--markdown", action="store_true", help="print the table as Markdown and run nothing")
-    parser.add_argument("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
+    add("--table", choices=TABLES, help=tables)
+    by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
+    add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
+    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
+    add("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
+    add("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
+    add("--miniature", action="store_true", help="the bundled model and benchmark, offline")
+    add("--gpus", type=int, metavar="N", help="N processes through dist_test.sh")
+    add("--results", default="results.xlsx", help="workbook (default %(default)s)")
+    add("--limit", type=int, metavar="N", help="only the first N images of each dataset")
+    add("--device", help="cpu, cuda, cuda:N or mps")
+    add("--batch-size", type=int, help="images per batch")
+    add("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="for all runs")
+    add("--import", action=ImportFile)
+    add("--force", action="store_true", help="repeat runs that have a result")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    add("--markdown", action="store_true", help="print the table as Markdown and run nothing")
+    add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
     return parser
 
 
@@ -69,8 +62,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         0, or 1 where a run failed.
     """
     args = make_parser().parse_args(arguments)
-    for file in args.imports:
-        import_file(file)
     results = check_results_path(args.results)
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:

@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.console import IMPORT, CommandParser, import_file
+from clearclip.commands.console import CommandParser, ImportFile
 from clearclip.evaluation.config import Options
 from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.hooks import PictureHook
+from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.processes import LAUNCHERS
-from clearclip.evaluation.scores import Evaluation
 from clearclip.results.records import append, check_results_path
 from clearclip.results.workbook import update_workbook
 
@@ -23,67 +23,45 @@ def make_parser() -> CommandParser:
     parser = CommandParser(
         description="Evaluate a benchmark and add a row to results.xlsx. A config is Python and is executed.",
     )
-    parser.add_argument("--config", required=True, help="such as config/cfg_voc21.py")
-    parser.add_argument(
-        "--methods",
-        nargs="+",
-        metavar="METHOD",
-        help="compare these in one pass: CLIP MaskCLIP 'MaskCLIP + ClearCLIP' ClearCLIP (default: the config's)",
-    )
-    parser.add_argument("--workdir", "--work-dir", dest="work_dir", help="default work_dirs/<config>")
-    parser.add_argument("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
-    parser.add_argument(
+    add = parser.add_argument
+    add("--config", required=True, help="such as config/cfg_voc21.py")
+    methods = "compare these in one pass: CLIP MaskCLIP 'MaskCLIP + ClearCLIP' ClearCLIP (default: the config's)"
+    add("--methods", nargs="+", metavar="METHOD", help=methods)
+    add("--workdir", "--work-dir", dest="work_dir", help="default work_dirs/<config>")
+    add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
+    add(
         "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override parts of the config"
     )
-    parser.add_argument("--launcher", choices=LAUNCHERS, default="none", help="set by dist_test.sh")
-    parser.add_argument("--device", help="cpu, cuda, cuda:N or mps; default: the best that is here")
-    parser.add_argument("--batch-size", type=int, help="images per batch")
-    parser.add_argument("--workers", type=int, help="processes that read images")
-    parser.add_argument("--results", default="results.xlsx", help="workbook (default %(default)s)")
-    parser.add_argument("--limit", type=int, metavar="N", help="only the first N images")
-    parser.add_argument(
-        "--resume",
-        nargs="?",
-        choices=("yes", "auto", "no"),
-        const="yes",
-        default="no",
-        help="go on where an earlier run in the work dir stopped; auto: if it had the same settings",
-    )
-    parser.add_argument("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
-    parser.add_argument("--import", **IMPORT)
-    parser.add_argument("--no-cache", action="store_true", help="encode the text again and keep nothing on disk")
-    parser.add_argument("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")
-    parser.add_argument("--show-every", type=int, default=1, metavar="K", help="of every K-th image (default 1)")
-    parser.add_argument("--show-first", type=int, metavar="N", help="of at most N images")
+    add("--launcher", choices=LAUNCHERS, default="none", help="set by dist_test.sh")
+    add("--device", help="cpu, cuda, cuda:N or mps; default: the best that is here")
+    add("--batch-size", type=int, help="images per batch")
+    add("--workers", type=int, help="processes that read images")
+    add("--results", default="results.xlsx", help="workbook (default %(default)s)")
+    add("--limit", type=int, metavar="N", help="only the first N images")
+    resume = "go on where an earlier run in the work dir stopped; auto: if it had the same settings"
+    add("--resume", nargs="?", choices=("yes", "auto", "no"), const="yes", default="no", help=resume)
+    add("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    add("--import", action=ImportFile)
+    add("--no-cache", action="store_true", help="encode the text again and keep nothing on disk")
+    add("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")
+    add("--show-every", type=int, default=1, metavar="K", help="of every K-th image (default 1)")
+    add("--show-first", type=int, metavar="N", help="of at most N images")
     return parser
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Evaluate as the command line says, record the scores and print them."""
     args = make_parser().parse_args(arguments)
-    for file in args.imports:
-        import_file(file)
     results = check_results_path(args.results)
     if args.no_cache:
         args.cfg_options["model.cached"] = False
     pictures = None
     if args.show_dir is not None:
         pictures = PictureHook(Path(args.show_dir), args.show_every, args.show_first)
-    found = evaluate(
-        args.config,
-        args.work_dir,
-        methods=args.methods,
-        overrides=args.cfg_options,
-        data_root=args.data_root,
-        device=args.device,
-        batch_size=args.batch_size,
-        workers=args.workers,
-        limit=args.limit,
-        launcher=args.launcher,
-        resume=args.resume,
-        on_error=args.on_error,
-        hooks=[pictures] if pictures else [],
-    )
+    names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "resume", "on_error")
+    options = {name: getattr(args, name) for name in names}
+    hooks = [pictures] if pictures else []
+    found = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
     if found[0].is_main:
         append([one.record for one in found], results)
         report(found)

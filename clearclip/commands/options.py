@@ -1,23 +1,32 @@
-"""What demo.py, its page and analyze.py share: which images, which words and which model the user means."""
+"""What demo.py, its page and analyze.py share: which images, words and model the user means, and a result's files."""
 
 from __future__ import annotations
 
 import argparse
 import glob
+import json
+import os
 import warnings
+from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, get_args, get_type_hints
 
-from clearclip.miniature import BENCHMARK
+from clearclip.methods import Method, build_method
+from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
+from clearclip.model import ClearCLIP
+from clearclip.result import Segmentation
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import user_path
+from clearclip.utils.files import user_path, write_bytes
+from clearclip.utils.images import ImageLike
 
 #: The options of ModelSettings that command lines have, too; those that name the model first.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
 OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
+#: What a result's files end in.
+ENDINGS = ("segmentation.png", "compare.png", "heatmaps.png", "labels.png", "labels.json")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif", ".avif"}
 #: The miniature's scenes that are shown when no image is given: some with many classes.
 SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0022", "0047", "0016")]
@@ -37,7 +46,7 @@ def add_model_options(group: argparse._ArgumentGroup) -> None:
         group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text, **more)
 
 
-def model_options(args: argparse.Namespace) -> dict[str, Any]:
+def model_options(args: Namespace) -> dict[str, Any]:
     """The options of the model that were given."""
     return {name: value for name, value in vars(args).items() if name in OPTIONS}
 
@@ -95,3 +104,63 @@ def with_background(classes: ClassWords, background: bool) -> ClassWords:
     if len(classes) < 2:
         raise UserError(f"{classes.names[0]!r} alone would cover the whole image; give two words, such as background")
     return classes
+
+
+def read_settings(args: Namespace) -> ModelSettings:
+    """The settings that the options mean: the miniature where neither model nor image is named."""
+    options = model_options(args)
+    if not args.images and not options.keys() & set(NAMING):
+        options["model_name"] = "miniature"
+    method = build_method(args.model_type)
+    method = method.keeping(False) if args.ignore_residual else method
+    return ModelSettings.from_options({**options, "method": method})
+
+
+def choose_classes(args: Namespace, settings: ModelSettings) -> ClassWords:
+    """The classes that were named, or the miniature's own."""
+    background = args.background or settings.prob_thd > 0
+    if args.classes is not None and args.name_path is not None:
+        raise UserError("--classes and --name-path both name the classes; give one of them")
+    if args.name_path is not None:
+        return with_background(ClassWords.read(args.name_path), background)
+    own = is_miniature(settings) and args.classes is None
+    return read_words(", ".join(CLASSES) if own else args.classes or "", background)
+
+
+def segment(
+    model: ClearCLIP, image: ImageLike, classes: ClassWords, methods: Sequence[Method]
+) -> dict[str, Segmentation]:
+    """One result for each method, by its label; the miniature's classes have their own colours."""
+    results = model.compare(image, classes, list({method.label: method for method in methods}.values()))
+    for result in results.values() if classes.names == list(CLASSES) else ():
+        result.colours = PALETTE
+    return results
+
+
+def free_stem(folder: Path, image: Path, taken: set[Path]) -> Path:
+    """What the paths of an image's files begin with, such that none is ``taken``; they are added to it."""
+    name = image.stem
+    while len(os.fsencode(name)) > 200:  # file systems take 255 bytes
+        name = name[:-1]
+    stem, number = name, 1
+    while taken & (files := {(folder / f"{stem}_{ending}").resolve() for ending in ENDINGS}):
+        number += 1
+        stem = f"{name}_{number}"
+    taken |= files
+    return folder / stem
+
+
+def write_result(stem: Path, result: Segmentation, image: str | Path, prob_thd: float) -> list[Path]:
+    """Write the picture, the label map (grey values are class ids), and what they are and mean as JSON."""
+    picture, labels = result.save(f"{stem}_segmentation.png"), result.save_labels(f"{stem}_labels.png")
+    height, width = result.labels.shape
+    classes = [
+        {"id": label, "name": words[0], "words": list(words), "colour": f"#{bytes(result.colours[label]).hex()}",
+         "pixels": int(result.class_pixels[label]), "share": result.class_pixels[label] / result.labels.size}
+        for label, words in enumerate(result.words)
+    ]  # fmt: skip
+    facts = {"image": str(image), "model": result.model, "method": result.method, "prob_thd": prob_thd}
+    content = {**facts, "labels": labels.name, "width": width, "height": height, "classes": classes}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # The bytes of a name that is not UTF-8 stay readable as JSON's own escapes.
+    return [picture, labels, write_bytes(f"{stem}_labels.json", text.encode(errors="backslashreplace"))]

@@ -21,12 +21,12 @@ from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.results.fingerprint import digest
 from clearclip.results.published import Row, find_protocol
 from clearclip.results.records import append, read_records
 from clearclip.settings import ModelSettings
 from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import digest
 
 #: Options of a config that the rows of a table set.
 OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_type", "ignore_residual", "attention",

@@ -14,8 +14,18 @@ from typing import Any
 
 import gradio as gr
 
-from clearclip.commands.demo import choose_classes, free_stem, read_settings, segment, write_result
-from clearclip.commands.options import DRAWN_ONLY, SCENES, find_images, is_miniature, read_words
+from clearclip.commands.options import (
+    DRAWN_ONLY,
+    SCENES,
+    choose_classes,
+    find_images,
+    free_stem,
+    is_miniature,
+    read_settings,
+    read_words,
+    segment,
+    write_result,
+)
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.results.published import FAMILY

@@ -7,8 +7,11 @@ import_mmseg()
 from clearclip.evaluation import datasets  # noqa: E402  (mmseg had to be imported first)
 from clearclip.evaluation.checked import CheckedDataset  # noqa: E402
 from clearclip.evaluation.metric import ConfusionMetric  # noqa: E402
-from clearclip.evaluation.preprocessor import ImagePreprocessor  # noqa: E402
-from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica  # noqa: E402
+from clearclip.evaluation.segmentor import (  # noqa: E402
+    ClearCLIPSegmentation,
+    ImagePreprocessor,
+    Replica,
+)
 
 __all__ = [
     "CheckedDataset",

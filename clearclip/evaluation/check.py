@@ -16,10 +16,9 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from clearclip.evaluation.checked import CheckedDataset, reading
+from clearclip.evaluation.checked import PREPARE, VOID, CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
-from clearclip.evaluation.labels import PREPARE, VOID
-from clearclip.evaluation.wrappers import entries, expand_paths, plain_datasets, plain_settings, source_of
+from clearclip.evaluation.datasets import entries, expand_paths, plain_datasets, plain_settings, source_of
 from clearclip.utils.errors import UserError
 
 

@@ -12,8 +12,8 @@ from typing import Any
 from mmengine.config import Config, DictAction
 from mmseg.registry import MODELS
 
+from clearclip.evaluation.datasets import plain_settings
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
-from clearclip.evaluation.wrappers import plain_settings
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError

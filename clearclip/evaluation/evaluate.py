@@ -7,6 +7,7 @@ import os
 import time
 import warnings
 from collections.abc import Sequence
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -26,7 +27,7 @@ from clearclip.evaluation.config import building, dataset_name, load_config, mod
 from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
-from clearclip.evaluation.metric import ConfusionMetric
+from clearclip.evaluation.metric import ConfusionMetric, Evaluation
 from clearclip.evaluation.processes import (
     StopTogether,
     agree,
@@ -35,14 +36,13 @@ from clearclip.evaluation.processes import (
     process_group,
     together,
 )
-from clearclip.evaluation.scores import Evaluation
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.results.fingerprint import differences
 from clearclip.settings import ModelSettings
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import differences
 
 _numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
 
@@ -117,10 +117,11 @@ def evaluate(
                 print(f"resuming: {len(journal.finished)} images are finished")
             metric = ConfusionMetric(on_error, journal=journal)
             batches = build_loader(cfg, dataset, batch_size, workers, model.device)
-            runner = _build_runner(cfg, segmentor, batches, metric, work_dir, launcher, hooks)
+            progress = ProgressHook()
+            runner = _build_runner(cfg, segmentor, batches, metric, work_dir, launcher, [progress, *hooks])
             runner.test_loop  # noqa: B018 (built when it is first asked for)
         started = time.perf_counter()
-        with reading():
+        with reading(), closing(progress):
             found = runner.test()
         others = {name: value for name, value in found.items() if name not in ("aAcc", "mIoU", "mAcc")}
         seconds = time.perf_counter() - started
@@ -221,7 +222,7 @@ def _build_runner(
             test_evaluator=Evaluator([metric, *own]),
             test_cfg=cfg.get("test_cfg") or dict(type="TestLoop"),
             default_hooks=cfg.get("default_hooks"),
-            custom_hooks=[*(cfg.get("custom_hooks") or []), ProgressHook(), StopTogether(), *hooks],
+            custom_hooks=[*(cfg.get("custom_hooks") or []), StopTogether(), *hooks],
             launcher=launcher,
             randomness=cfg.get("randomness") or dict(seed=None),
             env_cfg=cfg.get("env_cfg") or {},

@@ -5,8 +5,6 @@ A run's fingerprint is the hash of its facts. Resuming, "has a result" and the t
 
 from __future__ import annotations
 
-import hashlib
-import importlib.metadata
 import inspect
 import re
 import warnings
@@ -25,12 +23,12 @@ from torch import nn
 
 from clearclip.evaluation.checked import CheckedDataset
 from clearclip.evaluation.config import class_words, dataset_name
-from clearclip.evaluation.wrappers import entries, plain_datasets, plain_settings
+from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings
 from clearclip.methods import Method
 from clearclip.miniature import SHA256 as MINIATURE_SHA256
-from clearclip.results.fingerprint import code_digest, digest, hash_file, hash_files, plain, source_of
 from clearclip.settings import ModelSettings
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import code_digest, digest, hash_file, hash_files, plain, source_of, versions
 from clearclip.utils.hub import cached_only
 from clearclip.weights import CHECKPOINTS, RANDOM, Weights, find_checkpoint, model_folder
 
@@ -45,10 +43,6 @@ _HARMLESS = {
     "CheckpointHook", "ConfusionMetric", "DefaultSampler", "DistSamplerSeedHook", "IterTimerHook", "LoggerHook",
     "ParamSchedulerHook", "RuntimeInfoHook", "SegVisualizationHook", "TestLoop",
 }  # fmt: skip
-_PACKAGES = (
-    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "mmsegmentation", "mmengine", "mmcv",
-    "mmcv-lite", "numpy", "opencv-python", "opencv-python-headless", "ftfy", "regex",
-)  # fmt: skip
 
 
 def run_facts(
@@ -84,7 +78,7 @@ def run_facts(
             "other": _other_facts(cfg, hooks),
             "weights": weights_facts(settings, model),
             "code": code_digest(),
-            "environment": {"device": device.type, "precision": precision, **_versions()},
+            "environment": {"device": device.type, "precision": precision, **versions()},
         }
 
 
@@ -200,14 +194,6 @@ def _usual(described: Mapping[str, Any]) -> bool:
     return set(described) <= harmless and not described.get("shuffle")
 
 
-def _versions() -> dict[str, str]:
-    found = {}
-    for name in _PACKAGES:
-        with suppress(importlib.metadata.PackageNotFoundError):
-            found[name] = importlib.metadata.version(name)
-    return found
-
-
 def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> dict[str, Any] | None:
     """The facts of a model's weights: whose they are, why we think so, and their bytes.
 
@@ -237,7 +223,7 @@ def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> di
         "model": "miniature" if weights.is_miniature else weights.model_name.partition("local-dir:")[0] or "local-dir",
         "tag": tag,
         "origin": origin,
-        "bytes": digest([hash_file(path) for path in files]) if files else state_digest(model),
+        "bytes": digest([hash_file(path) for path in files]) if files else digest(plain(model.state_dict())),
         "configuration": digest([_architecture(weights.model_name), weights.quick_gelu]),
     }
 
@@ -286,12 +272,3 @@ def local_files(weights: Weights) -> list[Path]:
 
 def _settings_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
     return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})
-
-
-def state_digest(module: nn.Module) -> str:
-    """A hash of the bytes of all weights of a module, the same on any device."""
-    found = hashlib.sha256()
-    for name, tensor in sorted(module.state_dict().items()):
-        found.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        found.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    return found.hexdigest()[:32]

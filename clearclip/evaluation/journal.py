@@ -14,9 +14,9 @@ from typing import Any
 from mmengine import dist
 
 from clearclip.evaluation.processes import on_main_process
-from clearclip.results.fingerprint import differences, digest
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
+from clearclip.utils.fingerprint import differences, digest
 
 #: Where a flattened confusion matrix is not zero, and what is there.
 Counts = tuple[list[int], list[int]]

@@ -10,18 +10,44 @@ import torch
 from mmengine import dist
 from mmengine.registry import MODEL_WRAPPERS
 from mmengine.structures import PixelData
+from mmseg.models import SegDataPreProcessor
 from mmseg.models.segmentors import BaseSegmentor
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
-from clearclip.evaluation.preprocessor import ImagePreprocessor
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette
+
+
+@MODELS.register_module()
+class ImagePreprocessor(SegDataPreProcessor):
+    """MMSegmentation's, image by image: those of a batch may differ in size.
+
+    Args:
+        mean, std: of 0..255 RGB.
+        bgr_to_rgb: the pipeline's images are BGR, as OpenCV reads them.
+        **options: see ``SegDataPreProcessor``.
+    """
+
+    def __init__(self, mean: Sequence[float], std: Sequence[float], bgr_to_rgb: bool = True, **options: Any):
+        super().__init__(mean, std, bgr_to_rgb=bgr_to_rgb, **options)
+        self._non_blocking = True
+
+    def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
+        """``inputs``: (3, H, W) images, a list or a batch; become a list of (3, H, W) float32."""
+        samples = data.get("data_samples") or [None] * len(data["inputs"])
+        found = [
+            super(ImagePreprocessor, self).forward({"inputs": [image], "data_samples": sample and [sample]})
+            for image, sample in zip(data["inputs"], samples, strict=True)
+        ]
+        inputs = [one["inputs"][0] for one in found]
+        return {"inputs": inputs, "data_samples": [one["data_samples"][0] for one in found] if samples[0] else None}
+
 
 #: Axes that a pipeline's flip turns.
 FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
@@ -49,7 +75,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
             ``pred_sem_seg``. None means the one that the options name.
         keep_logits: also fill ``seg_logits`` (class probabilities of the first method).
         model: a model that is loaded already, in place of loading the one that the options describe.
-        data_preprocessor: default :class:`~clearclip.evaluation.preprocessor.ImagePreprocessor` with this model's
+        data_preprocessor: default :class:`~clearclip.evaluation.segmentor.ImagePreprocessor` with this model's
             normalisation.
         train_cfg, test_cfg, init_cfg: as MMSegmentation's tools give them. What they would say has options of its own.
         **options: see :class:`clearclip.settings.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….

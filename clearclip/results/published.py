@@ -1,4 +1,6 @@
-"""What was published, as data: tables and their rows, protocols (``protocols.csv``), numbers (``published.csv``)."""
+"""What was published, as data: the rows of tables (``rows.csv``), protocols (``protocols.csv``), numbers
+(``published.csv``).
+"""
 
 from __future__ import annotations
 
@@ -7,7 +9,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
 from importlib import resources
-from itertools import product
 from typing import Any
 
 from clearclip.utils.errors import UserError
@@ -30,43 +31,7 @@ TABLES = {
 _BASE_ONLY = ("benchmarks", "ablation", "family", "large", "remote")
 _AVERAGED = ("2", "background", "ablation", "backbones", "remote")
 VITS = ("ViT-B/16", "ViT-L/14")
-MINIATURE_VIT = "ViT-Ti/8"
-#: The systems of table 2: what they are called, their weights and their method without ClearCLIP.
-SYSTEMS = {
-    "CLIP": ("CLIP", "CLIP"),
-    "BLIP": ("BLIP", "CLIP"),
-    "OpenCLIP": ("OpenCLIP", "CLIP"),
-    "MetaCLIP": ("MetaCLIP", "CLIP"),
-    "MaskCLIP": ("CLIP", "MaskCLIP"),
-    "SCLIP": ("CLIP", "SCLIP"),
-    "GEM": ("CLIP", "GEM"),
-}
-#: The weights of the table of backbones, by model: one or two of every family that runs here (docs/models.md).
-BACKBONES = {
-    "ViT-B-32": "openai",
-    "ViT-B-16": "openai",
-    "ViT-L-14-336": "openai",
-    "ViT-H-14": "laion2b_s32b_b79k",
-    "ViT-H-14-378": "dfn5b",
-    "ViT-H-14-worldwide": "metaclip2_worldwide",
-    "ViT-L-14-CLIPA": "datacomp1b",
-    "ViT-B-16-SigLIP": "webli",
-    "ViT-B-16-SigLIP2": "webli",
-    "ViT-SO400M-14-SigLIP2": "webli",
-    "EVA01-g-14": "laion400m_s11b_b41k",
-    "EVA02-B-16": "merged2b_s8b_b131k",
-    "EVA02-L-14": "merged2b_s4b_b131k",
-    "PE-Core-B-16": "meta",
-    "PE-Core-L-14-336": "meta",
-    "MobileCLIP2-B": "dfndr2b",
-    "ViTamin-L": "datacomp1b",
-}
-#: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
-FAMILY = (
-    *("CLIP", "MaskCLIP", "SCLIP", "GEM", "ClearCLIP", "NACLIP", "ClearCLIP + RCS", "NACLIP + RCS"),
-    *("SCLIP + RCS + SFR", "ClearCLIP + RCS + SFR", "NACLIP + RCS + SFR", "SC-CLIP", "PEARL", "ProxyCLIP"),
-)
-ATTENTIONS = ("qk", "qq", "kk", "vv", "qq+kk", "identity")
+MINIATURE_VIT = "Miniature/8"
 
 
 @dataclass(frozen=True)
@@ -76,22 +41,22 @@ class Row:
     Attributes:
         name: the system, the switches of an ablation, or the tag of a backbone's weights.
         clearclip: "yes", "no", or "" where the column has no meaning.
-        clip_type, vit: whose weights, and their size; for a backbone None, and its name in OpenCLIP.
+        clip_type, vit: whose weights, and their size; for a backbone "", and its name in OpenCLIP.
         method: how the last blocks are computed, as ``build_method`` takes it.
         label: the label of that method, by which records are known.
     """
 
     name: str
     clearclip: str
-    clip_type: str | None
+    clip_type: str
     vit: str
-    method: Any
+    method: str
     label: str
 
     @property
     def naming(self) -> dict[str, str]:
         """The options of a model that name the row's weights."""
-        if self.clip_type is None:
+        if not self.clip_type:
             return {"model_name": self.vit, "pretrained": self.name}
         return {"clip_type": self.clip_type, "vit_type": self.vit}
 
@@ -155,7 +120,7 @@ class Protocol:
             row: of a table, which may have a threshold of its own; backbones have the normalisation of their weights.
         """
         threshold = None if row is None else row.prob_thd(self.dataset)
-        free = ("normalization",) if row is not None and row.clip_type is None else ()
+        free = ("normalization",) if row is not None and not row.clip_type else ()
         own = ("images", "masks")
         resize = [{"type": "Resize", "scale": self.scale, "keep_ratio": True}] if self.resize else []
         first, *rest = ({"type": name} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs"))
@@ -267,41 +232,16 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
         table: one of :data:`TABLES`.
         miniature: with the bundled model in place of the checkpoints: the rows that are methods, not other weights.
     """
-    vits, own = ((MINIATURE_VIT,), "Miniature") if miniature else (VITS, "CLIP")
-    if table == "ablation":
-        rows = []
-        for vit, residual, ffn, attention in product(vits, (True, False), (True, False), ATTENTIONS):
-            name = f"{attention}, {'residual' if residual else 'no residual'}, {'FFN' if ffn else 'no FFN'}"
-            method = {"type": "ClearCLIP", "attention": attention, "residual": residual, "ffn": ffn}
-            rows.append(Row(name, "", own, vit, method, _KNOWN_SWITCHES.get(name, name)))
-        return rows
-    if table == "family":
-        return [Row(name, "", own, vit, name, name) for vit, name in product(vits, FAMILY)]
-    if table == "backbones":
-        methods = {"no": "CLIP", "yes": "ClearCLIP"}
-        listed = () if miniature else product(BACKBONES.items(), methods.items())
-        return [Row(tag, added, None, model, method, method) for (model, tag), (added, method) in listed]
-    rows = []
-    for vit, (name, (weights, base)), added in product(vits, SYSTEMS.items(), ("no", "yes")):
-        if weights == "CLIP" or not miniature:
-            label = base if added == "no" else "ClearCLIP" if base == "CLIP" else f"{base} + ClearCLIP"
-            rows.append(Row(name, added, own if weights == "CLIP" else weights, vit, label, label))
-    narrow = {"benchmarks": _CLEARCLIP, "large": _OTHERS, "remote": _OTHERS}.get(table)
-    return [row for row in rows if narrow is None or row.system in narrow]
+    lines = [line for line in _read("rows.csv") if line["table"] == table]
+    if miniature:
+        lines = [line for line in lines if (line["weights"], line["vit"]) == ("CLIP", VITS[0])]
+        lines = [{**line, "weights": "Miniature", "vit": MINIATURE_VIT} for line in lines]
+    names = ("row", "clearclip", "weights", "vit", "method", "label")
+    return [Row(*(line[name] for name in names)) for line in lines]
 
 
-#: The systems of tables that do not have all of them.
-_CLEARCLIP = ("CLIP + ClearCLIP",)
-_OTHERS = ("CLIP", "MaskCLIP", "SCLIP", *_CLEARCLIP)
-#: Combinations of an ablation whose methods have a name.
-_KNOWN_SWITCHES = {
-    "qk, residual, FFN": "CLIP",
-    "identity, residual, FFN": "MaskCLIP",
-    "qq+kk, residual, FFN": "SCLIP",
-    "qq, no residual, no FFN": "ClearCLIP",
-    "identity, no residual, no FFN": "MaskCLIP + ClearCLIP",
-    "qq+kk, no residual, no FFN": "SCLIP + ClearCLIP",
-}
+#: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
+FAMILY = tuple(dict.fromkeys(line["row"] for line in _read("rows.csv") if line["table"] == "family"))
 
 
 def select_rows(

@@ -12,8 +12,8 @@ from typing import Any
 
 from filelock import FileLock
 
-from clearclip.results.fingerprint import digest
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import digest
 from clearclip.version import __version__
 
 #: What a record must have to be shown at all.

@@ -19,9 +19,8 @@ def protocol_of(record: Record) -> str:
     """The protocol by which a run was made, or "other", and whether images were skipped."""
     if record.get("remark"):
         return "other"
-    row = Row(
-        "CLIP", "no" if record["method"] == "CLIP" else "", "CLIP", "", None, ""
-    )  # which may have its own threshold
+    own = "no" if record["method"] == "CLIP" else ""  # CLIP may have its own threshold
+    row = Row("CLIP", own, "CLIP", "", "", "")
     names = (
         name
         for (name, dataset), one in protocols().items()
@@ -36,7 +35,7 @@ def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
         return False
     facts, how = record["facts"], find_protocol(protocol, dataset)
     weights = facts["weights"]
-    known = ("model", "tag") if row.clip_type is None else ("clip_type", "vit_type")
+    known = ("model", "tag") if not row.clip_type else ("clip_type", "vit_type")
     return (
         [weights[name] for name in known] == [*row.naming.values()]
         and record["method"] == how.label(row.label)

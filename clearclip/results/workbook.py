@@ -17,11 +17,11 @@ from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
 from openpyxl.worksheet.worksheet import Worksheet
 
-from clearclip.results.fingerprint import hash_file
-from clearclip.results.published import MINIATURE_VIT, TABLES, protocol_names, table_rows, title
+from clearclip.results.published import TABLES, protocol_names, table_rows, title
 from clearclip.results.records import check_results_path, read_records, records_path
 from clearclip.results.tables import SECOND_HAND, STATED, fill_row, headings, protocol_of
 from clearclip.utils.files import write_atomically
+from clearclip.utils.fingerprint import hash_file
 
 #: Differences to the published figure beyond this many points are coloured.
 NOTABLE = 0.5
@@ -164,6 +164,8 @@ def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequen
         sheet.append([_text(remark)])
         sheet.cell(sheet.max_row, 1).font = _GREY
     _finish(sheet, 2, 0)
+    own = max(1, sum(": " not in name for name in frame.columns))  # what the numbers depend on is for the screen
+    sheet.print_area = f"A1:{get_column_letter(own)}{sheet.max_row}"
     return sheet
 
 
@@ -217,7 +219,7 @@ def _add_table(
     stated = second_hand = False
     sources = dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
     for number, (row, cells) in enumerate(rows, start=4):
-        for column, value in enumerate((_vit(row.vit), row.name, row.clearclip), start=1):
+        for column, value in enumerate((row.vit, row.name, row.clearclip), start=1):
             sheet.cell(number, column, value)
         for column, (place, part) in enumerate(columns, start=4):
             cell = cells[place]
@@ -239,10 +241,6 @@ def _add_table(
         sheet.cell(sheet.max_row, 1).font = _GREY
     _finish(sheet, 3, 3)
     return sheet
-
-
-def _vit(name: str) -> str:
-    return "own, 6 blocks, patch 8" if name == MINIATURE_VIT else name
 
 
 def _finish(sheet: Worksheet, header: int, columns: int) -> None:

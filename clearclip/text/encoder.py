@@ -18,7 +18,7 @@ from clearclip.text.cache import TextCache
 from clearclip.text.cutting import CuttingEncoder
 from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import fingerprint
+from clearclip.utils.fingerprint import code_digest, digest, plain, versions
 
 #: OpenAI's 80 ImageNet prompt templates.
 TEMPLATES: tuple[Callable[[str], str], ...] = open_clip.OPENAI_IMAGENET_TEMPLATES
@@ -104,11 +104,11 @@ class TextEncoder:
 
     def fingerprint(self) -> str:
         """Hash of everything but the word that changes a feature: weights, configuration, code, templates, versions."""
-        own = {name: value for name, value in vars(self.model).items() if name != "_modules"}
-        towers = [pair for pair in self.model.named_children() if pair[0] not in ("visual", "vision_model")]
+        modules = {name: part for name, part in self.model.named_children() if name not in ("visual", "vision_model")}
+        model = {"class": type(self.model), **vars(self.model), "_modules": modules}
         templates = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in TEMPLATES])
-        device, versions = next(self.model.parameters()).device.type, (torch.__version__, open_clip.__version__)
-        return fingerprint(type(self), type(self.model), own, towers, templates, self.precision, device, versions)
+        code, device = code_digest("text", "backbones"), next(self.model.parameters()).device.type
+        return digest(plain([type(self), model, templates, self.precision, device, versions(), code]))
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
         tokens = self.tokenizer(texts)

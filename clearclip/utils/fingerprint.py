@@ -1,67 +1,178 @@
-"""A hash of everything that a Python object consists of, so that nobody must list what matters about it."""
+"""Fingerprints: what a result depends on as plain data, and the hash of that.
+
+What a run depends on is said in :mod:`clearclip.evaluation.facts`, what a text feature depends on in
+:mod:`clearclip.text.encoder`. Here is how it becomes plain data that is equal where the meaning is equal: no path, no
+address in memory, and for code that is not of a package with a version, its source.
+"""
 
 from __future__ import annotations
 
-import functools
 import hashlib
+import importlib.metadata
+import json
 import sys
+from collections.abc import Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import lru_cache, partial
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, MethodType
+from types import CodeType, FunctionType, MethodType, ModuleType
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
+PACKAGE = Path(__file__).resolve().parents[1]
+#: Parts of this package that cannot change a number.
+_SHOWING = ("commands", "results", "analysis", "visualize", "version.py", "result.py")
+#: What a result depends on, by its version.
+_PACKAGES = (
+    "torch", "torchvision", "open_clip_torch", "timm", "transformers", "mmsegmentation", "mmengine", "mmcv",
+    "mmcv-lite", "numpy", "opencv-python", "opencv-python-headless", "ftfy", "regex",
+)  # fmt: skip
+#: Modules that a version describes, or :func:`code_digest`.
+_VERSIONED = {*sys.stdlib_module_names, "clearclip", "cv2", "mmcv", "mmengine", "mmseg", "numpy", "open_clip", "PIL"}
+_VERSIONED |= {"scipy", "timm", "torch", "torchvision", "transformers"}
 
-def fingerprint(*values: Any) -> str:
-    """32 hexadecimal digits that follow from the values: settings, modules with their weights, buffers and attributes.
 
-    An object counts by its class, the source files of its class and of the functions it holds, and its attributes, and
-    so do these. The same on every device and in every process, unless an attribute is not (a path, for example).
+def digest(data: Any) -> str:
+    """A hash of plain data, 32 hexadecimal digits; the order of a dict's keys does not matter."""
+    text = json.dumps(data, sort_keys=True, separators=(",", ":"))
+    return hashlib.sha256(text.encode()).hexdigest()[:32]
+
+
+def plain(value: Any, _within: tuple[int, ...] = ()) -> Any:
+    """Any value as plain data, equal for values that mean the same.
+
+    Dicts, lists and tuples are walked; arrays and tensors count by their content, on any device; classes and functions
+    by their name and :func:`source_of` them; other objects, modules among them, by their class and attributes.
     """
-    digest = hashlib.sha256()
-    _feed(digest, values, {})
-    return digest.hexdigest()[:32]
-
-
-def _feed(digest: Any, value: Any, seen: dict[int | str, Any]) -> None:
-    if value is None or isinstance(
-        value, str | bytes | int | float | complex | torch.dtype | torch.device | torch.Size
-    ):
-        digest.update(f"{type(value).__name__} {value!r};".encode("utf-8", "backslashreplace"))
-        return
-    if id(value) in seen:
-        digest.update(b"again;")
-        return
-    seen[id(value)] = value  # held, so that its id is not given to another
-    digest.update(f"{type(value).__name__}(".encode())
+    if value is None or isinstance(value, bool | int | str):
+        return value
+    if isinstance(value, float):
+        return value if value == value else "nan"
+    if isinstance(value, Path):
+        return value.as_posix()
+    if id(value) in _within:
+        return "itself"
+    inner = partial(plain, _within=(*_within, id(value)))
+    if isinstance(value, Mapping):
+        return {str(key): inner(one) for key, one in value.items()}
+    if isinstance(value, set | frozenset):
+        return sorted(map(inner, value), key=repr)
+    if isinstance(value, list | tuple | range):
+        return list(map(inner, value))
     if isinstance(value, Tensor):
-        digest.update(f"{value.dtype} {tuple(value.shape)} ".encode())
-        digest.update(value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy())
-    elif isinstance(value, dict):
-        for pair in value.items():
-            _feed(digest, list(pair), seen)
-    elif isinstance(value, list | tuple):
-        for each in value:
-            _feed(digest, each, seen)
-    elif isinstance(value, set | frozenset):
-        digest.update(repr(sorted(map(repr, value))).encode())
-    elif isinstance(value, functools.partial):
-        _feed(digest, [value.func, value.args, value.keywords], seen)
-    elif isinstance(value, MethodType):
-        _feed(digest, [value.__func__, value.__self__], seen)
-    elif isinstance(value, type | FunctionType | BuiltinFunctionType):
-        digest.update(f"{value.__module__} {value.__qualname__}".encode())
-        for name in dict.fromkeys(each.__module__ for each in getattr(value, "__mro__", (value,))):
-            path = Path(getattr(sys.modules.get(name), "__file__", None) or "")
-            if name not in seen and path.suffix == ".py" and path.is_file():
-                digest.update(path.read_bytes())
-            seen[name] = None
-    else:
-        state = getattr(value, "__dict__", None)
-        if state is None:
-            with suppress(Exception):  # what cannot be pickled counts by its class
-                state = value.__reduce_ex__(4)[1:]
-        _feed(digest, [type(value), state], seen)
-    digest.update(b");")
+        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return {"tensor": hashlib.sha256(content).hexdigest()[:32], "of": f"{value.dtype}{tuple(value.shape)}"}
+    if hasattr(value, "__array__"):
+        array = np.ascontiguousarray(value)
+        return {"array": hashlib.sha256(array.tobytes()).hexdigest()[:32], "of": f"{array.dtype}{array.shape}"}
+    if isinstance(value, partial):
+        return {"partial": inner([value.func, value.args, value.keywords])}
+    if isinstance(value, MethodType):
+        return {"method": inner([value.__func__, value.__self__])}
+    if hasattr(value, "__qualname__"):  # a class or a function
+        source = source_of(value)
+        return {"name": f"{value.__module__}.{value.__qualname__}", **({"source": source} if source else {})}
+    state = getattr(value, "__dict__", None)
+    return {"class": plain(type(value)), "state": repr(value) if state is None else inner(state)}
+
+
+def source_of(thing: Any) -> str | None:
+    """A hash of the code of a class or function: of its file, and of the files of what that uses.
+
+    None for code of packages that have a version, and for this package, whose code is in :func:`code_digest`.
+    """
+    files: dict[str, bytes] = {}
+    _gather(thing, files)
+    return digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}) if files else None
+
+
+def _gather(thing: Any, files: dict[str, bytes]) -> None:
+    name = thing.__name__ if isinstance(thing, ModuleType) else getattr(thing, "__module__", None) or ""
+    if name.partition(".")[0] in _VERSIONED:
+        return
+    codes = [one.__code__ for one in (thing, *getattr(thing, "__dict__", {}).values()) if hasattr(one, "__code__")]
+    module = sys.modules.get(name)
+    candidates = [getattr(module, "__file__", None), *(code.co_filename for code in codes)]
+    file = next((Path(one) for one in candidates if one and Path(one).is_file()), None)
+    if file is not None and {"site-packages", "dist-packages"} & set(file.parts):
+        return
+    # What was typed into a notebook has no file; its instructions tell it apart. A path is no part of what it does.
+    key = f"{name}.{thing.__name__}" if file is None else name
+    if key in files:
+        return
+    files[key] = b"".join(map(_instructions, codes)) if file is None else file.read_bytes()
+    for other in (*vars(module).values(), *getattr(thing, "__mro__", ())) if module is not None else ():
+        if isinstance(other, ModuleType | type | FunctionType):
+            _gather(other, files)
+
+
+def _instructions(code: CodeType) -> bytes:
+    rest = [one for one in code.co_consts if not isinstance(one, CodeType)]
+    inner = b"".join(_instructions(one) for one in code.co_consts if isinstance(one, CodeType))
+    return code.co_code + repr((code.co_names, rest)).encode() + inner
+
+
+@lru_cache
+def code_digest(*parts: str) -> str:
+    """A hash of this package's source: of these parts, or of all but what only shows results."""
+    named = sorted((path.relative_to(PACKAGE), path) for path in PACKAGE.rglob("*.py"))
+    wanted = (one for one in named if (one[0].parts[0] in parts if parts else one[0].parts[0] not in _SHOWING))
+    return hash_files((name.as_posix(), path) for name, path in wanted)
+
+
+@lru_cache(maxsize=1)
+def versions() -> dict[str, str]:
+    """Of the packages that a result depends on."""
+    found = {}
+    for name in _PACKAGES:
+        with suppress(importlib.metadata.PackageNotFoundError):
+            found[name] = importlib.metadata.version(name)
+    return found
+
+
+def hash_files(files: Iterable[tuple[str, Path]]) -> str:
+    """A hash of the bytes of files and of what they are called here, 32 digits. Files are read in threads."""
+    files = list(files)
+    with ThreadPoolExecutor() as pool:
+        hashes = list(pool.map(hash_file, (path for _, path in files)))
+    return digest([[name, one] for (name, _), one in zip(files, hashes, strict=True)])
+
+
+def hash_file(path: str | Path) -> str:
+    """The SHA-256 of a file. A file that has not changed is read once."""
+    stat = Path(path).stat()
+    return _hash_file(str(path), stat.st_size, stat.st_mtime_ns, stat.st_ino)
+
+
+@lru_cache(maxsize=1 << 18)
+def _hash_file(path: str, *_: int) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _chunked(file)
+
+
+def _chunked(file: Any) -> str:
+    found = hashlib.sha256()
+    while chunk := file.read(1 << 20):
+        found.update(chunk)
+    return found.hexdigest()
+
+
+def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+    """In what two runs' facts differ: ``model.prob_thd was 0.1, is 0.2``."""
+    old, new = _flat(before), _flat(now)
+    return [
+        f"{name} was {old.get(name)!r}, is {new.get(name)!r}"
+        for name in sorted({*old, *new})
+        if old.get(name) != new.get(name)
+    ]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for name, value in data.items():
+        found |= _flat(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+    return found

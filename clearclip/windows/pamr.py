@@ -23,8 +23,8 @@ DILATIONS = (8, 16)
 REACH = STEPS * max(DILATIONS)
 #: Pixels of which the weights are held at a time, beside those within reach.
 PIXELS = 2 << 20
-#: Bytes of the maps in work. A CPU gets its memory anew for every step, at much cost, where it is more than 32 MB.
-MAP_BYTES = {"cpu": 30 << 20, "cuda": 64 << 20, "mps": 64 << 20}
+#: Bytes of the maps in work: where they are more, glibc hands their memory back after every step.
+MAP_BYTES = {"cpu": 16 << 20, "cuda": 64 << 20, "mps": 64 << 20}
 WORDS = 8  # at least so many at a time, that a pixel's are neighbours in memory
 NEIGHBOURS = [
     (dilation * row, dilation * column)
@@ -56,11 +56,11 @@ class PAMR:
         self.weights = _weigh(image.float())
 
     def __call__(self, maps: Tensor) -> Tensor:
-        """m after all steps: maps (K, H, W) float32 to the same."""
-        values = maps.flatten(1).T.contiguous()
+        """m after all steps: maps (H, W, K) float32 to the same."""
+        values = maps.flatten(0, 1)
         for _ in range(STEPS):
             values = F.embedding_bag(self.neighbours, values, mode="sum", per_sample_weights=self.weights)
-        return values.T.unflatten(1, maps.shape[1:])
+        return values.view_as(maps)
 
 
 def _weigh(image: Tensor) -> Tensor:
@@ -96,4 +96,6 @@ def refine(by_word: Tensor, rows: Tensor, columns: Tensor, image: Tensor) -> Ite
         around = slice(max(0, band.start - REACH), min(height, band.stop + REACH))
         pamr, own = PAMR(image[:, around]), slice(band.start - around.start, band.stop - around.start)
         at_once = max(WORDS, MAP_BYTES[image.device.type] // (4 * width * (around.stop - around.start)))
-        yield band, (pamr(rows[around] @ some @ columns.T)[:, own] for some in by_word.split(at_once))
+        parts = (columns @ some for some in by_word.permute(1, 2, 0).split(at_once, dim=2))
+        maps = ((rows[around] @ part.flatten(1)).unflatten(1, (width, -1)) for part in parts)
+        yield band, (pamr(some)[own].permute(2, 0, 1) for some in maps)

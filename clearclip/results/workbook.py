@@ -165,6 +165,8 @@ def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequen
         sheet.cell(sheet.max_row, 1).font = _GREY
     _finish(sheet, 2, 0)
     own = max(1, sum(": " not in name for name in frame.columns))  # what the numbers depend on is for the screen
+    for cell in (cell for row in sheet.iter_rows(min_row=3, max_col=own) for cell in row):
+        cell.number_format = "0.00" if isinstance(cell.value, float) else cell.number_format
     sheet.print_area = f"A1:{get_column_letter(own)}{sheet.max_row}"
     return sheet
 
@@ -253,4 +255,4 @@ def _finish(sheet: Worksheet, header: int, columns: int) -> None:
     for index, column in enumerate(sheet.iter_cols(min_row=2), start=1):
         shown = [cell for cell in column if cell.font != _GREY and (cell.row >= header or index <= columns)]
         texts = [f"{one.value:.1f}" if isinstance(one.value, float) else str(one.value or "") for one in shown]
-        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=6) + 1, 34)
+        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=6) + 2, 34)

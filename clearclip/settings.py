@@ -19,11 +19,15 @@ from clearclip.utils.checks import Check, a, one_of
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
+from clearclip.windows.grid import check_windows
 
 #: The options that say which weights.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
 #: Options of a method that may be set beside its name.
 _SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
+#: The options that have facts of their own, and those of the others that tables compare.
+_ELSEWHERE = (*NAMING, "precision", "model_type", "ignore_residual", "method", *_SWITCHES)
+_USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")
 _flag, _optional_flag, _text = a(bool), a(bool, None), a(str, None)
 
 
@@ -88,13 +92,7 @@ class ModelSettings:
     def __post_init__(self):
         for one in fields(self):
             one.metadata["check"](one.name, getattr(self, one.name))
-        if self.slide_crop and not self.slide_stride:
-            raise UserError("slide_stride must be at least 1 pixel; slide_crop=0 takes the whole image at once")
-        if self.slide_crop and self.slide_stride > self.slide_crop:
-            raise UserError(
-                f"slide_stride {self.slide_stride} is larger than slide_crop {self.slide_crop} and would leave gaps "
-                "between windows"
-            )
+        check_windows(self.slide_crop, self.slide_stride)
         whose = self.clip_type or "CLIP"
         sizes = [vit_type for clip_type, vit_type in CHECKPOINTS if clip_type == whose]
         if self.model_name is None and self.vit_type is not None and self.vit_type not in sizes:
@@ -135,11 +133,11 @@ class ModelSettings:
     @cached_property
     def chosen_method(self) -> Method:
         """How the last blocks are computed."""
-        method = build_method(self.method) if self.method is not None else METHODS[self.model_type]()
-        switches = {name: getattr(self, name) for name in _SWITCHES}
-        switches = {name: value for name, value in switches.items() if value is not None}
         if self.method is None:
-            method = method.keeping(not self.ignore_residual)
+            method = METHODS[self.model_type]().keeping(not self.ignore_residual)
+        else:
+            method = build_method(self.method)
+        switches = {name: value for name in _SWITCHES if (value := getattr(self, name)) is not None}
         for name in switches:
             if name not in method.options:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
@@ -165,14 +163,9 @@ class ModelSettings:
         their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.facts`).
         """
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
-        values = {name: pair for name, pair in values.items() if name not in (*NAMING, "precision", *_METHOD)}
+        values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}
         values |= {name: (float(value), default) for name, (value, default) in values.items() if type(default) is float}
         values["normalization"] = self.chosen_normalization, "openai"
         if self.post != "tlp":
             del values["tlp_grid"]
         return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}
-
-
-#: The options that name the method, and those that tables compare.
-_METHOD = ("model_type", "ignore_residual", "method", *_SWITCHES)
-_USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")

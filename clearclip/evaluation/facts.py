@@ -66,7 +66,7 @@ def run_facts(
     """
     with DefaultScope.overwrite_default_scope("mmseg"):
         plains = plain_settings(cfg.test_dataloader.dataset)
-        pipelines = [[describe(step, TRANSFORMS) for step in one.get("pipeline", ())] for one in plains]
+        pipelines = [describe(one.get("pipeline", ()), TRANSFORMS) for one in plains]
         same = all(one == pipelines[0] for one in pipelines)
         reads: dict[str, Any] = {"pipeline": pipelines[0]} if same else {"pipelines": pipelines}
         if cfg.model.get("data_preprocessor") is not None:
@@ -87,9 +87,8 @@ def method_facts(method: Method) -> dict[str, Any]:
     kinds, inner = [type(method)], method
     while isinstance(inner := getattr(inner, "base", None), Method):
         kinds.append(type(inner))
-    sources = [source for kind in kinds if (source := source_of(kind))]
-    own = {"source": digest(sources)} if sources else {}
-    return {"label": method.label, **_by_content(plain(method.settings)), **own}
+    source = source_of(*kinds)
+    return {"label": method.label, **_by_content(plain(method.settings)), **({"source": source} if source else {})}
 
 
 def _by_content(options: Any) -> Any:
@@ -99,37 +98,28 @@ def _by_content(options: Any) -> Any:
     return {"file": hash_file(options)} if isinstance(options, str) and Path(options).is_file() else options
 
 
-def describe(part: Any, registry: Registry) -> dict[str, Any]:
-    """A part of a config: its class, the arguments that are not the class's defaults, and the source of code that is
-    neither MMSegmentation's nor this package's.
+def describe(part: Any, registry: Registry) -> Any:
+    """A part of a config, or a list of parts: of each its class, the arguments that are not the class's defaults, and
+    the source of code that is neither MMSegmentation's nor this package's. Anything else as plain data.
     """
+    if isinstance(part, list | tuple):
+        return [describe(one, registry) for one in part]
     if not isinstance(part, Mapping) or "type" not in part:
-        return {"type": plain(part)}
+        return plain(part)
     kind = part["type"]
     built = registry.get(kind) if isinstance(kind, str) else kind
-    defaults = _defaults(built)
+    defaults: dict[str, Any] = {}
+    for base in reversed(getattr(built, "__mro__", ())):
+        with suppress(KeyError, TypeError, ValueError):
+            parameters = inspect.signature(vars(base)["__init__"]).parameters.values()
+            defaults |= {one.name: one.default for one in parameters}
     options = {
-        name: _describe_inner(value, registry)
+        name: describe(value, registry)
         for name, value in part.items()
         if name not in ("type", "_scope_") and not (name in defaults and plain(defaults[name]) == plain(value))
     }
     source = source_of(built) if built is not None else None
     return {"type": getattr(built, "__name__", str(kind)), **options, **({"source": source} if source else {})}
-
-
-def _describe_inner(value: Any, registry: Registry) -> Any:
-    if isinstance(value, Mapping) and "type" in value:
-        return describe(value, registry)
-    return [_describe_inner(one, registry) for one in value] if isinstance(value, list | tuple) else plain(value)
-
-
-def _defaults(kind: Any) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for base in reversed(getattr(kind, "__mro__", ())):
-        with suppress(TypeError, ValueError):
-            signature = inspect.signature(vars(base)["__init__"]) if "__init__" in vars(base) else None
-            found |= {one.name: one.default for one in signature.parameters.values()} if signature else {}
-    return found
 
 
 def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -140,8 +130,11 @@ def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]])
         return hash_files(zip(dataset.names, (Path(info[key]) for info in infos), strict=False))
 
     parts = plain_datasets(dataset.dataset)
-    sources = [source for one in parts if (source := source_of(type(one)))]
-    found = {"labels": _label_facts(parts, plains), "source": digest(sources) if sources else ""}
+    # What makes other labels of a mask's ids than its classes in order.
+    options = [{name: plain(value) for name, value in one.items() if name not in _RESOLVED} for one in plains]
+    maps = [plain(one.label_map) for one in parts]
+    labels = digest([maps, options]) if any((*maps, *options)) else ""
+    found = {"labels": labels, "source": source_of(*map(type, parts))}
     return {
         "count": len(infos),
         "classes": len(dataset.metainfo["classes"]),
@@ -151,13 +144,6 @@ def _dataset_facts(dataset: CheckedDataset, plains: Sequence[Mapping[str, Any]])
         "masks": content("seg_map_path"),
         **{name: value for name, value in found.items() if value},
     }
-
-
-def _label_facts(parts: Sequence[Any], plains: Sequence[Mapping[str, Any]]) -> str:
-    """A hash of what makes other labels of a mask's ids than its classes in order; empty where nothing does."""
-    options = [{name: plain(value) for name, value in one.items() if name not in _RESOLVED} for one in plains]
-    maps = [plain(one.label_map) for one in parts]
-    return digest([maps, options]) if any((*maps, *options)) else ""
 
 
 def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:
@@ -170,28 +156,27 @@ def _other_facts(cfg: Config, hooks: Sequence[Any]) -> dict[str, Any]:
         "loop": (LOOPS, [cfg.get("test_cfg")]),
         "hooks": (HOOKS, [*(cfg.get("default_hooks") or {}).values(), *(cfg.get("custom_hooks") or [])]),
     }
-    found: dict[str, Any] = {}
-    for name, (registry, listed) in parts.items():
-        described = [describe(one, registry) for one in listed if one]
-        kept = [one for one in described if not (one["type"] in _HARMLESS and _usual(one))]
-        found |= {name: kept} if kept else {}
-    own = [plain(hook) for hook in hooks if source_of(type(hook))]
-    environment = {
-        name: value for name, value in (cfg.get("env_cfg") or {}).items() if name == "cudnn_benchmark" and value
+    found: dict[str, Any] = {
+        name: [one for one in describe(list(filter(None, listed)), registry) if not _harmless(one)]
+        for name, (registry, listed) in parts.items()
     }
-    random = plain(dict(cfg.get("randomness") or {}))
     kind = cfg.model.type
-    segmentor = source_of(MODELS.get(kind) if isinstance(kind, str) else kind)
-    extra = {"loader": plain(loader), "own hooks": own, "env": plain(environment), "randomness": random}
-    extra["segmentor"] = segmentor
-    return found | {name: value for name, value in extra.items() if value}
+    found |= {
+        "loader": plain(loader),
+        "own hooks": [plain(hook) for hook in hooks if source_of(type(hook))],
+        "env": {"cudnn_benchmark": True} if (cfg.get("env_cfg") or {}).get("cudnn_benchmark") else {},
+        "randomness": plain(cfg.get("randomness")),
+        "segmentor": source_of(MODELS.get(kind) if isinstance(kind, str) else kind),
+    }
+    return {name: value for name, value in found.items() if value}
 
 
-def _usual(described: Mapping[str, Any]) -> bool:
-    """Whether a known part has no argument that could change a number."""
+def _harmless(described: Any) -> bool:
+    """Whether it is a known part without an argument that could change a number."""
+    if not isinstance(described, Mapping) or described.get("type") not in _HARMLESS:
+        return False
     harmless = {"type", "shuffle", "round_up"} if described["type"] == "DefaultSampler" else set(described)
-    harmless -= {"ignore_index", "fp16"}
-    return set(described) <= harmless and not described.get("shuffle")
+    return set(described) <= harmless - {"ignore_index", "fp16"} and not described.get("shuffle")
 
 
 def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> dict[str, Any] | None:
@@ -217,6 +202,8 @@ def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> di
     origin, tag = _origin(weights, files, settings.pretrained_tag)
     rows = {known: row for row, known in reversed(CHECKPOINTS.items())} if origin in ("published", "stated") else {}
     clip_type, vit_type = rows.get((weights.model_name, tag), (None, None))
+    in_folder = ":" in weights.model_name  # where it is among the files
+    configuration = None if in_folder else plain(open_clip.get_model_config(weights.model_name))
     return {
         "clip_type": clip_type,
         "vit_type": vit_type,
@@ -224,13 +211,8 @@ def weights_facts(settings: ModelSettings, model: nn.Module | None = None) -> di
         "tag": tag,
         "origin": origin,
         "bytes": digest([hash_file(path) for path in files]) if files else digest(plain(model.state_dict())),
-        "configuration": digest([_architecture(weights.model_name), weights.quick_gelu]),
+        "configuration": digest([configuration, weights.quick_gelu]),
     }
-
-
-def _architecture(name: str) -> Any:
-    """OpenCLIP's configuration of a model; that of a folder is among its files."""
-    return None if ":" in name else plain(open_clip.get_model_config(name))
 
 
 def _origin(weights: Weights, files: Sequence[Path], stated: str | None) -> tuple[str, str | None]:
@@ -259,16 +241,12 @@ def local_files(weights: Weights) -> list[Path]:
     name, pretrained = weights.model_name, weights.pretrained
     with suppress(UserError), cached_only():
         if name.startswith(("BLIP", "DINO")):
-            place = Path(pretrained)
-            published = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
-            found = [place if place.exists() or pretrained != weights.tag else published]
-            return [one for path in found for one in (_settings_in(path, ("*",)) if path.is_dir() else [path])
-                    if one.is_file()]  # fmt: skip
+            path = Path(pretrained)
+            if pretrained == weights.tag:
+                path = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
+            return [one for one in (sorted(path.iterdir()) if path.is_dir() else [path]) if one.is_file()]
         found = find_checkpoint(weights)
-        beside = _settings_in(model_folder(name), ("*.json", "*.txt", "*.model")) if ":" in name else []
-        return [*found, *(path for path in beside if path not in found)] if found else []
+        beside = sorted(model_folder(name).iterdir()) if ":" in name and found else []
+        described = [path for path in beside if path.suffix in (".json", ".txt", ".model") and path.is_file()]
+        return [*found, *(path for path in described if path not in found)]
     return []
-
-
-def _settings_in(folder: Path, patterns: Sequence[str]) -> list[Path]:
-    return sorted({path for pattern in patterns for path in folder.glob(pattern) if path.is_file()})

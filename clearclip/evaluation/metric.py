@@ -37,22 +37,23 @@ class Scores:
 
     @property
     def iou(self) -> np.ndarray:
-        hit = np.diag(self.confusion).astype(np.float64)
-        return 100 * _divide(hit, self.confusion.sum(0) + self.confusion.sum(1) - hit)
+        hit = np.diag(self.confusion)
+        return _percent(hit, self.confusion.sum(0) + self.confusion.sum(1) - hit)
 
     @property
     def accuracy(self) -> np.ndarray:
-        return 100 * _divide(np.diag(self.confusion).astype(np.float64), self.confusion.sum(1))
+        return _percent(np.diag(self.confusion), self.confusion.sum(1))
 
     @property
     def summary(self) -> dict[str, float]:
         """aAcc (pixels that are right), mIoU and mAcc (means over classes), in percent."""
-        pixel = _divide(np.array([np.trace(self.confusion)], dtype=np.float64), self.confusion.sum()[None])
-        return {"aAcc": float(100 * pixel[0]), "mIoU": _mean(self.iou), "mAcc": _mean(self.accuracy)}
+        pixel = float(_percent(np.trace(self.confusion), self.confusion.sum()))
+        return {"aAcc": pixel, "mIoU": _mean(self.iou), "mAcc": _mean(self.accuracy)}
 
 
-def _divide(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    return np.divide(a, b, out=np.full(a.shape, np.nan), where=b > 0)
+def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
+    with np.errstate(invalid="ignore"):  # 0 of 0 is NaN
+        return 100 * (part / whole)
 
 
 def _mean(values: np.ndarray) -> float:

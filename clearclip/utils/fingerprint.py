@@ -80,13 +80,14 @@ def plain(value: Any, _within: tuple[int, ...] = ()) -> Any:
     return {"class": plain(type(value)), "state": repr(value) if state is None else inner(state)}
 
 
-def source_of(thing: Any) -> str | None:
-    """A hash of the code of a class or function: of its file, and of the files of what that uses.
+def source_of(*things: Any) -> str | None:
+    """A hash of the code of classes or functions: of their files, and of the files of what those use.
 
     None for code of packages that have a version, and for this package, whose code is in :func:`code_digest`.
     """
     files: dict[str, bytes] = {}
-    _gather(thing, files)
+    for thing in things:
+        _gather(thing, files)
     return digest({name: hashlib.sha256(data).hexdigest() for name, data in files.items()}) if files else None
 
 
@@ -150,14 +151,10 @@ def hash_file(path: str | Path) -> str:
 
 @lru_cache(maxsize=1 << 18)
 def _hash_file(path: str, *_: int) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if sys.version_info >= (3, 11) else _chunked(file)
-
-
-def _chunked(file: Any) -> str:
     found = hashlib.sha256()
-    while chunk := file.read(1 << 20):
-        found.update(chunk)
+    with open(path, "rb") as file:
+        while chunk := file.read(1 << 20):
+            found.update(chunk)
     return found.hexdigest()
 
 

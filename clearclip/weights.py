@@ -117,16 +117,15 @@ def choose_weights(
         return Weights(model_name, pretrained, quick_gelu)
     # A file may be anyone's if only its place is given.
     tag = known_tag if clip_type is not None and model_name == known_name else None
+    tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name))
     if pretrained_tag is not None and not (known_tag_of(model_name, pretrained_tag) or pretrained_tag == known_tag):
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or known_tag
-        raise UserError(f"{model_name} has no tag {pretrained_tag!r}, as pretrained_tag says; it has {tags}")
+        fault = f"{model_name} has no tag {pretrained_tag!r}, as pretrained_tag says"
+        raise UserError(f"{fault}; it has {tags or known_tag}")
     if pretrained not in (None, RANDOM):
         tag = pretrained_tag or known_tag_of(model_name, pretrained) or tag
     elif pretrained is None and tag is None:
-        tags = ", ".join(open_clip.list_pretrained_tags_by_model(model_name)) or "none"
-        raise UserError(
-            f"{model_name} has no weights of its own; name them as pretrained: a tag ({tags}), a file, or random"
-        )
+        fault = f"{model_name} has no weights of its own"
+        raise UserError(f"{fault}; name them as pretrained: a tag ({tags or 'none'}), a file, or random")
     pretrained = pretrained or tag
     if quick_gelu is None and (tag is not None or pretrained != RANDOM):
         quick_gelu = _activation(model_name, tag, pretrained)
@@ -167,10 +166,8 @@ def _full_name(name: str, known: str | None) -> str:
     )
 
 
-def known_tag_of(model_name: str, pretrained: str | None) -> str | None:
+def known_tag_of(model_name: str, pretrained: str) -> str | None:
     """The tag that ``pretrained`` is, or whose published file has the same name as the file ``pretrained``."""
-    if pretrained is None:
-        return None
     if open_clip.get_pretrained_cfg(model_name, pretrained):
         return pretrained.lower().replace("-", "_")
     for tag in open_clip.list_pretrained_tags_by_model(model_name):
@@ -271,11 +268,8 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     if cfg:
         repository, _, file = cfg["hf_hub"].rpartition("/")
         files = [file] if file else OPEN_CLIP_FILES
-        return [
-            fetch(
-                repository, *files, remedy=_by_hand(name, pretrained, repository, files[0], bool(cfg.get("quick_gelu")))
-            )
-        ]
+        remedy = _by_hand(name, pretrained, repository, files[0], cfg.get("quick_gelu"))
+        return [fetch(repository, *files, remedy=remedy)]
     if pretrained is None and name.startswith("hf-hub:"):
         usual = OPEN_CLIP_FILES if layout(model_folder(name)) == OPEN_CLIP_CONFIG else HUGGING_FACE_FILES
         usual = [*usual, *(f"{file}.index.json" for file in usual)]
@@ -294,18 +288,15 @@ def find_checkpoint(weights: Weights) -> list[Path]:
 
 def _checkpoint_in(folder: Path) -> Path:
     usual = [*OPEN_CLIP_FILES, *HUGGING_FACE_FILES] if layout(folder) != HUGGING_FACE_CONFIG else HUGGING_FACE_FILES
-    for name in usual:
-        for path in (folder / name, folder / f"{name}.index.json"):
-            if path.is_file():
-                return path
-    found = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-    found = list(folder.glob("*.index.json")) or [path for path in found if not path.stem.startswith(TRAINING)]
+    named = [folder / file for name in usual for file in (name, f"{name}.index.json")]
+    found = [path for path in named if path.is_file()][:1] or list(folder.glob("*.index.json"))
+    if not found:
+        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
+        found = [path for path in files if not path.stem.startswith(TRAINING)]
     if len(found) == 1:
         return found[0]
-    listed = (
-        f"has several ({', '.join(path.name for path in found[:5])})" if found else f"has none ({', '.join(usual)})"
-    )
-    raise UserError(f"which weights in {folder}? It {listed}; give the file as pretrained")
+    listed = f"several ({', '.join(path.name for path in found[:5])})" if found else f"none ({', '.join(usual)})"
+    raise UserError(f"which weights in {folder}? It has {listed}; give the file as pretrained")
 
 
 def _shards(path: Path, get: Callable[[str], Path]) -> list[Path]:

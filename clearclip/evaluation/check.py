@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import copy
 import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
@@ -18,8 +17,9 @@ from tqdm import tqdm
 
 from clearclip.evaluation.checked import PREPARE, VOID, CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
-from clearclip.evaluation.datasets import entries, expand_paths, plain_datasets, plain_settings, source_of
+from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings, source_of
 from clearclip.utils.errors import UserError
+from clearclip.utils.files import user_path
 
 
 @dataclass
@@ -77,17 +77,14 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
     Raises:
         UserError: the config itself is wrong. What MMSegmentation raises on wrong settings of a dataset is passed on.
     """
-    settings = copy.deepcopy(cfg.test_dataloader.dataset)
-    for plain in plain_settings(settings):
-        expand_paths(plain)
-    name, root = dataset_name(cfg), Path(plain_settings(settings)[0].get("data_root") or "")
-    report = Report(name, root, cfg.get("expected_images"))
+    name, parts = dataset_name(cfg), plain_settings(cfg.test_dataloader.dataset)
+    report = Report(name, user_path(parts[0].get("data_root") or ""), cfg.get("expected_images"))
     # MMSegmentation's dataset classes skip what is missing, or stop with an assertion that does not name it.
-    report.problems += [fault for plain in plain_settings(settings) for fault in _missing_places(plain)]
+    report.problems += [fault for part in parts for fault in _missing_places(part)]
     if report.problems:
         return report
     try:
-        dataset = CheckedDataset(settings)
+        dataset = CheckedDataset(cfg.test_dataloader.dataset)
     except UserError as error:
         report.problems.append(str(error))
         return report
@@ -143,14 +140,14 @@ def _other_metrics(cfg: Config, ignored: int) -> Iterator[str]:
 
 def _missing_places(settings: Any) -> list[str]:
     """The dataset's folders and its list file, as far as they do not exist."""
-    root = Path(settings.get("data_root") or "")
+    root = user_path(settings.get("data_root") or "")
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
         return [f"root {root} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
     prefix = settings.get("data_prefix", {"seg_map_path": ""})
     if "seg_map_path" not in prefix:
         raise UserError(f"data_prefix {dict(prefix)} has no folder of masks; give it seg_map_path")
-    places = [root / (name or "") for name in (settings.get("ann_file"), *prefix.values())]
+    places = [root / user_path(name or "") for name in (settings.get("ann_file"), *prefix.values())]
     return [f"{place} does not exist; {PREPARE}" for place in places if not place.exists()]
 
 

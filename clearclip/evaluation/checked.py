@@ -31,6 +31,13 @@ from clearclip.utils.errors import UserError
 #: What LoadAnnotations writes where nothing is to be counted.
 VOID = 255
 PREPARE = "prepare it as datasets/README.md says"
+#: Beyond, the confusion matrix of a method takes more than 800 MB.
+MOST_CLASSES = 10_000
+# How a file begins, what it is, and how it ends if it is whole. Decoders fill what is missing with grey and go on.
+_ENDINGS = {b"\xff\xd8": ("JPEG", b"\xff\xd9"), b"\x89PNG": ("PNG", b"IEND")}
+# For these Pillow would start a program.
+_PROGRAMS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
+_DAMAGE = re.compile(rb"(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*\n?")
 
 
 class LoadLabels(LoadAnnotations):
@@ -125,15 +132,6 @@ def label_table(
     labels[labels < 0] = ignore
     dtype = np.result_type(np.min_scalar_type(classes - 1), np.min_scalar_type(ignore))
     return labels.astype(dtype), known
-
-
-#: Beyond, the confusion matrix of a method takes more than 800 MB.
-MOST_CLASSES = 10_000
-# How a file begins, what it is, and how it ends if it is whole. Decoders fill what is missing with grey and go on.
-_ENDINGS = {b"\xff\xd8": ("JPEG", b"\xff\xd9"), b"\x89PNG": ("PNG", b"IEND")}
-# For these Pillow would start a program.
-_PROGRAMS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
-_DAMAGE = re.compile(rb"(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*\n?")
 
 
 @DATASETS.register_module()

@@ -141,14 +141,6 @@ def plain_settings(settings: MutableMapping[str, Any]) -> list[MutableMapping[st
     return [settings] if inner is None else [one for part in inner for one in plain_settings(part)]
 
 
-def expand_paths(settings: MutableMapping[str, Any]) -> None:
-    """Write out ``~`` in a plain dataset's paths."""
-    for part, names in ((settings, ("data_root", "ann_file")), (settings.get("data_prefix") or {}, None)):
-        for name in names or list(part):
-            if str(part.get(name)).startswith("~"):
-                part[name] = str(user_path(part[name]))
-
-
 def build_dataset(settings: MutableMapping[str, Any]) -> Any:
     """A dataset to be tested, plain or wrapped, from a config.
 
@@ -159,7 +151,10 @@ def build_dataset(settings: MutableMapping[str, Any]) -> Any:
     for plain in plain_settings(settings):
         # MMEngine cannot serialise an empty list.
         plain.update(test_mode=True, serialize_data=False)
-        expand_paths(plain)
+        prefix = plain.get("data_prefix") or {}
+        for part, name in ((plain, "data_root"), (plain, "ann_file"), *((prefix, name) for name in prefix)):
+            if str(part.get(name)).startswith("~"):
+                part[name] = str(user_path(part[name]))
     try:
         return DATASETS.build(settings)
     except UnicodeDecodeError as error:
@@ -167,8 +162,8 @@ def build_dataset(settings: MutableMapping[str, Any]) -> Any:
         raise UserError(f"list file {files} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
 
 
-def plain_datasets(dataset: Any) -> list[BaseSegDataset]:
-    """The datasets that ConcatDataset and RepeatDataset hold, or this one.
+def plain_datasets(dataset: Any, repeated: bool = False) -> list[BaseSegDataset]:
+    """The datasets that ConcatDataset and RepeatDataset hold, or this one; ``repeated`` as often as they come.
 
     Raises:
         UserError: another kind.
@@ -180,8 +175,9 @@ def plain_datasets(dataset: Any) -> list[BaseSegDataset]:
             f"{type(dataset).__name__} is no dataset that can be evaluated: use a BaseSegDataset, or ConcatDataset or "
             "RepeatDataset of some"
         )
-    parts = dataset.datasets if isinstance(dataset, ConcatDataset) else [dataset.dataset]
-    return [one for part in parts for one in plain_datasets(part)]
+    single = isinstance(dataset, RepeatDataset)
+    parts = [dataset.dataset] * (dataset.times if repeated else 1) if single else dataset.datasets
+    return [one for part in parts for one in plain_datasets(part, repeated)]
 
 
 def source_of(dataset: BaseSegDataset) -> str:
@@ -191,14 +187,8 @@ def source_of(dataset: BaseSegDataset) -> str:
 
 def entries(dataset: Any) -> Iterator[tuple[BaseSegDataset, dict[str, Any]]]:
     """The plain dataset and the information of each image, in order; to be read only."""
-    if isinstance(dataset, ConcatDataset):
-        for part in dataset.datasets:
-            yield from entries(part)
-    elif isinstance(dataset, RepeatDataset):
-        for _ in range(dataset.times):
-            yield from entries(dataset.dataset)
-    else:
-        count = len(dataset)  # a lazy dataset is read now
+    for part in plain_datasets(dataset, repeated=True):
+        count = len(part)  # a lazy dataset is read now
         # get_data_info copies deeply, all of a label_map with each image.
-        for info in dataset.data_list or map(dataset.get_data_info, range(count)):
-            yield dataset, info
+        for info in part.data_list or map(part.get_data_info, range(count)):
+            yield part, info

@@ -39,7 +39,6 @@ from clearclip.evaluation.processes import (
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.settings import ModelSettings
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import differences
@@ -109,7 +108,8 @@ def evaluate(
         facts = {**common, "methods": [method_facts(method) for method in wanted]}
         agree("settings or data", facts, differences)
         with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
-            segmentor = _build_segmentor(cfg, dataset, model, wanted, settings)
+            own = {"methods": wanted, "device": settings.device, "model": model}
+            segmentor = MODELS.build({**cfg.model.to_dict(), **own})
             work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
             journal = Journal(work_dir / "journal", facts, dataset.total, len(wanted), resume)
             dataset.leave_out(journal.finished)
@@ -151,21 +151,6 @@ def _check_numbers(cfg: Config, **given: int | None) -> None:
         if value is not None and not least <= value <= most:
             named = name.replace("num_", "").replace("_", " ")
             raise UserError(f"{named} must be at least {least} and at most {most}, not {value}")
-
-
-def _build_segmentor(
-    cfg: Config, dataset: CheckedDataset, model: ClearCLIP, methods: Sequence[Method], settings: ModelSettings
-) -> ClearCLIPSegmentation:
-    options = {**cfg.model.to_dict(), "methods": methods, "device": settings.device}
-    kind = options.pop("type")
-    segmentor = (MODELS.get(kind) if isinstance(kind, str) else kind)(**options, model=model)
-    classes = len(dataset.metainfo["classes"])
-    if len(segmentor.classes) != classes:
-        raise UserError(
-            f"{len(segmentor.classes)} class names for {dataset_name(cfg)}, which has {classes} classes; correct the "
-            "names file"
-        )
-    return segmentor
 
 
 def build_loader(

@@ -20,6 +20,9 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
 from clearclip.visualize import IGNORED, Palette, class_palette, colour_map, fit, save_image, sheet, short
 
+#: Errors are painted with the one of these that is least like any class's colour.
+WRONG = np.array([(230, 0, 0), (230, 0, 200), (0, 230, 230), (0, 0, 0)])
+
 
 class ProgressHook(Hook):
     """A progress bar over all images, those of earlier sessions included; on rank 0."""
@@ -95,10 +98,6 @@ class PictureHook(Hook):
                 folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
                 save_image(picture, folder / f"{name}{rank}.png")
             self.written += 1
-
-
-#: Errors are painted with the one of these that is least like any class's colour.
-WRONG = np.array([(230, 0, 0), (230, 0, 200), (0, 230, 230), (0, 0, 0)])
 
 
 def evaluation_picture(

@@ -169,7 +169,9 @@ class ConfusionMetric(BaseMetric):
         for sample in data_samples:
             image = sample["img_path"]
             if sample.get("failure") is not None:
-                self._fail(image, sample["failure"])
+                if self.on_error == "stop":
+                    raise UserError(f"{sample['failure']}; or go on without it (--on-error skip)")
+                self.failures[image] = sample["failure"]
                 continue
             predictions = sample.get("pred_methods", sample["pred_sem_seg"])["data"]
             truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions.device)
@@ -193,11 +195,6 @@ class ConfusionMetric(BaseMetric):
             return sample["index"]
         self._seen[sample["img_path"]] += 1
         return f"{sample['img_path']} {self._seen[sample['img_path']]}"
-
-    def _fail(self, image: str, reason: str) -> None:
-        if self.on_error == "stop":
-            raise UserError(f"{reason}; or go on without it (--on-error skip)")
-        self.failures[image] = reason
 
     def evaluate(self, size: int) -> dict[str, float]:
         """Gather the counts of all processes, each image once, whichever process had it.

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -22,6 +21,9 @@ from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette
+
+#: Axes that a pipeline's flip turns.
+FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 @MODELS.register_module()
@@ -47,10 +49,6 @@ class ImagePreprocessor(SegDataPreProcessor):
         ]
         inputs = [one["inputs"][0] for one in found]
         return {"inputs": inputs, "data_samples": [one["data_samples"][0] for one in found] if samples[0] else None}
-
-
-#: Axes that a pipeline's flip turns.
-FLIPS = {"horizontal": (-1,), "vertical": (-2,), "diagonal": (-2, -1)}
 
 
 def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> ClassWords:
@@ -220,26 +218,21 @@ class Replica(nn.Module):
 
     def test_step(self, data: dict) -> list[SegDataSample]:
         """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
-        samples = list(data["data_samples"])
-        usable = defaultdict(list)
-        for index, image in enumerate(data["inputs"]):
-            if image is not None:
-                # MMSegmentation's preprocessors want images of one size.
-                mixed = isinstance(self.module.data_preprocessor, ImagePreprocessor)
-                usable[None if mixed else image.shape].append(index)
-        for group in usable.values():
-            batch = {name: [values[index] for index in group] for name, values in data.items()}
-            preprocessor = self.module.data_preprocessor
-            try:
-                batch = preprocessor(batch)
+        samples, preprocessor = list(data["data_samples"]), self.module.data_preprocessor
+        inputs = {index: image for index, image in enumerate(data["inputs"]) if image is not None}
+        for index, image in inputs.items():
+            try:  # MMSegmentation's preprocessors want images of one size, so each comes alone
+                one = preprocessor({"inputs": [image], "data_samples": [samples[index]]})
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-                shapes, reason = [tuple(image.shape) for image in batch["inputs"]], " ".join(str(error).split())
+                shape, reason = tuple(image.shape), " ".join(str(error).split())
                 raise UserError(
-                    f"{type(preprocessor).__name__} does not take images of shape {shapes[0]} ({reason[:200]}); see "
+                    f"{type(preprocessor).__name__} does not take images of shape {shape} ({reason[:200]}); see "
                     "data_preprocessor and color_type"
                 ) from error
-            for index, sample in zip(group, self.module(**batch, mode="predict"), strict=True):
-                samples[index] = sample
+            (inputs[index],), (samples[index],) = one["inputs"], one["data_samples"]
+        batch = list(inputs.values()), [samples[index] for index in inputs]
+        for index, sample in zip(inputs, self.module(*batch, mode="predict") if inputs else (), strict=True):
+            samples[index] = sample
         return samples
 
     val_step = test_step

@@ -123,7 +123,7 @@ class ClearCLIP(nn.Module):
         """Where the model computes."""
         return self.mean.device
 
-    def encode_text(self, classes: ClassWords | Sequence[str], progress: bool = False) -> TextFeatures:
+    def encode_text(self, classes: Classes, progress: bool = False) -> TextFeatures:
         """Text features of classes (a list of names; ``|`` separates the words of one).
 
         Raises:
@@ -230,11 +230,8 @@ class ClearCLIP(nn.Module):
             text: of :meth:`encode_text`, where a method's features depend on the words.
         """
         methods = [method.completed(self.image_encoder.method_options) for method in methods]
-        second = {}
-        for method in methods:
-            guide = (method.guide, method.guide_weights)
-            if (encoder := self._second_encoder(method)) is not None and guide not in second:
-                second[guide] = encoder(self.denormalize(images))
+        guides = {(method.guide, method.guide_weights): self._second_encoder(method) for method in methods}
+        second = {guide: encoder(self.denormalize(images)) for guide, encoder in guides.items() if encoder is not None}
         return self.image_encoder(images, methods, None if text is None else text.features, second)
 
     def _second_encoder(self, method: Method) -> SecondEncoder | None:
@@ -287,9 +284,7 @@ class ClearCLIP(nn.Module):
         """
         settings, results = settings or self.settings, []
         used = [settings.chosen_method] if methods is None else methods
-        compared = self.similarities(images, text, used, settings)
-        for image, found, size in zip(images, compared, sizes, strict=True):
-            shown, found = self._post(image, size, found, text, settings)
+        for size, (shown, found) in zip(sizes, self._smoothed(images, sizes, text, used, settings), strict=True):
             pairs = []
             for similarity, grid in found:
                 arguments = (similarity, grid, size, text.word_to_class, settings.logit_scale)
@@ -298,23 +293,24 @@ class ClearCLIP(nn.Module):
             results.append(pairs[0] if methods is None else pairs)
         return results
 
-    def _post(
+    def _smoothed(
         self,
-        image: Tensor,
-        size: tuple[int, int],
-        pairs: list[tuple[Tensor, WindowGrid]],
+        images: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
         text: TextFeatures,
+        methods: Sequence[Method],
         settings: ModelSettings,
-    ) -> tuple[Tensor | None, list[tuple[Tensor, WindowGrid]]]:
-        """The image (3, *size) by which PAMR refines logits later, if it is asked for; and the similarities, which TLP
-        smooths here, if that is asked for.
+    ) -> Iterator[tuple[Tensor | None, list[tuple[Tensor, WindowGrid]]]]:
+        """:meth:`similarities`, which TLP has smoothed if it is asked for. Before those of each image comes the image,
+        (3, height, width), by which PAMR refines logits later, or None.
         """
-        if settings.post is None:
-            return None, pairs
-        image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
-        if settings.post == "pamr":
-            return image, pairs
-        return None, [propagate(*pair, image, text.features, settings.tlp_grid) for pair in pairs]
+        compared = self.similarities(images, text, methods, settings)
+        for image, size, pairs in zip(images, sizes, compared, strict=True):
+            if settings.post is not None:
+                image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
+            if settings.post == "tlp":
+                pairs = [propagate(one, grid, image, text.features, settings.tlp_grid) for one, grid in pairs]
+            yield image if settings.post == "pamr" else None, pairs
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
@@ -401,10 +397,11 @@ class ClearCLIP(nn.Module):
         """
         if isinstance(methods, str | Mapping | Method):
             methods = [methods]
-        named = {method if isinstance(method, str) else build_method(method).label: method for method in methods}
+        built = [(one, build_method(one)) for one in methods]
+        named = {given if isinstance(given, str) else method.label: method for given, method in built}
         if not named:
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
-        return self._segment(images, classes, prob_thd, {name: build_method(named[name]) for name in named})
+        return self._segment(images, classes, prob_thd, named)
 
     def _segment(self, images: Any, classes: Classes, prob_thd: float | None, methods: dict[str, Method] | None) -> Any:
         text = self.encode_text(classes)
@@ -416,17 +413,14 @@ class ClearCLIP(nn.Module):
     def _results(
         self, images: Iterator[ImageLike], text: TextFeatures, prob_thd: float, methods: dict[str, Method] | None
     ) -> Iterator[Any]:
-        sides, used = (self.settings.short_side, self.settings.long_side), list((methods or {"": self.method}).values())
+        how, used = self.settings, list((methods or {"": self.method}).values())
         while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
-            resized = [self.normalize(resize_to_protocol(image, *sides)) for image in originals]
-            compared = self.similarities(resized, text, used)
-            for original, image, pairs in zip(originals, resized, compared, strict=True):
-                shown, pairs = self._post(image, original.shape[:2], pairs, text, self.settings)
-                how: dict[str, Any] = {"logit_scale": self.settings.logit_scale, "prob_thd": prob_thd}
-                how |= {"pamr_image": shown, "model": self.label}
+            sizes = [image.shape[:2] for image in originals]
+            resized = [self.normalize(resize_to_protocol(image, how.short_side, how.long_side)) for image in originals]
+            for image, (shown, pairs) in zip(originals, self._smoothed(resized, sizes, text, used, how), strict=True):
                 results = [
-                    Segmentation(original, similarity, grid, text, method=method.label, **how)
-                    for method, (similarity, grid) in zip(used, pairs, strict=True)
+                    Segmentation(image, *pair, text, how.logit_scale, prob_thd, shown, self.label, method.label)
+                    for method, pair in zip(used, pairs, strict=True)
                 ]
                 yield results[0] if methods is None else dict(zip(methods, results, strict=True))
 

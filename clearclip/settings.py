@@ -91,7 +91,7 @@ class ModelSettings:
 
     def __post_init__(self):
         for one in fields(self):
-            one.metadata["check"](one.name, getattr(self, one.name))
+            object.__setattr__(self, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
         check_windows(self.slide_crop, self.slide_stride)
         whose = self.clip_type or "CLIP"
         sizes = [vit_type for clip_type, vit_type in CHECKPOINTS if clip_type == whose]
@@ -164,7 +164,6 @@ class ModelSettings:
         """
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
         values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}
-        values |= {name: (float(value), default) for name, (value, default) in values.items() if type(default) is float}
         values["normalization"] = self.chosen_normalization, "openai"
         if self.post != "tlp":
             del values["tlp_grid"]

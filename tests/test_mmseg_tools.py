@@ -92,7 +92,7 @@ def test_what_a_config_says_is_done(cfg, tmp_path, capsys):
 
 
 def test_workers_are_shared_by_the_processes_of_a_host(cfg, monkeypatch):
-    monkeypatch.setattr("clearclip.evaluation.evaluate.available_cpus", lambda: 16)
+    monkeypatch.setattr("clearclip.evaluation.processes.available_cpus", lambda: 16)
     monkeypatch.setenv("LOCAL_WORLD_SIZE", "4")
     dataset = CheckedDataset(cfg.test_dataloader.dataset)
     assert build_loader(cfg, dataset, device=torch.device("cuda")).num_workers == 4

@@ -7,17 +7,6 @@ import_mmseg()
 from clearclip.evaluation import datasets  # noqa: E402  (mmseg had to be imported first)
 from clearclip.evaluation.checked import CheckedDataset  # noqa: E402
 from clearclip.evaluation.metric import ConfusionMetric  # noqa: E402
-from clearclip.evaluation.segmentor import (  # noqa: E402
-    ClearCLIPSegmentation,
-    ImagePreprocessor,
-    Replica,
-)
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, ImagePreprocessor, Replica  # noqa: E402
 
-__all__ = [
-    "CheckedDataset",
-    "ClearCLIPSegmentation",
-    "ConfusionMetric",
-    "ImagePreprocessor",
-    "Replica",
-    "datasets",
-]
+__all__ = ["CheckedDataset", "ClearCLIPSegmentation", "ConfusionMetric", "ImagePreprocessor", "Replica", "datasets"]

@@ -28,20 +28,12 @@ from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
-from clearclip.evaluation.processes import (
-    StopTogether,
-    agree,
-    available_cpus,
-    local_processes,
-    process_group,
-    together,
-)
+from clearclip.evaluation.processes import StopTogether, agree, own_cpus, process_group, together
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import differences
 
 _numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
 
@@ -94,9 +86,8 @@ def evaluate(
         with together("before the first image"):
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
             named = f"config {cfg.filename}"
-            with building(named, overrides):
-                _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
             with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+                _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
                 for remark in quick_check(cfg):
                     warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
                 dataset = CheckedDataset(cfg.test_dataloader.dataset, limit)
@@ -106,7 +97,7 @@ def evaluate(
                 wanted = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
                 common = run_facts(cfg, dataset, settings, model.device, model.precision, hooks, model)
         facts = {**common, "methods": [method_facts(method) for method in wanted]}
-        agree("settings or data", facts, differences)
+        agree("settings or data", facts)
         with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
             own = {"methods": wanted, "device": settings.device, "model": model}
             segmentor = MODELS.build({**cfg.model.to_dict(), **own})
@@ -163,10 +154,9 @@ def build_loader(
     """A checked dataset in batches; what the config does not say is chosen for this machine."""
     on_gpu = device is not None and device.type == "cuda"
     options = {name: value for name, value in cfg.test_dataloader.to_dict().items() if name != "dataset"}
-    own_cpus = max(1, available_cpus() // local_processes())
     defaults = dict(
         batch_size=8 if on_gpu else 1,
-        num_workers=min(16, own_cpus) if on_gpu else min(2, own_cpus),
+        num_workers=min(16 if on_gpu else 2, own_cpus()),
         pin_memory=on_gpu,
         collate_fn=dict(type="pseudo_collate"),
     )

@@ -88,11 +88,12 @@ class Journal:
     def _read(self) -> dict[int, list[Counts]]:
         finished, damaged = {}, 0
         for path in sorted(self.folder.glob("rank*.jsonl")):
-            for line in path.read_bytes().split(b"\n") if path.is_file() else ():
-                entry = self._parse(line) if line.strip() else None
-                if entry is not None:
+            lines = path.read_bytes().split(b"\n") if path.is_file() else []
+            for line in filter(bytes.strip, lines):
+                if entry := self._parse(line):
                     finished[entry["image"]] = entry["counts"]
-                damaged += bool(line.strip()) and entry is None
+                else:
+                    damaged += 1
         if damaged:
             warnings.warn(f"{self.folder}: {damaged} damaged lines; their images are computed again", stacklevel=6)
         return finished

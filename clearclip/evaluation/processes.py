@@ -20,6 +20,7 @@ from mmengine.hooks import Hook
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import differences
 
 T = TypeVar("T")
 LAUNCHERS = ("none", "pytorch", "slurm")
@@ -34,9 +35,10 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def local_processes() -> int:
-    """Processes of this run on this host."""
-    return int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+def own_cpus() -> int:
+    """How many of these each process of this run on this host may take."""
+    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
+    return max(1, available_cpus() // processes)
 
 
 @contextmanager
@@ -67,7 +69,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), gpus, launcher))
     else:
         # torchrun would leave each process one thread, whatever the machine.
-        torch.set_num_threads(max(1, available_cpus() // local_processes()))
+        torch.set_num_threads(own_cpus())
     _store, rank, size = next(torch_dist.rendezvous("env://", timeout=TIMEOUT))
     torch_dist.init_process_group("gloo", store=_store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
@@ -118,7 +120,7 @@ def together(what: str) -> Iterator[None]:
         raise UserError(said[0])
 
 
-def agree(what: str, value: dict[str, Any], differences: Callable[[dict, dict], list[str]]) -> None:
+def agree(what: str, value: dict[str, Any]) -> None:
     """Raise a UserError on all processes where ``value`` is not the same on all; names the differences."""
     first, *others = gather(value)
     for rank, other in enumerate(others, start=1):

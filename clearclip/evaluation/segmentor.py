@@ -133,14 +133,12 @@ class ClearCLIPSegmentation(BaseSegmentor):
         else:
             features = torch.empty(len(classes.words), self.model.image_encoder.dim, device=self.model.device)
         dist.broadcast(features)
-        self.register_buffer("word_features", features, persistent=False)
-        word_to_class = torch.tensor(classes.word_to_class, device=self.model.device)
-        self.register_buffer("word_to_class", word_to_class, persistent=False)
+        self._text = TextFeatures(classes, features, torch.tensor(classes.word_to_class)).to(self.model.device)
 
     @property
     def text(self) -> TextFeatures:
         """The text features in use."""
-        return TextFeatures(self.classes, self.word_features, self.word_to_class)
+        return self._text.to(self.model.device)  # tools may have moved the model
 
     @property
     def dataset_meta(self) -> dict[str, list]:

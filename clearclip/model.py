@@ -29,11 +29,12 @@ from clearclip.windows import WindowGrid, class_probabilities, label_map, propag
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
-Classes: TypeAlias = ClassWords | Sequence[str]
-MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
-_PROBABILITY = a(float, int, low=0, high=1)
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
+_PROBABILITY = a(float, int, low=0, high=1)
+Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
+Classes: TypeAlias = ClassWords | Sequence[str]
+MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
 
 
 class ClearCLIP(nn.Module):
@@ -338,9 +339,7 @@ class ClearCLIP(nn.Module):
     def segment(
         self, images: Iterable[ImageLike], classes: Classes, prob_thd: float | None = None
     ) -> Iterator[Segmentation]: ...
-    def segment(
-        self, images: ImageLike | Iterable[ImageLike], classes: Classes, prob_thd: float | None = None
-    ) -> Segmentation | list[Segmentation] | Iterator[Segmentation]:
+    def segment(self, images: Images, classes: Classes, prob_thd: float | None = None) -> Any:
         """Segment an image, or several, by words.
 
             result = model.segment("photo.jpg", ["sky", "hill | mountain", "horse"])
@@ -372,13 +371,7 @@ class ClearCLIP(nn.Module):
     def compare(
         self, images: Iterable[ImageLike], classes: Classes, methods: MethodsLike, prob_thd: float | None = None
     ) -> Iterator[dict[str, Segmentation]]: ...
-    def compare(
-        self,
-        images: ImageLike | Iterable[ImageLike],
-        classes: Classes,
-        methods: MethodsLike,
-        prob_thd: float | None = None,
-    ) -> dict[str, Segmentation] | list[dict[str, Segmentation]] | Iterator[dict[str, Segmentation]]:
+    def compare(self, images: Images, classes: Classes, methods: MethodsLike, prob_thd: float | None = None) -> Any:
         """Segment by several methods at once: blocks that they share run once.
 
             results = model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"])

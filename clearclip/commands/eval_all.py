@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
 
 from rich import box
 from rich.console import Console
@@ -93,14 +92,17 @@ def main(arguments: Sequence[str] | None = None) -> int:
                 print(f"       {row.system}{': has a result' if has_result(group, row, known, args.device) else ''}")
         return 0
     names = ("gpus", "force", "device", "batch_size", "on_error", "imports")
-    outcome = run_all(groups, results, **{name: getattr(args, name) for name in names})
+    done, skipped, failed = run_all(groups, results, **{name: getattr(args, name) for name in names})
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     records = read_records(results)[0]
     print_table(table, rows, datasets, records, protocol)
     written = not records or update_workbook(results)
-    print_summary(outcome, results)
-    return 0 if written and not outcome["failed"] else 1
+    count = sum(map(len, failed.values()))
+    print(f"{done} done; {skipped} skipped; {count} failed; results in {results}")
+    for why, labels in failed.items():
+        print(f"failed: {labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {why}")
+    return 0 if written and not failed else 1
 
 
 def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: list[dict], protocol: str) -> None:
@@ -118,14 +120,3 @@ def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: l
     Console().print(shown)
     if any(row.clip_type == "Miniature" for row in rows) and table == "family":
         print(METHOD_NOTE)
-
-
-def print_summary(outcome: dict, results: Path) -> None:
-    """Print what ran, what was skipped and what failed; one reason once."""
-    print("; ".join(f"{len(runs)} {kind}" for kind, runs in outcome.items()) + f"; results in {results}")
-    reasons: dict[str, list[str]] = {}
-    for label, why in outcome["failed"]:
-        reasons.setdefault(why, []).append(label)
-    for why, labels in reasons.items():
-        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
-        print(f"failed: {labels[0]}{more}: {why}")

@@ -10,6 +10,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
+from itertools import product
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.results.published import Row, find_protocol
 from clearclip.results.records import append, read_records
-from clearclip.settings import ModelSettings
+from clearclip.settings import NAMING, ModelSettings
 from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
@@ -108,68 +109,29 @@ def plan(
         protocol: by whose protocol; ``overrides`` go beyond it.
 
     Raises:
-        UserError: an override of what the rows set.
+        UserError: an override of what the rows set, or a dataset that the protocol says nothing about.
     """
     for name in overrides:
         if name.removeprefix("model.") in OF_ROWS:
             raise UserError(f"{name} is what the rows of a table set; choose rows (--rows, --vit), or use eval.py")
     groups: dict[tuple, Group] = {}
-    for row in rows:
-        for dataset in datasets:
-            thd = row.prob_thd(dataset)
-            key = (*row.naming.values(), dataset, thd)
-            if key not in groups:
-                changed: dict[str, Any] = {f"model.{name}": value for name, value in row.naming.items()}
-                changed |= protocol_overrides(protocol, dataset)
-                changed |= {} if thd is None else {"model.prob_thd": thd}
-                changed |= overrides
-                cfg = load_config(CONFIGS / f"cfg_{dataset}.py", changed)
-                groups[key] = Group(dataset, [], cfg, changed, limit, protocol)
-            groups[key].rows.append(row)
+    for row, dataset in product(rows, datasets):
+        thd = row.prob_thd(dataset)
+        key = (*row.naming.values(), dataset, thd)
+        if key not in groups:
+            changed: dict[str, Any] = {f"model.{name}": value for name, value in row.naming.items()}
+            how = find_protocol(protocol, dataset)
+            if protocol != "clearclip":  # which is the configs' own
+                changed |= {f"model.{name}": value for name, value in how.model.items()}
+                changed["model.name_path"] = str(CONFIGS / how.names_file)
+                changed["test_dataloader.dataset.pipeline.1.scale"] = tuple(how.scale)
+            changed |= {} if thd is None else {"model.prob_thd": thd}
+            changed |= overrides
+            cfg = load_config(CONFIGS / f"cfg_{dataset}.py", changed)
+            groups[key] = Group(dataset, [], cfg, changed, limit, protocol)
+        groups[key].rows.append(row)
     order = [row.naming for row in rows]
     return sorted(groups.values(), key=lambda one: order.index(one.rows[0].naming))
-
-
-def protocol_overrides(protocol: str, dataset: str) -> dict[str, Any]:
-    """What a protocol overrides in a benchmark's config: dotted names to values; nothing for the configs' own.
-
-    Raises:
-        UserError: a dataset that the protocol says nothing about.
-    """
-    one = find_protocol(protocol, dataset)
-    if protocol == "clearclip":
-        return {}
-    return {
-        "test_dataloader.dataset.pipeline.1.scale": tuple(one.scale),
-        "model.slide_crop": one.crop,
-        "model.slide_stride": one.stride,
-        "model.logit_scale": one.logit_scale,
-        "model.prob_thd": one.prob_thd,
-        "model.post": one.post,
-        **({"model.tlp_grid": one.tlp_grid} if one.tlp_grid else {}),
-        "model.name_path": str(CONFIGS / one.names_file),
-    }
-
-
-class Models:
-    """Keeps the last model that was loaded, for groups that share its weights."""
-
-    def __init__(self, device: str | None):
-        self.device = device
-        self.key: tuple | None = None
-        self.model: ClearCLIP | None = None
-
-    def get(self, settings: ModelSettings) -> ClearCLIP:
-        """The model with the weights of these settings."""
-        names = ["clip_type", "vit_type", "model_name", "pretrained", "pretrained_tag", "quick_gelu", "normalization"]
-        if settings.clip_type == "BLIP":  # whose positional embeddings are resized for one window
-            names.append("slide_crop")
-        key = tuple(getattr(settings, name) for name in (*names, "precision"))
-        if self.model is None or key != self.key:
-            self.model = None  # frees its memory before the next one is loaded
-            self.model = ClearCLIP.from_settings(replace(settings, device=self.device or settings.device))
-            self.key = key
-        return self.model
 
 
 def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
@@ -187,7 +149,7 @@ def run_all(
     device: str | None = None,
     imports: Sequence[Path] = (),
     **options: Any,
-) -> dict[str, list[tuple[str, str]]]:
+) -> tuple[int, int, dict[str, list[str]]]:
     """Compute the cells that have no result yet; a group that fails does not stop the others.
 
     Args:
@@ -200,20 +162,14 @@ def run_all(
         **options: see :func:`clearclip.evaluation.evaluate.evaluate`: ``batch_size``, ``on_error``.
 
     Returns:
-        "done", "skipped" and "failed": labels with a remark each.
+        How many rows were computed and how many had a result; the labels of the groups that failed, by the reason.
     """
-    outcome: dict[str, list[tuple[str, str]]] = {"done": [], "skipped": [], "failed": []}
     known = [] if force else read_records(results)[0]
-    todo = []
-    for group in groups:
-        left = [row for row in group.rows if not has_result(group, row, known, device)]
-        outcome["skipped"] += [
-            (f"{row.system}, {group.label}", "has a result") for row in group.rows if row not in left
-        ]
-        if left:
-            todo.append(replace(group, rows=left))
+    left = [[row for row in group.rows if not has_result(group, row, known, device)] for group in groups]
+    todo = [replace(group, rows=rows) for group, rows in zip(groups, left, strict=True) if rows]
+    skipped, done, failed = sum(len(group.rows) for group in groups) - sum(map(len, left)), 0, {}
     options |= {"device": device, "resume": "no" if force else "auto"}
-    models, started, finished = Models(device), time.monotonic(), 0
+    model, loaded, started, finished = None, None, time.monotonic(), 0
     for number, group in enumerate(todo, start=1):
         elapsed = time.monotonic() - started
         ahead = sum(other.images for other in todo[number - 1 :])
@@ -224,30 +180,38 @@ def run_all(
             if gpus:
                 _run_processes(group, results, gpus, imports, options)
             else:
-                _run_here(group, results, models, options)
+                settings = group.settings
+                if loaded != (key := _weights(settings)):
+                    model = loaded = None  # frees its memory before the next one is loaded
+                    model, loaded = ClearCLIP.from_settings(replace(settings, device=device or settings.device)), key
+                _run_here(group, results, model, options)
         except Exception as error:  # whatever stops one group, the others go on
-            words = " ".join(str(error).split()) or type(error).__name__
-            outcome["failed"].append((group.label, words))
-            print(
-                "    failed" if outcome["failed"][:-1] and words == outcome["failed"][-2][1] else f"    failed: {words}"
-            )
+            why = " ".join(str(error).split()) or type(error).__name__
+            print("    failed" if why in failed else f"    failed: {why}")
+            failed.setdefault(why, []).append(group.label)
         else:
             labels = {group.method(row).label: row for row in group.rows}
             for record in read_records(results)[0][before:]:
                 if record["dataset"] == group.dataset and record["method"] in labels:
-                    row = labels.pop(record["method"])
-                    outcome["done"].append((f"{row.system} on {group.dataset}", f"mIoU {record['mIoU']:.2f}"))
-                    print(f"    {row.system}: mIoU {record['mIoU']:.2f}", flush=True)
+                    done += 1
+                    print(f"    {labels.pop(record['method']).system}: mIoU {record['mIoU']:.2f}", flush=True)
         finished += group.images
-    return outcome
+    return done, skipped, failed
 
 
-def _run_here(group: Group, results: Path, models: Models, options: Mapping[str, Any]) -> None:
+def _weights(settings: ModelSettings) -> tuple:
+    """What groups have in common that share a model."""
+    # BLIP's positional embeddings are resized for one window.
+    crop = settings.slide_crop if settings.clip_type == "BLIP" else None
+    return (crop, *(getattr(settings, name) for name in (*NAMING, "normalization", "precision")))
+
+
+def _run_here(group: Group, results: Path, model: ClearCLIP, options: Mapping[str, Any]) -> None:
     found = evaluate(
         group.cfg,
         work_dir(group),
         methods=[group.method(row) for row in group.rows],
-        model=models.get(group.settings),
+        model=model,
         overrides=group.overrides,
         limit=group.limit,
         **options,

@@ -30,7 +30,6 @@ TABLES = {
 #: Those whose rows are not for ViT-L/14 unless that is asked for, and those that show the mean of a row.
 _BASE_ONLY = ("benchmarks", "ablation", "family", "large", "remote")
 _AVERAGED = ("2", "background", "ablation", "backbones", "remote")
-VITS = ("ViT-B/16", "ViT-L/14")
 MINIATURE_VIT = "Miniature/8"
 
 
@@ -102,6 +101,13 @@ class Protocol:
         """Of the resize: long and short side in pixels, or empty."""
         return [int(side) for side in self.resize.split("x")] if self.resize else []
 
+    @property
+    def model(self) -> dict[str, Any]:
+        """The options of the model, by their names in a config, but for the words."""
+        options = {"slide_crop": self.crop, "slide_stride": self.stride, "tlp_grid": self.tlp_grid, "post": self.post}
+        options |= {"logit_scale": self.logit_scale, "prob_thd": self.prob_thd}
+        return {name: value for name, value in options.items() if (name, value) != ("tlp_grid", None)}
+
     def label(self, method: str) -> str:
         """The label of a method with the options that it has here: "NACLIP + RCS" to "NACLIP + RCS (lambda_r=0.4)"."""
         return " + ".join(f"{one} ({self.methods[one]})" if one in self.methods else one for one in method.split(" + "))
@@ -119,34 +125,20 @@ class Protocol:
             facts: of a record.
             row: of a table, which may have a threshold of its own; backbones have the normalisation of their weights.
         """
+        dataset, model = {**facts["dataset"]}, {**facts["model"]}
+        data = f"{dataset.pop('images')} {dataset.pop('masks')}"
+        if row is not None and not row.clip_type:
+            model.pop("normalization", None)
         threshold = None if row is None else row.prob_thd(self.dataset)
-        free = ("normalization",) if row is not None and not row.clip_type else ()
-        own = ("images", "masks")
+        named = ("classes", "ignore_index", "reduce_zero_label", *(["labels"] if self.labels else []))
         resize = [{"type": "Resize", "scale": self.scale, "keep_ratio": True}] if self.resize else []
         first, *rest = ({"type": name} for name in ("LoadImageFromFile", "LoadAnnotations", "PackSegInputs"))
         return (
-            {name: value for name, value in facts["dataset"].items() if name not in own}
-            == {
-                "name": self.dataset,
-                "count": self.images,
-                "classes": self.classes,
-                "ignore_index": self.ignore_index,
-                "reduce_zero_label": self.reduce_zero_label,
-                **({"labels": self.labels} if self.labels else {}),
-            }
+            dataset == {"name": self.dataset, "count": self.images, **{name: getattr(self, name) for name in named}}
             and facts["input"] == {"pipeline": [first, *resize, *rest]}
-            and {name: value for name, value in facts["model"].items() if name not in free}
-            == {
-                "words": self.words,
-                "slide_crop": self.crop,
-                "slide_stride": self.stride,
-                "logit_scale": self.logit_scale,
-                "prob_thd": self.prob_thd if threshold is None else threshold,
-                "post": self.post,
-                **({"tlp_grid": self.tlp_grid} if self.tlp_grid else {}),
-            }
+            and model == {"words": self.words, **self.model, **({} if threshold is None else {"prob_thd": threshold})}
             and not facts["other"]
-            and self.data in ("", f"{facts['dataset']['images']} {facts['dataset']['masks']}")
+            and self.data in ("", data)
             and facts["environment"]["precision"] in ("fp16", "fp32")  # fp16 on a GPU, as published
         )
 
@@ -199,29 +191,14 @@ def numbers() -> dict[tuple[str, ...], tuple[float, str]]:
 
 
 def published(table: str, row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
-    """The mIoU of a cell that was published under a protocol, in percent, and its source."""
+    """The mIoU of a cell that was published under a protocol, in percent, and its source. "rerun" is a table, too."""
     tables = {"benchmarks": ("background", "2"), "family": ("family", "background", "2")}.get(table, (table,))
-    if table == "family" and protocol == "clearclip" and _of_paper(row).prob_thd(dataset) is not None:
+    names = [(row.name, row.clearclip or "no")]
+    if row.name == "ClearCLIP":  # of the family; the paper's tables have another name for it
+        names.append(("CLIP", "yes"))
+    if table == "family" and protocol == "clearclip" and replace(row, clearclip=names[0][1]).prob_thd(dataset):
         return None  # published with a threshold of its own, and measured without
-    return _first(tables, row, dataset, protocol)
-
-
-def rerun(row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
-    """The mIoU that others measured in an independent run, and its source."""
-    return _first(("rerun",), row, dataset, protocol)
-
-
-def _of_paper(row: Row) -> Row:
-    """A row of the family under the name that it has in the paper's tables."""
-    if row.name == "ClearCLIP":
-        return replace(row, name="CLIP", clearclip="yes")
-    return replace(row, clearclip=row.clearclip or "no")
-
-
-def _first(tables: Sequence[str], row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
-    family = replace(row, clearclip=row.clearclip or "no")
-    rows = [(table, family if table == "family" else _of_paper(row)) for table in tables]
-    keys = [(table, protocol, one.vit, one.name, one.clearclip, dataset) for table, one in rows]
+    keys = [(one, protocol, row.vit, *name, dataset) for one in tables for name in names]
     return next((numbers()[key] for key in keys if key in numbers()), None)
 
 
@@ -232,16 +209,15 @@ def table_rows(table: str, miniature: bool = False) -> list[Row]:
         table: one of :data:`TABLES`.
         miniature: with the bundled model in place of the checkpoints: the rows that are methods, not other weights.
     """
-    lines = [line for line in _read("rows.csv") if line["table"] == table]
+    rows = [Row(**line) for line in _read("rows.csv") if line.pop("table") == table]
     if miniature:
-        lines = [line for line in lines if (line["weights"], line["vit"]) == ("CLIP", VITS[0])]
-        lines = [{**line, "weights": "Miniature", "vit": MINIATURE_VIT} for line in lines]
-    names = ("row", "clearclip", "weights", "vit", "method", "label")
-    return [Row(*(line[name] for name in names)) for line in lines]
+        own = {"clip_type": "Miniature", "vit": MINIATURE_VIT}
+        return [replace(row, **own) for row in rows if (row.clip_type, row.vit) == ("CLIP", "ViT-B/16")]
+    return rows
 
 
 #: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
-FAMILY = tuple(dict.fromkeys(line["row"] for line in _read("rows.csv") if line["table"] == "family"))
+FAMILY = tuple(dict.fromkeys(row.name for row in table_rows("family")))
 
 
 def select_rows(

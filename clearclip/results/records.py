@@ -36,20 +36,17 @@ def check_results_path(results: str | Path) -> Path:
     path = Path(results).expanduser()
     if path.suffix.lower() != ".xlsx":
         raise UserError(f"results file {path} must end in .xlsx")
-    lock = Path(f"{path}.lock")
+    files = (path, records_path(path), Path(f"{path}.lock"))
     try:
-        for file in (path, records_path(path), lock):
-            if os.path.lexists(file) and not stat.S_ISREG(file.stat().st_mode):
-                raise UserError(f"{file} is no ordinary file; move it away, or name another workbook with --results")
         folder = next(one for one in path.absolute().parents if one.exists())
-        closed = [one for one in (records_path(path), lock, folder) if one.exists() and not os.access(one, os.W_OK)]
+        odd = [one for one in files if os.path.lexists(one) and not stat.S_ISREG(one.stat().st_mode)]
+        closed = [one for one in (*files[1:], folder) if one.exists() and not os.access(one, os.W_OK)]
+        why = [f"{one} is no ordinary file" for one in odd] + [f"{one} may not be written to" for one in closed]
+        why += [] if folder.is_dir() else [f"{folder} is no folder"]
     except OSError as error:
-        raise UserError(
-            f"results file {path} cannot be used ({error.strerror}); name another with --results"
-        ) from error
-    if closed or not folder.is_dir():
-        why = f"{closed[0]} may not be written to" if closed else f"{folder} is no folder"
-        raise UserError(f"results cannot be kept in {path}: {why}; name another place with --results")
+        why = [error.strerror]
+    if why:
+        raise UserError(f"results cannot be kept in {path}: {why[0]}; name another place with --results")
     return path
 
 
@@ -97,9 +94,9 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[di
         UserError: they cannot be written. An evaluation's journal has all that is needed to record it later.
     """
     results = check_results_path(results)
-    kept = [{**record, "version": __version__, "commit": current_commit()} for record in records]
-    kept = [json.loads(json.dumps(record)) for record in kept]
-    kept = [{**record, "checksum": digest(record)} for record in kept]
+    code = {"version": __version__, "commit": current_commit()}
+    plain = json.loads(json.dumps([{**record, **code} for record in records]))
+    kept = [{**record, "checksum": digest(record)} for record in plain]
     try:
         results.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(f"{results}.lock"), open(records_path(results), "a+b") as file:
@@ -120,14 +117,9 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[di
 
 def current_commit() -> str:
     """The commit that this code runs from, with "+" where files differ from it; empty outside a checkout."""
+    command = ["git", "describe", "--always", "--dirty=+", "--exclude=*"]
+    here = Path(__file__).resolve().parent
     try:
-        described = subprocess.run(
-            ["git", "describe", "--always", "--dirty=+", "--exclude=*"],
-            cwd=Path(__file__).resolve().parent,
-            capture_output=True,
-            text=True,
-            timeout=10,
-        )
-    except (OSError, subprocess.TimeoutExpired):
+        return subprocess.check_output(command, cwd=here, stderr=subprocess.DEVNULL, text=True, timeout=10).strip()
+    except (OSError, subprocess.SubprocessError):  # no git, no checkout, or a slow disk
         return ""
-    return described.stdout.strip() if described.returncode == 0 else ""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from clearclip.results.published import Row, averaged, find_protocol, protocols, published, rerun, title
+from clearclip.results.published import Row, averaged, find_protocol, protocols, published, title
 
 Record = Mapping[str, Any]
 #: A note on cells whose weights the user vouches for.
@@ -20,12 +20,9 @@ def protocol_of(record: Record) -> str:
     if record.get("remark"):
         return "other"
     own = "no" if record["method"] == "CLIP" else ""  # CLIP may have its own threshold
-    row = Row("CLIP", own, "CLIP", "", "", "")
-    names = (
-        name
-        for (name, dataset), one in protocols().items()
-        if dataset == record["dataset"] and (one.matches(record["facts"]) or one.matches(record["facts"], row))
-    )
+    rows = (None, Row("CLIP", own, "CLIP", "", "", ""))
+    ways = [(name, one) for (name, dataset), one in protocols().items() if dataset == record["dataset"]]
+    names = (name for name, one in ways if any(one.matches(record["facts"], row) for row in rows))
     return next(names, "other") + (", images skipped" if record.get("skipped") else "")
 
 
@@ -65,11 +62,15 @@ class Cell:
         """Measured minus published, in points."""
         return None if self.measured is None or self.published is None else self.measured - self.published
 
+    @property
+    def marks(self) -> dict[str, str]:
+        """What stands behind the measured and the published figure: the first letter of a note, or nothing."""
+        return {"measured": STATED[0] * self.stated, "published": SECOND_HAND[0] * ("second-hand" in self.source)}
+
     def __str__(self) -> str:
         """``80.9 (80.9)``: measured (published)."""
-        measured = "–" if self.measured is None else f"{self.measured:.1f}" + "*" * self.stated
-        mark = "†" if "second-hand" in self.source else ""
-        return measured if self.published is None else f"{measured} ({self.published:.1f}{mark})"
+        measured = "–" if self.measured is None else f"{self.measured:.1f}{self.marks['measured']}"
+        return measured if self.published is None else f"{measured} ({self.published:.1f}{self.marks['published']})"
 
 
 def fill_row(table: str, row: Row, datasets: Sequence[str], records: Iterable[Record], protocol: str) -> list[Cell]:
@@ -77,15 +78,16 @@ def fill_row(table: str, row: Row, datasets: Sequence[str], records: Iterable[Re
     records, cells = list(records), []
     for name in datasets:
         found = [record for record in records if belongs(record, row, name, protocol)][-1:]
-        known, again = published(table, row, name, protocol), rerun(row, name, protocol)
-        stated = any(record["facts"]["weights"]["origin"] == "stated" for record in found)
         measured = found[0]["mIoU"] if found else None
-        cells.append(Cell(measured, *(known or (None,))[:1], *(again or (None,))[:1], stated, (known or (0, ""))[1]))
+        stated = any(record["facts"]["weights"]["origin"] == "stated" for record in found)
+        known, source = published(table, row, name, protocol) or (None, "")
+        again, _ = published("rerun", row, name, protocol) or (None, "")
+        cells.append(Cell(measured, known, again, stated, source))
     if averaged(table, datasets):
-        measured = [cell.measured for cell in cells]
-        known = published(table, row, "average", protocol)
-        mean = None if None in measured else fmean(measured)
-        cells.append(Cell(mean, known and known[0], stated=any(cell.stated for cell in cells)))
+        values = [cell.measured for cell in cells]
+        mean = None if None in values else fmean(values)
+        known, _ = published(table, row, "average", protocol) or (None, "")
+        cells.append(Cell(mean, known, stated=any(cell.stated for cell in cells)))
     return cells
 
 

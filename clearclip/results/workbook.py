@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from clearclip.utils.fingerprint import hash_file
 #: Differences to the published figure beyond this many points are coloured.
 NOTABLE = 0.5
 _BETTER, _WORSE = (PatternFill("solid", fgColor=colour) for colour in ("BBD7F0", "F6C9A8"))
+_RIGHT = Alignment(horizontal="right")
 _BOLD, _TITLE, _GREY = Font(bold=True), Font(bold=True, size=14), Font(italic=True, color="666666")
 #: Where a workbook says which of its sheets are made here; all others are the user's, and stay.
 _OURS = "sheets of ClearCLIP"
@@ -36,7 +38,13 @@ _NOTES = (
     "publ.: published; re-run: an independent run of others; diff.: here minus published, in points",
     "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure",
 )
-_PARTS = {"measured": "here", "published": "publ.", "rerun": "re-run", "difference": "diff."}
+#: What a table shows of a cell: its heading, what stands where there is nothing, and the number's format.
+_PARTS = {
+    "measured": ("here", "–", "0.0"),
+    "published": ("publ.", "n/a", "0.0"),
+    "rerun": ("re-run", "n/a", "0.0"),
+    "difference": ("diff.", "–", "+0.0;-0.0;0.0"),
+}
 
 
 def update_workbook(results: str | Path, force: bool = False) -> bool:
@@ -99,16 +107,13 @@ def _open(results: Path) -> Workbook:
     return book
 
 
-def make_workbook(
-    records: Sequence[dict[str, Any]], remarks: Sequence[str] = (), book: Workbook | None = None
-) -> Workbook:
-    """The sheets of these records, in a workbook.
+def make_workbook(records: Sequence[dict[str, Any]], remarks: Sequence[str], book: Workbook) -> None:
+    """Make the sheets of these records anew in a workbook; the user's own stay.
 
     Args:
         records, remarks: as :func:`~clearclip.results.records.read_records` gives them.
-        book: to add them to; its sheets stay.
+        book: where.
     """
-    book = book or Workbook()
     made_before = _property(book, _OURS).split("|")
     blank = [sheet.title for sheet in book.worksheets if sheet.dimensions == "A1:A1" and sheet["A1"].value is None]
     for name in {*made_before, *blank} & {*book.sheetnames}:
@@ -125,7 +130,6 @@ def make_workbook(
         made.append(_add_classes(book, dataset, [one for one in records if one["dataset"] == dataset]))
     book._sheets.sort(key=lambda sheet: sheet in own)  # the user's own at the end
     _set_property(book, _OURS, "|".join(sheet.title for sheet in made))
-    return book
 
 
 def _sheet(book: Workbook, name: str, heading: str) -> Worksheet:
@@ -149,21 +153,18 @@ def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequen
     sheet = _sheet(book, "runs", "All runs: mIoU and accuracies in percent, and what each number depends on")
     lines = []
     for record in records:
-        facts = record.get("facts") if not record.get("remark") else None
+        facts = {} if record.get("remark") else record["facts"]
         known = ("classes", "iou", "facts", "checksum")
         line = {name: value for name, value in record.items() if name not in known and not isinstance(value, dict)}
         line["dataset"], line["protocol"] = title(record["dataset"]), protocol_of(record)
-        for part, values in (facts or {}).items():
+        for part, values in facts.items():
             values = values if isinstance(values, dict) else {part: values}
             line |= {f"{part}: {name}": value for name, value in values.items()}
         lines.append({name: _text(value) for name, value in line.items()})
     frame = pd.DataFrame(lines)
     for row in (frame.columns, *frame.astype(object).where(frame.notna(), None).itertuples(index=False)):
         sheet.append(list(row))
-    for remark in remarks:
-        sheet.append([_text(remark)])
-        sheet.cell(sheet.max_row, 1).font = _GREY
-    _finish(sheet, 2, 0)
+    _finish(sheet, 2, 0, remarks)
     own = max(1, sum(": " not in name for name in frame.columns))  # what the numbers depend on is for the screen
     for cell in (cell for row in sheet.iter_rows(min_row=3, max_col=own) for cell in row):
         cell.number_format = "0.00" if isinstance(cell.value, float) else cell.number_format
@@ -181,17 +182,15 @@ def _add_classes(book: Workbook, dataset: str, records: Sequence[dict[str, Any]]
             named = weights.get("clip_type") or weights.get("model") or ""
             key = (one["method"], " ".join(filter(None, (named, weights.get("vit_type")))), protocol_of(one))
             latest[(*key, len(one["iou"]))] = one
-    for line, place in (("method", 0), ("weights", 1), ("protocol", 2)):
-        sheet.append([line, *(_text(key[place]) for key in latest)])
-    count = max((len(one["iou"]) for one in latest.values()), default=0)
+    for line in zip(("method", "weights", "protocol"), *latest, strict=False):
+        sheet.append([*map(_text, line)])
     names = max((one["classes"] for one in latest.values()), key=len, default=[])
-    for index in range(count):
-        values = [one["iou"][index] if index < len(one["iou"]) else None for one in latest.values()]
-        sheet.append([_text(str(names[index])), *("n/a" if value is None else value for value in values)])
+    for name, *values in zip_longest(names, *(one["iou"] for one in latest.values())):
+        sheet.append([_text(str(name)), *("n/a" if value is None else value for value in values)])
     sheet.append(["mIoU", *(one["mIoU"] for one in latest.values())])
     for row in sheet.iter_rows(min_row=5, min_col=2):
         for cell in row:
-            cell.number_format, cell.alignment = "0.0", Alignment(horizontal="right")
+            cell.number_format, cell.alignment = "0.0", _RIGHT
     _finish(sheet, 4, 1)
     return sheet
 
@@ -206,53 +205,44 @@ def _add_table(
     sheet = _sheet(book, ours + which.replace("protocol ", ""), f"ClearCLIP, {ours}{which}: mIoU, %")
     datasets = ("miniature",) if miniature else TABLES[table]
     rows = [(row, fill_row(table, row, datasets, records, protocol)) for row in table_rows(table, miniature)]
-    shown = [any(cells[k].rerun is not None for _, cells in rows) for k in range(len(rows[0][1]))]
     sheet.append(["ViT", "system", "ClearCLIP"])
-    sheet.append([None] * 3)
     columns = []  # (place of the cell, what is shown of it)
     for place, heading in enumerate(headings(table, datasets)):
-        parts = ["measured"] if miniature else [name for name in _PARTS if name != "rerun" or shown[place]]
+        again = any(cells[place].rerun is not None for _, cells in rows)
+        parts = ["measured"] if miniature else [part for part in _PARTS if part != "rerun" or again]
         start = 4 + len(columns)
         sheet.cell(2, start, heading).alignment = Alignment(horizontal="center")
         sheet.merge_cells(start_row=2, start_column=start, end_row=2, end_column=start + len(parts) - 1)
-        for part in parts:
-            columns.append((place, part))
-            sheet.cell(3, 3 + len(columns), _PARTS[part]).alignment = Alignment(horizontal="right")
-    stated = second_hand = False
-    sources = dict.fromkeys(one.source for _, cells in rows for one in cells if one.source)
+        columns += [(place, part) for part in parts]
+    sheet.append([None, None, None, *(_PARTS[part][0] for _, part in columns)])
     for number, (row, cells) in enumerate(rows, start=4):
-        for column, value in enumerate((row.vit, row.name, row.clearclip), start=1):
-            sheet.cell(number, column, value)
+        sheet.append([row.vit, row.name, row.clearclip])
         for column, (place, part) in enumerate(columns, start=4):
-            cell = cells[place]
-            value = getattr(cell, part)
-            there = sheet.cell(
-                number, column, ("n/a" if part in ("published", "rerun") else "–") if value is None else value
-            )
-            there.alignment = Alignment(horizontal="right")
-            there.number_format = "+0.0;-0.0;0.0" if part == "difference" else "0.0"
-            if part == "measured" and cell.stated and value is not None:
-                there.number_format, stated = '0.0"*"', True
-            if part == "published" and "second-hand" in cell.source:
-                there.number_format, second_hand = '0.0"†"', True
+            value, mark, (_, missing, form) = getattr(cells[place], part), cells[place].marks.get(part), _PARTS[part]
+            there = sheet.cell(number, column, missing if value is None else value)
+            there.number_format = f'{form}"{mark}"' if mark else form
             if part == "difference" and value is not None and abs(value) > NOTABLE:
                 there.fill = _BETTER if value > 0 else _WORSE
-    marks = [note for note, shown in ((STATED, stated), (SECOND_HAND, second_hand)) if shown]
-    for note in (*_NOTES, *marks, *(f"published: {source}" for source in sources)):
-        sheet.append([note])
-        sheet.cell(sheet.max_row, 1).font = _GREY
-    _finish(sheet, 3, 3)
+    for cell in (cell for line in sheet.iter_rows(min_row=3, min_col=4) for cell in line):
+        cell.alignment = _RIGHT
+    every = [cell for _, cells in rows for cell in cells]
+    marks = [note for note in (STATED, SECOND_HAND) if any(note[0] in cell.marks.values() for cell in every)]
+    sources = dict.fromkeys(f"published: {cell.source}" for cell in every if cell.source)
+    _finish(sheet, 3, 3, [*_NOTES, *marks, *sources])
     return sheet
 
 
-def _finish(sheet: Worksheet, header: int, columns: int) -> None:
-    """Bold headings that stay in view and come again on every page; columns as wide as what stands in them."""
+def _finish(sheet: Worksheet, header: int, columns: int, notes: Sequence[str] = ()) -> None:
+    """Bold headings that stay in view and come again on every page; columns as wide as what stands in them; notes."""
     for row in sheet.iter_rows(min_row=2, max_row=header):
         for cell in row:
             cell.font = _BOLD
     sheet.freeze_panes = sheet.cell(header + 1, columns + 1)
     sheet.print_title_rows = f"1:{header}"
     for index, column in enumerate(sheet.iter_cols(min_row=2), start=1):
-        shown = [cell for cell in column if cell.font != _GREY and (cell.row >= header or index <= columns)]
-        texts = [f"{one.value:.1f}" if isinstance(one.value, float) else str(one.value or "") for one in shown]
+        shown = [cell.value for cell in column if cell.row >= header or index <= columns]
+        texts = [f"{value:.1f}" if isinstance(value, float) else str(value or "") for value in shown]
         sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=6) + 2, 34)
+    for note in notes:
+        sheet.append([_text(note)])
+        sheet.cell(sheet.max_row, 1).font = _GREY

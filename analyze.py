@@ -1,7 +1,6 @@
 """Why it works: the paper's statistics and ablations as figures. ``python analyze.py`` shows the miniature's."""
 
 import sys
-from pathlib import Path
 
 from clearclip.commands.console import run_command
 
@@ -10,7 +9,7 @@ def main() -> None:
     """Imported late, so that a missing package is reported in one line."""
     from clearclip.commands.analyze import main as analyze
 
-    analyze(Path(__file__).resolve().parent)
+    analyze()
 
 
 if __name__ == "__main__":

@@ -106,14 +106,13 @@ def draw_options(rng: random.Random, parser: argparse.ArgumentParser, model: str
 @pytest.mark.parametrize("script", [demo, analyze], ids=["demo", "analyze"])
 def test_nothing_but_clear_errors(script, world: str, capfd: pytest.CaptureFixture) -> None:
     parser = script.make_parser()
-    main = demo.main if script is demo else lambda arguments: analyze.main(ROOT, arguments)
     codes = []
     for seed in range(COUNT // 2):
         arguments = draw(random.Random(seed), parser, world)
         if script is analyze and "--config" not in arguments and not any(one in FILES for one in arguments[:1]):
             arguments = ["photo.png", *arguments]  # not the whole miniature
         try:
-            codes.append(run_command(lambda arguments=arguments: main(arguments)))
+            codes.append(run_command(lambda arguments=arguments: script.main(arguments)))
         except BaseException as error:
             raise AssertionError(f"seed {seed}: {shlex.join(arguments)[:2000]}") from error
         said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]

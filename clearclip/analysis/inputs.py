@@ -90,27 +90,22 @@ class Images:
         found = evaluate(self.cfg, work_dir, model=model, methods=methods, limit=len(self.paths), resume="auto")
         return {one.method: one.scores.summary["mIoU"] for one in found}
 
-    def truth(self, index: int) -> np.ndarray:
-        """A benchmark's ground truth of an image, (H, W) integers."""
-        return self.dataset[index]["data_samples"].gt_sem_seg.data.squeeze(0).numpy()
-
     def draw_maps(self, model: ClearCLIP, methods: Sequence[Method], path: Path) -> None:
         """Write a page: images spread over the input in rows; truth, variants and ``methods`` in columns.
 
         Raises:
             UserError: the place cannot be written.
         """
-        names = self.classes.names
+        names, palette = self.classes.names, None
         places = np.linspace(0, len(self.paths) - 1, min(ROWS, len(self.paths))).round().astype(int)
-        photos = [read_image(self.paths[place]) for place in places]
-        columns = {method.label: name for name, method in STEPS.items()}
-        columns |= {method.label: method.label for method in methods if method.label not in columns}
-        found = model.compare(photos, self.classes, [*STEPS.values(), *methods])
-        rows = [[by_method[label].labels for label in columns] for by_method in found]
-        titles, palette = list(columns.values()), None
+        found = model.compare([self.paths[place] for place in places], self.classes, [*STEPS.values(), *methods])
+        steps = {method.label: name for name, method in STEPS.items()}
+        titles = ["image", *(steps.get(label, label) for label in found[0])]
+        rows = [[next(iter(one.values())).image, *(result.labels for result in one.values())] for one in found]
         if self.dataset is not None:
-            rows = [[self.truth(place), *row] for place, row in zip(places, rows, strict=True)]
-            titles, palette = ["ground truth", *titles], self.dataset.metainfo.get("palette")
-        rows = [[photo, *row] for photo, row in zip(photos, rows, strict=True)]
+            titles.insert(1, "ground truth")
+            palette = self.dataset.metainfo.get("palette")
+            for place, row in zip(places, rows, strict=True):
+                row.insert(1, self.dataset[place]["data_samples"].gt_sem_seg.data.squeeze(0).numpy())
         legend = list(zip(names, class_palette(names, palette), strict=True))
-        save_image(grid_picture(rows, ["image", *titles], legend, model.label), path)
+        save_image(grid_picture(rows, titles, legend, model.label), path)

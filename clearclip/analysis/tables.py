@@ -58,12 +58,7 @@ def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> d
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> str:
     """What is looked for first: the last block's statistics, and mIoU."""
-    said = []
-
-    def say(title: str, table: pd.DataFrame, form: str) -> None:
-        table = table.rename_axis(index=None, columns=None)
-        said.append(f"{title}\n{table.to_string(float_format=form.format)}")
-
+    shown = []  # title, table, and how its numbers are written
     if "norms" in tables:
         largest = tables["channels"].query("rank <= @LARGEST")
         last = {
@@ -71,9 +66,11 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> str:
             "entropy": tables["entropy"].groupby("part", sort=False)["entropy"].last(),
             f"share of the {LARGEST} largest |channel means|": largest.groupby("part", sort=False)["share_held"].last(),
         }
-        say("last block", pd.DataFrame(last), "{:.3g}")
+        shown.append(("last block", pd.DataFrame(last), "{:.3g}"))
     for name, columns in (("features", None), ("alpha", "alpha"), ("ablation", "kept"), ("methods", None)):
         if name in tables:
             table = tables[name].pivot_table("mIoU", tables[name].columns[0], columns, sort=False)
-            say(f"mIoU (%): {name}", table, "{:.1f}")
-    return "\n\n".join(said)
+            shown.append((f"mIoU (%): {name}", table.rename_axis(columns=None), "{:.1f}"))
+    return "\n\n".join(
+        f"{title}\n{table.rename_axis(index=None).to_string(float_format=form.format)}" for title, table, form in shown
+    )

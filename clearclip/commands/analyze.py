@@ -22,8 +22,8 @@ from clearclip.commands.options import (
     read_words,
     warn_of_photographs,
 )
-from clearclip.evaluation.config import Options
-from clearclip.methods import METHODS, Method, build_method
+from clearclip.evaluation.config import CONFIGS, Options
+from clearclip.methods import METHODS, build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, user_path, write_bytes, write_text_atomically
@@ -53,28 +53,27 @@ def make_parser() -> CommandParser:
     return parser
 
 
-def main(root: Path, arguments: Sequence[str] | None = None) -> None:
-    """Analyse as the command line says.
-
-    Args:
-        root: the folder that has ``config/``.
-        arguments: default those of the command line.
-
-    Raises:
-        UserError: anything that the user can fix.
-    """
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Analyse as the command line says; a UserError for anything that the user can fix."""
     args = make_parser().parse_args(arguments)
     _check(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:
         images = Images(find_images(args.images)[: args.limit], read_words(args.classes) if args.classes else None)
     else:
-        config = args.config or root / "config" / "cfg_miniature.py"
+        config = args.config or CONFIGS / "cfg_miniature.py"
         images = Images.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
     settings = images.settings(**model_options(args))
     warn_of_photographs(settings, map(Path, images.paths))
     model = ClearCLIP.from_settings(settings)
-    tables = _analyze(model, images, methods, args.only, args.out)
+    tables = collect(model.image_encoder, images.squares(model)) if "statistics" in args.only else {}
+    if model.text_encoder is None:
+        print(f"{model.label}: without a text side there are no mIoU and no maps", file=sys.stderr)
+    elif "scores" in args.only and images.cfg is not None:
+        every = {method.label: method for method in (*VARIANTS, *methods)}
+        tables |= score_tables(images.scores(model, list(every.values()), args.out / "work_dirs"), methods)
+    if model.text_encoder is not None and "maps" in args.only and images.classes is not None:
+        images.draw_maps(model, methods, args.out / "maps.png")
     for name, table in tables.items():
         named = pd.concat({model.label: table}, names=["model"]).reset_index("model")  # so that tables can be joined
         write_bytes(args.out / f"{name}.csv", named.to_csv(index=False, float_format="%.6g").encode())
@@ -97,19 +96,3 @@ def _check(args: Namespace) -> None:
         if wrong:
             raise UserError(message)
     check_folder("--out", args.out)
-
-
-def _analyze(
-    model: ClearCLIP, images: Images, methods: Sequence[Method], steps: Sequence[str], out: Path
-) -> dict[str, pd.DataFrame]:
-    """All tables; the page of maps is written at once."""
-    tables = collect(model.image_encoder, images.squares(model)) if "statistics" in steps else {}
-    if model.text_encoder is None:
-        print(f"{model.label}: without a text side there are no mIoU and no maps", file=sys.stderr)
-        return tables
-    if "scores" in steps and images.cfg is not None:
-        every = {method.label: method for method in (*VARIANTS, *methods)}
-        tables |= score_tables(images.scores(model, list(every.values()), out / "work_dirs"), methods)
-    if "maps" in steps and images.classes is not None:
-        images.draw_maps(model, methods, out / "maps.png")
-    return tables

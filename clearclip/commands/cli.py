@@ -25,8 +25,4 @@ def _run() -> int | None:
     # Imported late, so that help is quick and a missing package is reported in one line.
     run = import_module(f"clearclip.commands.{COMMANDS[command]}").main
     sys.argv[:2] = [f"clearclip {command}"]
-    if command != "analyze":
-        return run()
-    from clearclip.evaluation.config import CONFIGS
-
-    return run(CONFIGS.parent)
+    return run()

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from rich.console import Console
-from rich.table import Table
+from rich.table import Column, Table
 
 from clearclip.commands.console import CommandParser, ImportFile
 from clearclip.evaluation.config import Options
@@ -29,9 +29,7 @@ def make_parser() -> CommandParser:
     add("--methods", nargs="+", metavar="METHOD", help=methods)
     add("--workdir", "--work-dir", dest="work_dir", help="default work_dirs/<config>")
     add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
-    add(
-        "--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override parts of the config"
-    )
+    add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override the config")
     add("--launcher", choices=LAUNCHERS, default="none", help="set by dist_test.sh")
     add("--device", help="cpu, cuda, cuda:N or mps; default: the best that is here")
     add("--batch-size", type=int, help="images per batch")
@@ -55,20 +53,18 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = check_results_path(args.results)
     if args.no_cache:
         args.cfg_options["model.cached"] = False
-    pictures = None
-    if args.show_dir is not None:
-        pictures = PictureHook(Path(args.show_dir), args.show_every, args.show_first)
+    shown = args.show_dir is not None
+    hooks = [PictureHook(Path(args.show_dir), args.show_every, args.show_first)] if shown else []
     names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "resume", "on_error")
     options = {name: getattr(args, name) for name in names}
-    hooks = [pictures] if pictures else []
     found = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
     if found[0].is_main:
         append([one.record for one in found], results)
         report(found)
         update_workbook(results)
         print(f"{len(found)} row{'s' if len(found) > 1 else ''} added to {results}")
-        if pictures is not None:
-            print(f"pictures of {pictures.written} image{'s' if pictures.written != 1 else ''} in {args.show_dir}")
+        for hook in hooks:
+            print(f"pictures of {hook.written} image{'s' if hook.written != 1 else ''} in {args.show_dir}")
     return 0
 
 
@@ -76,13 +72,10 @@ def report(found: Sequence[Evaluation]) -> None:
     """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
     first = found[0]
     images = f"{first.images} image{'s' if first.images != 1 else ''}"
-    table = Table(title=f"{first.dataset}: {images}")
-    table.add_column("class")
     columns = {f"{one.method}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}
     if len(found) == 1:
         columns["accuracy"] = first.scores.accuracy
-    for heading in columns:
-        table.add_column(heading, justify="right")
+    table = Table("class", *(Column(one, justify="right") for one in columns), title=f"{first.dataset}: {images}")
     for name, *values in zip(first.classes, *columns.values(), strict=True):
         table.add_row(name, *map(_percent, values))
     Console().print(table)

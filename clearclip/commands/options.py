@@ -131,7 +131,7 @@ def segment(
     model: ClearCLIP, image: ImageLike, classes: ClassWords, methods: Sequence[Method]
 ) -> dict[str, Segmentation]:
     """One result for each method, by its label; the miniature's classes have their own colours."""
-    results = model.compare(image, classes, list({method.label: method for method in methods}.values()))
+    results = model.compare(image, classes, methods)
     for result in results.values() if classes.names == list(CLASSES) else ():
         result.colours = PALETTE
     return results

@@ -75,11 +75,8 @@ class Group:
         """How many images, as far as is known."""
         return min(self.cfg.get("expected_images", 1), self.limit or sys.maxsize)
 
-    def fingerprints(self, device: str | None) -> dict[str, str]:
-        """The label of each row's method → what its run would be known by.
-
-        Empty where weights or data are not on this machine yet.
-        """
+    def fingerprint(self, row: Row, device: str | None) -> str | None:
+        """What a row's run would be known by; None where weights or data are not on this machine yet."""
         if self._common is None:
             try:
                 dataset = CheckedDataset(self.cfg.test_dataloader.dataset, self.limit)
@@ -88,10 +85,8 @@ class Group:
                 self._common = run_facts(self.cfg, dataset, self.settings, chosen, precision)
             except Exception:  # of whatever is missing, the evaluation says what it is
                 self._common = {}
-        if not self._common.get("weights"):
-            return {}
-        methods = map(self.method, self.rows)
-        return {one.label: digest({**self._common, "method": method_facts(one)}) for one in methods}
+        known = self._common.get("weights")
+        return digest({**self._common, "method": method_facts(self.method(row))}) if known else None
 
 
 def plan(
@@ -137,7 +132,7 @@ def plan(
 def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
     """Whether a record has the fingerprint that the row's run would have."""
     known = {record["fingerprint"] for record in records if not record.get("remark") and not record.get("skipped")}
-    return group.fingerprints(device).get(group.method(row).label) in known
+    return group.fingerprint(row, device) in known
 
 
 def run_all(

@@ -142,7 +142,12 @@ def serve(args: Namespace) -> int:
     Raises:
         UserError: the port is taken, or the model cannot be loaded.
     """
-    check_port(args.port)
+    try:  # before a model is loaded
+        with socket.socket() as one:
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            one.bind(("127.0.0.1", args.port or 0))
+    except (OSError, OverflowError) as error:
+        raise UserError(f"the page cannot be served on port {args.port}: {error}; give --port another one") from error
     with tempfile.TemporaryDirectory(prefix="clearclip-") as folder:
         os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results are deleted when the page stops
         blocks = build(Page(args, Path(folder)))
@@ -154,17 +159,3 @@ def serve(args: Namespace) -> int:
         print(f"page: {address}  (stop with Ctrl-C)", flush=True)
         blocks.block_thread()
     return 0
-
-
-def check_port(port: int | None) -> None:
-    """Say before a model is loaded whether a port can be used; None means any.
-
-    Raises:
-        UserError: it is no port, or taken.
-    """
-    try:
-        with socket.socket() as one:
-            one.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            one.bind(("127.0.0.1", port or 0))
-    except (OSError, OverflowError) as error:
-        raise UserError(f"the page cannot be served on port {port}: {error}; give --port another one") from error

@@ -82,14 +82,13 @@ def sheet(
     placed: list[tuple[int, int, str | Image.Image]] = []  # x, y and what is drawn there
     y = letter
 
-    def write(text: str) -> None:
+    def write(text: str, below: int) -> None:
         nonlocal y
-        for part in wrap(text, total):
-            placed.append((letter, y, part))
-            y += line
+        parts = wrap(text, total)
+        placed.extend((letter, y + line * n, part) for n, part in enumerate(parts))
+        y += line * len(parts) + below * bool(text)
 
-    write(title)
-    y += letter // 2 * bool(title)
+    write(title, letter // 2)
     for start in range(0, len(panels), columns):
         row, x = range(start, min(start + columns, len(panels))), letter
         wrapped = [wrap(titles[k], widths[k - start]) for k in row]
@@ -108,8 +107,7 @@ def sheet(
             text = f"{scale[0] + place * (scale[1] - scale[0]):.2f}"
             placed.append((letter + round(place * (total - font.getlength(text))), y + line, text))
         y += 2 * line + letter // 2
-    write(note)
-    y += letter // 3 * bool(note)
+    write(note, letter // 3)
     cell = round(max(map(font.getlength, names), default=0)) + 3 * letter
     fitting = max(1, (total + letter) // cell)
     for k, (name, (_, colour)) in enumerate(zip(names, legend, strict=True)):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Sequence
-from itertools import zip_longest
+from itertools import chain, zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -166,7 +166,7 @@ def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequen
         sheet.append(list(row))
     _finish(sheet, 2, 0, remarks)
     own = max(1, sum(": " not in name for name in frame.columns))  # what the numbers depend on is for the screen
-    for cell in (cell for row in sheet.iter_rows(min_row=3, max_col=own) for cell in row):
+    for cell in chain.from_iterable(sheet.iter_rows(min_row=3, max_col=own)):
         cell.number_format = "0.00" if isinstance(cell.value, float) else cell.number_format
     sheet.print_area = f"A1:{get_column_letter(own)}{sheet.max_row}"
     return sheet
@@ -188,9 +188,8 @@ def _add_classes(book: Workbook, dataset: str, records: Sequence[dict[str, Any]]
     for name, *values in zip_longest(names, *(one["iou"] for one in latest.values())):
         sheet.append([_text(str(name)), *("n/a" if value is None else value for value in values)])
     sheet.append(["mIoU", *(one["mIoU"] for one in latest.values())])
-    for row in sheet.iter_rows(min_row=5, min_col=2):
-        for cell in row:
-            cell.number_format, cell.alignment = "0.0", _RIGHT
+    for cell in chain.from_iterable(sheet.iter_rows(min_row=5, min_col=2)):
+        cell.number_format, cell.alignment = "0.0", _RIGHT
     _finish(sheet, 4, 1)
     return sheet
 
@@ -223,7 +222,7 @@ def _add_table(
             there.number_format = f'{form}"{mark}"' if mark else form
             if part == "difference" and value is not None and abs(value) > NOTABLE:
                 there.fill = _BETTER if value > 0 else _WORSE
-    for cell in (cell for line in sheet.iter_rows(min_row=3, min_col=4) for cell in line):
+    for cell in chain.from_iterable(sheet.iter_rows(min_row=3, min_col=4)):
         cell.alignment = _RIGHT
     every = [cell for _, cells in rows for cell in cells]
     marks = [note for note in (STATED, SECOND_HAND) if any(note[0] in cell.marks.values() for cell in every)]
@@ -234,9 +233,8 @@ def _add_table(
 
 def _finish(sheet: Worksheet, header: int, columns: int, notes: Sequence[str] = ()) -> None:
     """Bold headings that stay in view and come again on every page; columns as wide as what stands in them; notes."""
-    for row in sheet.iter_rows(min_row=2, max_row=header):
-        for cell in row:
-            cell.font = _BOLD
+    for cell in chain.from_iterable(sheet.iter_rows(min_row=2, max_row=header)):
+        cell.font = _BOLD
     sheet.freeze_panes = sheet.cell(header + 1, columns + 1)
     sheet.print_title_rows = f"1:{header}"
     for index, column in enumerate(sheet.iter_cols(min_row=2), start=1):

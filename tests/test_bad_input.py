@@ -23,6 +23,7 @@ ROOT = Path(__file__).resolve().parents[1]
 # A real config with a model that loads in no time; options of the model follow.
 TINY = "model.model_name={model} model.slide_crop=64 model.slide_stride=32"
 VOC = f"--config {ROOT / 'config' / 'cfg_voc21.py'} --cfg-options {TINY}"
+TOO_LONG = "too long" if sys.version_info < (3, 14) else "does not exist"  # what pathlib makes of such a name
 SHOW = '--out shown photo.png --classes "sky, tree" --device cpu'
 
 #: By script: arguments, what the line must name, a word of the remedy.
@@ -31,7 +32,7 @@ CASES = {
         ("", "--config", "--help"),
         ("--config none.py", "none.py", "config/"),
         (f"--config {'a' * 5000}.py", "aaa", "config/"),
-        (f"--config {ROOT / 'config' / 'cfg_miniature.py'} --data-root {'a' * 5000}", "aaa", "too long"),
+        (f"--config {ROOT / 'config' / 'cfg_miniature.py'} --data-root {'a' * 5000}", "aaa", TOO_LONG),
         ("--config photo.png", "photo.png", "base_config.py"),
         ("--config crash.py", "ZeroDivisionError", "base_config.py"),
         ("--config no_model.py", "'model'", "base_config.py"),

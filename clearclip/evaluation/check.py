@@ -143,7 +143,7 @@ def _missing_places(settings: Any) -> list[str]:
     root = user_path(settings.get("data_root") or "")
     if not root.is_dir():
         where = "" if root.is_absolute() else f" in {Path.cwd()}"
-        return [f"root {root} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
+        return [f"root {str(root)[:400]} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
     prefix = settings.get("data_prefix", {"seg_map_path": ""})
     if "seg_map_path" not in prefix:
         raise UserError(f"data_prefix {dict(prefix)} has no folder of masks; give it seg_map_path")

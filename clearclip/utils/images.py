@@ -44,9 +44,8 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
     )
     try:
         if not path.is_file():
-            raise UserError(
-                f"{path} is a folder, not an image" if path.is_dir() else f"image {str(path)[:400]} does not exist"
-            )
+            name = str(path)[:400]
+            raise UserError(f"{name} is a folder, not an image" if path.is_dir() else f"image {name} does not exist")
         with Image.open(path, formats=[name for name in FORMATS if name in Image.OPEN]) as image:
             if image.width * image.height > pixels:
                 raise UserError(too_large)

@@ -28,7 +28,7 @@ def _font_file(letters: frozenset[str]) -> str:
     from matplotlib.ft2font import FT2Font
 
     own, wanted = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), set(map(ord, letters))
-    if wanted <= FT2Font(own).get_charmap().keys():
+    if wanted <= FT2Font(str(own)).get_charmap().keys():
         return str(own)
     from matplotlib.font_manager import findSystemFonts
 

@@ -27,9 +27,9 @@ def _font_file(letters: frozenset[str]) -> str:
     from matplotlib import get_data_path
     from matplotlib.ft2font import FT2Font
 
-    own, wanted = Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf"), set(map(ord, letters))
-    if wanted <= FT2Font(str(own)).get_charmap().keys():
-        return str(own)
+    own, wanted = str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), set(map(ord, letters))
+    if wanted <= FT2Font(own).get_charmap().keys():
+        return own
     from matplotlib.font_manager import findSystemFonts
 
     for file in sorted(findSystemFonts()):
@@ -43,7 +43,7 @@ def _font_file(letters: frozenset[str]) -> str:
         "Noto Sans CJK (fonts-noto-cjk)",
         stacklevel=2,
     )
-    return str(own)
+    return own
 
 
 def sheet(

@@ -399,7 +399,8 @@ class ClearCLIP(nn.Module):
     def _segment(self, images: Any, classes: Classes, prob_thd: float | None, methods: dict[str, Method] | None) -> Any:
         text = self.encode_text(classes)
         threshold = self.settings.prob_thd if prob_thd is None else _PROBABILITY("prob_thd", prob_thd)
-        single = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+        single = one or not isinstance(images, Iterable)
         found = self._results(iter([images] if single else images), text, threshold, methods)
         return next(found) if single else list(found) if isinstance(images, Sequence) else found
 

@@ -152,7 +152,8 @@ class Segmentation:
         shares = sorted(self.shares.items(), key=lambda item: -item[1])[:3]
         found = ", ".join(f"{name} {share:.0%}" for name, share in shares)
         more = ", …" if len(self.classes) > 3 else ""
-        return f"Segmentation({width} × {height} pixels, {len(self.classes)} classes: {found}{more})"
+        count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
+        return f"Segmentation({width} × {height} pixels, {count}: {found}{more})"
 
 
 def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:

@@ -270,6 +270,19 @@ def test_bad_images_stop_or_are_skipped(tmp_path, quick_name, capfd):
     assert (row["images"], row["skipped"]) == (8, 0)
 
 
+def test_a_bad_image_that_is_opened_first(tmp_path, quick_name):
+    """Whether an image is among those that are looked at before the run changes nothing."""
+    made = make_layout("voc21", tmp_path, images=3)
+    made["images"][0].write_bytes(b"broken")
+    arguments = ["--config", config("voc21"), "--workdir", str(tmp_path / "w"), "--results", str(tmp_path / "r.xlsx")]
+    arguments += ["--data-root", str(made["data_root"]), "--workers", "0", *quick(quick_name)]
+    with pytest.raises(UserError, match=f"{made['stems'][0]}.*--on-error skip"):
+        main(arguments)
+    assert main([*arguments[:4], "--on-error", "skip", *arguments[4:]]) == 0
+    (row,) = rows_of(tmp_path / "r.xlsx")
+    assert (row["images"], row["skipped"]) == (2, 1)
+
+
 def test_nan_is_an_error(tmp_path, tiny_folder, tiny_name):
     folder = tmp_path / "broken"
     folder.mkdir()

@@ -194,6 +194,8 @@ def test_compare_gives_what_each_method_gives_alone(tiny_name):
     read = []
     results = model.segment((read.append(k) or image for k in range(100)), words)
     assert not read and (next(results).labels == model.segment(image, words).labels).all() and len(read) < 100
+    with pytest.raises(UserError, match="must be a path, a PIL image or an array, not int"):
+        model.segment(3, ["sky", "tree"])
     with pytest.raises(UserError, match="no method to compare"):
         model.compare(image, words, [])
 

@@ -29,6 +29,7 @@ def test_names_file(tmp_path):
     words = ClassWords.read(path)
     assert words.classes == (("background",), ("person", "man", "woman"), ("dog",))
     assert words.names == ["background", "person", "dog"]
+    assert ClassWords.parse(["sky", "tree", "sky", "tree | oak"]).names == ["sky", "tree", "sky (2)", "tree|oak"]
     assert words.words == ["background", "person", "man", "woman", "dog"]
     assert words.word_to_class == [0, 1, 1, 1, 2]
     assert len(words) == 3

@@ -18,6 +18,7 @@ from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, build_method
 from clearclip.commands.demo import main as demo
+from clearclip.commands.eval_all import main as eval_all
 from clearclip.commands.evaluate import main as evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -47,6 +48,14 @@ def test_the_page_evaluates(page):
     assert [row["method"] for row in rows] == ["Neighbours (sigma=2)", "ClearCLIP", "Neighbours"]
     assert rows[0]["facts"]["method"]["sigma"] == 2.0
     assert len({row["mIoU"] for row in rows}) == 3
+
+
+def test_the_page_in_a_table(page, capsys):
+    arguments = ["--import", "neighbours.py", "--rows", "Neighbours", "MaskCLIP", "--table", "2", "--miniature"]
+    assert eval_all([*arguments, "--limit", "2", "--device", "cpu"]) == 0
+    assert [row["method"] for row in rows_of("results.xlsx")] == ["MaskCLIP", "MaskCLIP + ClearCLIP", "Neighbours"]
+    assert eval_all([*arguments[2:4], "--miniature", "--dry-run"]) == 0
+    assert "Neighbours" in capsys.readouterr().out
 
 
 def test_the_page_in_the_demo(page, capsys):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import pickle
+import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Mapping, Sequence
@@ -22,6 +23,16 @@ from clearclip.utils.errors import UserError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 #: Constants that some files have beside the weights.
 CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
+#: What PyTorch says beside the reason: how to run such a file all the same.
+_ADVICE = re.compile(
+    r"(?s)Weights only load .*?trusted source\.|\(2\) Alternatively.*?message\.|Please file an issue.*?: |"
+    r"Check the documentation.*"
+)
+
+
+def reason(error: Exception) -> str:
+    """Why a loader does not take a file, in at most 300 characters."""
+    return " ".join(f"{type(error).__name__}: {_ADVICE.sub(' ', str(error))}".split())[:300]
 
 
 def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
@@ -38,10 +49,9 @@ def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
         try:
             found = _unwrap(_read(path))
         except Exception as error:  # damaged files make loaders raise all sorts of errors
-            reason = " ".join(f"{type(error).__name__}: {error}".split())[:300]
             raise UserError(
-                f"{path} holds more than weights or is damaged, and was not run ({reason}); check that it is whole, or "
-                "use safetensors"
+                f"{path} holds more than weights or is damaged, and was not run ({reason(error)}); check that it is "
+                "whole, or use safetensors"
             ) from error
         if not found:
             raise UserError(f"{path} holds no weights; give a file with a state dict")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 
 from rich import box
 from rich.console import Console
@@ -11,6 +12,7 @@ from rich.table import Table
 from clearclip.commands.console import CommandParser, ImportFile
 from clearclip.commands.table_run import has_result, plan, run_all
 from clearclip.evaluation.config import Options
+from clearclip.methods import METHODS, build_method
 from clearclip.miniature import METHOD_NOTE
 from clearclip.results.published import TABLES, Row, protocol_names, select_datasets, select_rows
 from clearclip.results.records import check_results_path, read_records, records_path
@@ -18,6 +20,7 @@ from clearclip.results.tables import fill_row, headings, to_markdown
 from clearclip.results.workbook import update_workbook
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
+from clearclip.utils.fingerprint import source_of
 
 
 def make_parser() -> CommandParser:
@@ -35,7 +38,7 @@ def make_parser() -> CommandParser:
     add("--table", choices=TABLES, help=tables)
     by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
     add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
-    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, or 'MaskCLIP + ClearCLIP'")
+    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, 'MaskCLIP + ClearCLIP', or what --import registers")
     add("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
     add("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
     add("--miniature", action="store_true", help="the bundled model and benchmark, offline")
@@ -78,7 +81,14 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table, protocol = args.table or ("2" if args.miniature else "benchmarks"), args.protocol
     if protocol != protocol_names()[0] and table != "family":
         raise UserError(f"--protocol {protocol} is for the family's table; add --table family")
-    rows = select_rows(table, args.miniature, args.rows, args.vit)
+    own = [name for name in args.rows or () if name in METHODS and source_of(METHODS[name])]  # from --import
+    names = None if args.rows is None else [name for name in args.rows if name not in own]
+    rows = [] if own and not names else select_rows(table, args.miniature, names, args.vit)
+    every = select_rows(table, args.miniature, None, args.vit)
+    for row in {row.vit: row for row in every if row.clip_type in ("CLIP", "Miniature")}.values():
+        rows += [replace(row, name=one, clearclip="", method=one, label=build_method(one).label) for one in own]
+    if not rows:
+        raise UserError(f"the table {table} has no such row; choose other --rows or another --table")
     datasets = select_datasets(table, args.miniature, args.datasets)
     if args.markdown:
         print(to_markdown(table, rows, datasets, read_records(results)[0], protocol))

@@ -31,7 +31,7 @@ SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", "
 #: The miniature's scenes that are shown when no image is given: some with many classes.
 SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0022", "0047", "0016")]
 WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
-DRAWN_ONLY = "the miniature knows drawn scenes only; for photographs start with CLIP: --clip-type CLIP"
+DRAWN_ONLY = "the miniature knows drawn scenes only; for photographs take CLIP: --model ViT-B-16 --pretrained openai"
 
 
 def add_model_options(group: argparse._ArgumentGroup) -> None:
@@ -92,7 +92,7 @@ def read_words(text: str, background: bool = False) -> ClassWords:
     """Classes with commas between them, without repetitions; a UserError where there are none."""
     lines = dict.fromkeys(" ".join(line.split()) for line in text.split(",") if line.strip())
     if not lines:
-        raise UserError('no words given; name what to look for, such as "sky, tree, grass"')
+        raise UserError('no words given; name what to look for with --classes, such as "sky, tree, grass"')
     return with_background(ClassWords.parse(list(lines)), background)
 
 

@@ -51,8 +51,11 @@ class Report:
         return not self.problems and self.expected in (None, self.listed)
 
 
-def quick_check(cfg: Config) -> list[str]:
+def quick_check(cfg: Config, on_error: str | None = None) -> list[str]:
     """What is checked before a model is loaded: that all files exist, and what a few of them hold.
+
+    Args:
+        on_error: of an evaluation; "skip" opens no file, since a bad one may be left out.
 
     Returns:
         Remarks, such as that the number of images is not the published benchmark's.
@@ -60,9 +63,11 @@ def quick_check(cfg: Config) -> list[str]:
     Raises:
         UserError: the dataset cannot be evaluated.
     """
-    report = check_dataset(cfg, sample=4)
+    report = check_dataset(cfg, sample=0 if on_error == "skip" else 4)
     if report.problems:
-        raise UserError(report.problems[0])
+        bad_images = on_error is not None and report.valid < report.opened and len(report.problems) == 1
+        hint = "; or go on without such images (--on-error skip)" if bad_images else ""
+        raise UserError(f"{report.problems[0]}{hint}")
     return report.remarks
 
 
@@ -99,8 +104,9 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
         _check_names(report, plain)
     if report.expected not in (None, dataset.total):
         source = source_of(plain_datasets(dataset.dataset)[0])
+        counted = f"{dataset.total:,} image{'s' * (dataset.total != 1)}"
         published = f"the published benchmark has {report.expected:,}"
-        report.remarks.append(f"{source} has {dataset.total:,} images, {published}; {PREPARE}")
+        report.remarks.append(f"{source} has {counted}, {published}; {PREPARE}")
     places = _find_pairs(report, dataset)
     if sample is not None:
         places = [places[k] for k in np.linspace(0, len(places) - 1, min(sample, len(places))).round().astype(int)]

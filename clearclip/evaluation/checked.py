@@ -30,7 +30,7 @@ from clearclip.utils.errors import UserError
 
 #: What LoadAnnotations writes where nothing is to be counted.
 VOID = 255
-PREPARE = "prepare it as datasets/README.md says"
+PREPARE = "prepare it as datasets/README.md says, or docs/your_own_data.md for data of your own"
 #: Beyond, the confusion matrix of a method takes more than 800 MB.
 MOST_CLASSES = 10_000
 # How a file begins, what it is, and how it ends if it is whole. Decoders fill what is missing with grey and go on.

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import ast
+import difflib
+import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config, DictAction
+from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from clearclip.evaluation.datasets import plain_settings
@@ -99,6 +102,13 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
     with building(f"config {path}"):
         cfg = Config.fromfile(str(path))
     with building(f"config {path}", overrides):
+        own = ("custom_imports", "dataset_name", "expected_images")
+        known = [*cfg, *own, *inspect.signature(Runner.__init__).parameters]
+        for name in overrides or {}:
+            if (section := name.partition(".")[0]) not in known:
+                near = difflib.get_close_matches(section, known, 1)
+                meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(cfg)}"
+                raise UserError(f"config {path} has no {section!r}, as {name} says; {meant}")
         cfg.merge_from_dict(overrides or {})
         for name in ("model", "test_dataloader", "test_dataloader.dataset"):
             value = cfg

@@ -88,7 +88,7 @@ def evaluate(
             named = f"config {cfg.filename}"
             with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
                 _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
-                for remark in quick_check(cfg):
+                for remark in quick_check(cfg, on_error):
                     warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
                 dataset = CheckedDataset(cfg.test_dataloader.dataset, limit)
             settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))

@@ -190,6 +190,12 @@ def numbers() -> dict[tuple[str, ...], tuple[float, str]]:
     return {tuple(line[key] for key in keys): (float(line["miou"]), line["source"]) for line in _read("published.csv")}
 
 
+@lru_cache
+def labels() -> set[str]:
+    """The labels of all rows' methods."""
+    return {line["label"] for line in _read("rows.csv")}
+
+
 def published(table: str, row: Row, dataset: str, protocol: str) -> tuple[float, str] | None:
     """The mIoU of a cell that was published under a protocol, in percent, and its source. "rerun" is a table, too."""
     tables = {"benchmarks": ("background", "2"), "family": ("family", "background", "2")}.get(table, (table,))

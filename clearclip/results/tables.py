@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from statistics import fmean
 from typing import Any
 
-from clearclip.results.published import Row, averaged, find_protocol, protocols, published, title
+from clearclip.results.published import Row, averaged, find_protocol, labels, protocols, published, title
 
 Record = Mapping[str, Any]
 #: A note on cells whose weights the user vouches for.
@@ -37,7 +37,7 @@ def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
         [weights[name] for name in known] == [*row.naming.values()]
         and record["method"] == how.label(row.label)
         and weights["origin"] in ("published", "stated")
-        and "source" not in facts["method"]
+        and ("source" not in facts["method"] or row.label not in labels())  # no code of others under a published name
         and how.matches(facts, row)
     )
 

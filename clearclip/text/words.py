@@ -86,9 +86,13 @@ class ClassWords:
 
     @property
     def names(self) -> list[str]:
-        """A name per class: its first word, or all of them where another class begins with the same."""
+        """A name per class: its first word, or all of them where another class begins with the same; a class that has
+        the very words of one before it has a number.
+        """
         often = Counter(words[0] for words in self.classes)
-        return [words[0] if often[words[0]] == 1 else "|".join(words) for words in self.classes]
+        names = [words[0] if often[words[0]] == 1 else "|".join(words) for words in self.classes]
+        before = [names[:label].count(name) for label, name in enumerate(names)]
+        return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
 
     @property
     def word_to_class(self) -> list[int]:

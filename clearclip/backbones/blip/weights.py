@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from clearclip.backbones.checkpoints import reason
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch, fetch_url
 from clearclip.weights import RANDOM, Weights
@@ -76,8 +77,8 @@ def _load_original(path: Path, model_name: str) -> nn.Module:
         loaded = torch.load(path, map_location="cpu", weights_only=True)
         state = rename(loaded.get("model", loaded))
     except Exception as error:  # whatever a damaged file raises, or one that holds code
-        reason = str(error)[:300]
-        raise UserError(f"{path} is damaged or holds more than BLIP's weights, and was not run ({reason})") from error
+        why = reason(error)
+        raise UserError(f"{path} is damaged or holds more than BLIP's weights, and was not run ({why})") from error
     positions = state.get("vision_model.embeddings.position_embedding", torch.zeros(1, 577, 0))
     _check_width(str(path), model_name, positions.shape[2])
     side = 16 * round((positions.shape[1] - 1) ** 0.5)

@@ -13,8 +13,11 @@ number() { # NAME LEAST
 
 [ $# -ge 1 ] || fail "no config given; use: bash dist_test.sh config/cfg_voc21.py [arguments of eval.py]"
 CONFIG=$1
+case $CONFIG in # the configs beside this script are found from anywhere, as eval.py finds them
+cfg_*.py | config/cfg_*.py) [ -f "$CONFIG" ] || CONFIG=$(dirname "$0")/config/${CONFIG#config/} ;;
+esac
+[ -f "$CONFIG" ] || fail "config $1 does not exist; the configs are in config/ (cfg_voc21.py, …)"
 shift
-[ -f "$CONFIG" ] || fail "config $CONFIG does not exist; the configs are in config/ (cfg_voc21.py, …)"
 PYTHON=${PYTHON:-python}
 NNODES=${NNODES:-1}
 NODE_RANK=${NODE_RANK:-0}

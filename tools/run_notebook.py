@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 
 from clearclip.commands.console import CommandParser, run_command
+from clearclip.utils.errors import UserError
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "demo.ipynb"
 SIDE = 1000  # pixels
@@ -26,10 +27,12 @@ def small(picture: str) -> str:
 
 def main() -> None:
     """Run it in an empty folder and write it back."""
-    import nbclient
-    import nbformat
-
     CommandParser(prog="run_notebook.py", description=__doc__).parse_args()
+    try:
+        import nbclient
+        import nbformat
+    except ImportError as error:
+        raise UserError(f"notebooks need nbclient ({error}); install it: pip install nbclient ipykernel") from error
     notebook = nbformat.read(NOTEBOOK, as_version=4)
     with tempfile.TemporaryDirectory() as folder:
         nbclient.NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()

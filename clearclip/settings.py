@@ -6,7 +6,6 @@ resumed or found again and the tables all read :class:`ModelSettings`. A new opt
 
 from __future__ import annotations
 
-import difflib
 import os
 import warnings
 from collections.abc import Mapping
@@ -15,7 +14,7 @@ from functools import cached_property
 from typing import Any
 
 from clearclip.methods import METHODS, Method, build_method
-from clearclip.utils.checks import Check, a, one_of
+from clearclip.utils.checks import Check, a, did_you_mean, one_of
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
@@ -118,9 +117,7 @@ class ModelSettings:
         known = [one.name for one in fields(cls)]
         for name in options:
             if name not in known:
-                near = difflib.get_close_matches(str(name), known, 1)
-                meant = f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
-                raise UserError(f"a model has no option {name!r}; {meant}")
+                raise UserError(f"a model has no option {name!r}; {did_you_mean(str(name), known)}")
         if options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature":
             options = {"slide_crop": 64, "slide_stride": 32, "short_side": 128, **options}
         return cls(**options)

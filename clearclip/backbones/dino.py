@@ -13,6 +13,7 @@ from torch import Tensor, nn
 
 from clearclip.backbones.base import DenseEncoder
 from clearclip.backbones.casting import prepare
+from clearclip.backbones.checkpoints import reason
 from clearclip.backbones.timm import TimmEncoder
 from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
@@ -67,7 +68,7 @@ def load_dino(
                 weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture
             )
     except Exception as error:  # whatever a damaged file raises
-        raise UserError(f"{path} cannot be loaded as {weights.model_name}: {str(error)[:400]}") from error
+        raise UserError(f"{path} cannot be loaded as {weights.model_name}: {reason(error)}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
     return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std
 

@@ -81,14 +81,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     table, protocol = args.table or ("2" if args.miniature else "benchmarks"), args.protocol
     if protocol != protocol_names()[0] and table != "family":
         raise UserError(f"--protocol {protocol} is for the family's table; add --table family")
-    own = [name for name in args.rows or () if name in METHODS and source_of(METHODS[name])]  # from --import
-    names = None if args.rows is None else [name for name in args.rows if name not in own]
-    rows = [] if own and not names else select_rows(table, args.miniature, names, args.vit)
-    every = select_rows(table, args.miniature, None, args.vit)
-    for row in {row.vit: row for row in every if row.clip_type in ("CLIP", "Miniature")}.values():
-        rows += [replace(row, name=one, clearclip="", method=one, label=build_method(one).label) for one in own]
-    if not rows:
-        raise UserError(f"the table {table} has no such row; choose other --rows or another --table")
+    rows = choose_rows(table, args.miniature, args.rows, args.vit)
     datasets = select_datasets(table, args.miniature, args.datasets)
     if args.markdown:
         print(to_markdown(table, rows, datasets, read_records(results)[0], protocol))
@@ -113,6 +106,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     for why, labels in failed.items():
         print(f"failed: {labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {why}")
     return 0 if written and not failed else 1
+
+
+def choose_rows(table: str, miniature: bool, names: list[str] | None, vits: list[str] | None) -> list[Row]:
+    """The rows that are named, those of methods that ``--import`` registered among them, with CLIP's weights.
+
+    Raises:
+        UserError: an unknown name, or a table without such a row.
+    """
+    own = [name for name in names or () if name in METHODS and source_of(METHODS[name])]
+    others = None if names is None else [name for name in names if name not in own]
+    rows = select_rows(table, miniature, others, vits)
+    if own:
+        every = select_rows(table, miniature, None, vits)
+        for row in {row.vit: row for row in every if row.clip_type in ("CLIP", "Miniature")}.values():
+            rows += [replace(row, name=one, clearclip="", method=one, label=build_method(one).label) for one in own]
+    if not rows:
+        raise UserError(f"the table {table} has no such row; choose other --rows or --vit, or another --table")
+    return rows
 
 
 def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: list[dict], protocol: str) -> None:

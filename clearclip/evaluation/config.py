@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import ast
-import difflib
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -19,6 +18,7 @@ from clearclip.evaluation.datasets import plain_settings
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
 from clearclip.settings import ModelSettings
 from clearclip.text import ClassWords
+from clearclip.utils.checks import did_you_mean
 from clearclip.utils.errors import UserError
 
 _PACKAGE = Path(__file__).resolve().parents[1]
@@ -103,12 +103,10 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         cfg = Config.fromfile(str(path))
     with building(f"config {path}", overrides):
         own = ("custom_imports", "dataset_name", "expected_images")
-        known = [*cfg, *own, *inspect.signature(Runner.__init__).parameters]
+        known = sorted({*cfg, *own, *inspect.signature(Runner.__init__).parameters} - {"self"})
         for name in overrides or {}:
             if (section := name.partition(".")[0]) not in known:
-                near = difflib.get_close_matches(section, known, 1)
-                meant = f"did you mean {near[0]}?" if near else f"it has {', '.join(cfg)}"
-                raise UserError(f"config {path} has no {section!r}, as {name} says; {meant}")
+                raise UserError(f"config {path} has no {section!r}, as {name} says; {did_you_mean(section, known)}")
         cfg.merge_from_dict(overrides or {})
         for name in ("model", "test_dataloader", "test_dataloader.dataset"):
             value = cfg

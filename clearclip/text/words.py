@@ -91,8 +91,11 @@ class ClassWords:
         """
         often = Counter(words[0] for words in self.classes)
         names = [words[0] if often[words[0]] == 1 else "|".join(words) for words in self.classes]
-        before = [names[:label].count(name) for label, name in enumerate(names)]
-        return [f"{name} ({count + 1})" if count else name for name, count in zip(names, before, strict=True)]
+        seen: Counter[str] = Counter()
+        for label, name in enumerate(names):
+            seen[name] += 1
+            names[label] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        return names
 
     @property
     def word_to_class(self) -> list[int]:

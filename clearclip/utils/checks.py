@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import difflib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from clearclip.utils.errors import UserError
@@ -16,6 +17,12 @@ _WORDS = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string", os.PathLike: "a path",
     None: "None", Mapping: "a dict",
 }  # fmt: skip
+
+
+def did_you_mean(name: str, known: Sequence[str]) -> str:
+    """The remedy for a name that is none of the ``known`` ones: the one that is most like it, or all of them."""
+    near = difflib.get_close_matches(name, known, 1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
 def one_of(*choices: str | None) -> Check:

@@ -27,7 +27,7 @@ lint: $(READY)
 
 docs: $(READY)
 	$(INSTALL) pdoc
-	$(BIN)/pdoc --docformat google --output-directory docs/api clearclip $(addprefix clearclip.,methods settings weights text windows backbones \
+	$(BIN)/pdoc --docformat google --output-directory docs/api clearclip $(addprefix clearclip.,methods model_settings weights text windows backbones \
 		visualize results evaluation)
 
 install: $(READY)

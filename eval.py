@@ -2,12 +2,12 @@
 
 import sys
 
-from clearclip.commands.console import run_command
+from clearclip.commands.command_line import run_command
 
 
 def main() -> int:
     """Imported late, so that a missing package is reported in one line."""
-    from clearclip.commands.evaluate import main as evaluate
+    from clearclip.commands.eval import main as evaluate
 
     return evaluate()
 

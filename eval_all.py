@@ -2,7 +2,7 @@
 
 import sys
 
-from clearclip.commands.console import run_command
+from clearclip.commands.command_line import run_command
 
 
 def main() -> int:

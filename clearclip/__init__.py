@@ -13,8 +13,8 @@ if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys(
 
 from clearclip.methods import METHODS, Context, LastBlock, Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.result import Segmentation
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
+from clearclip.segmentation import Segmentation
 from clearclip.utils.errors import UserError
 from clearclip.version import __version__
 

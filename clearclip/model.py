@@ -18,20 +18,20 @@ from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder, load_towers
 from clearclip.methods import Method, build_method
-from clearclip.result import Segmentation
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
+from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
-from clearclip.utils.checks import a
 from clearclip.utils.devices import choose_device, choose_precision, is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
+from clearclip.utils.validators import of_type
 from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
-_PROBABILITY = a(float, int, low=0, high=1)
+_PROBABILITY = of_type(float, int, low=0, high=1)
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 Classes: TypeAlias = ClassWords | Sequence[str]
 MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
@@ -86,7 +86,7 @@ class ClearCLIP(nn.Module):
         Args:
             model_name, pretrained: what ``open_clip.create_model`` takes: ``("ViT-B-16", "openai")``, a local file as
                 ``pretrained``, a ``hf-hub:`` or ``local-dir:`` name; ``"miniature"`` is the bundled model.
-            **options: see :class:`~clearclip.settings.ModelSettings`: ``clip_type="MetaCLIP", vit_type="ViT-L/14"``
+            **options: see :class:`~clearclip.ModelSettings`: ``clip_type="MetaCLIP", vit_type="ViT-L/14"``
                 for a row of the paper's table, ``model_type``, ``slide_crop``, ``prob_thd``, ``device``, …
 
         Raises:
@@ -375,7 +375,7 @@ class ClearCLIP(nn.Module):
         """Segment by several methods at once: blocks that they share run once.
 
             results = model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"])
-            compare_picture(results).save("compare.png")  # from clearclip.result
+            compare_picture(results).save("compare.png")  # from clearclip.segmentation
 
         Args:
             images, classes, prob_thd: as for :meth:`segment`.

@@ -14,9 +14,9 @@ import sys
 from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
-from clearclip.commands.console import CommandParser, run_command
-from clearclip.evaluation.check import check_dataset
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.evaluation.config import building, load_config
+from clearclip.evaluation.dataset_report import check_dataset
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 GROUPS = {

@@ -18,7 +18,7 @@ import numpy as np
 from PIL import Image
 from tqdm.contrib.concurrent import thread_map
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_atomically
 from clearclip.utils.images import open_image

@@ -11,7 +11,7 @@ from PIL import Image
 
 from clearclip import ClearCLIP, LastBlock, UserError
 from clearclip.analysis.statistics import PARTS, collect, frobenius_norm, normalized_entropy
-from clearclip.analysis.tables import ABLATION, FEATURES, SWEEP, VARIANTS
+from clearclip.analysis.variants import ABLATION, FEATURES, SWEEP, VARIANTS
 from clearclip.commands import analyze as command
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -17,7 +17,7 @@ from clearclip.backbones import TOWERS, ImageEncoder, load_clip
 from clearclip.evaluation import ClearCLIPSegmentation
 from clearclip.evaluation.facts import weights_facts
 from clearclip.miniature import DIRECTORY
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.weights import choose_weights
 
 CPU = torch.device("cpu")

@@ -10,7 +10,7 @@ import types
 import mmcv
 import pytest
 
-from clearclip.evaluation.compat import stand_in_for_mmcv_ext
+from clearclip.evaluation.mmseg_import import stand_in_for_mmcv_ext
 
 #: As MMEngine asks, whose own function does not work on Python 3.14.
 FULL = importlib.util.find_spec("mmcv._ext") is not None

@@ -12,7 +12,7 @@ from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from PIL import Image
 
-from clearclip.evaluation.check import check_dataset, quick_check
+from clearclip.evaluation.dataset_report import check_dataset, quick_check
 from clearclip.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[1]

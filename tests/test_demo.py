@@ -15,9 +15,9 @@ from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, ModelSettings, UserError, build_method
 from clearclip.commands import demo as command
-from clearclip.commands.console import import_file, run_command
+from clearclip.commands.command_line import import_file, run_command
 from clearclip.commands.demo import make_parser, read_settings
-from clearclip.commands.options import (
+from clearclip.commands.model_arguments import (
     DRAWN_ONLY,
     OPTIONS,
     SCENES,

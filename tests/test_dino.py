@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from clearclip import ClearCLIP, LastBlock, UserError
-from clearclip.backbones.dino import load_dino
+from clearclip.backbones.dino_tower import load_dino
 from clearclip.evaluation import ClearCLIPSegmentation
 from clearclip.weights import choose_weights
 

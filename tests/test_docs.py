@@ -11,7 +11,7 @@ from open_clip import get_pretrained_cfg
 
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
-from clearclip.commands.evaluate import make_parser
+from clearclip.commands.eval import make_parser
 from clearclip.results.published import WITHOUT_BACKGROUND, published, table_rows
 from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 

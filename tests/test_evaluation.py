@@ -21,12 +21,12 @@ from layouts import LAYOUTS, make_layout
 from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
-from clearclip.commands.console import run_command
-from clearclip.commands.evaluate import main as evaluate
+from clearclip.commands.command_line import run_command
+from clearclip.commands.eval import main as evaluate
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
-from clearclip.evaluation.evaluate import evaluate as evaluate_config
 from clearclip.evaluation.metric import Scores, confusion_counts
+from clearclip.evaluation.run import evaluate as evaluate_config
 from clearclip.utils.errors import UserError
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -344,7 +344,7 @@ def test_the_tour(tmp_path, monkeypatch, capsys):
     """What ``make demo`` runs, on a few images."""
     monkeypatch.chdir(tmp_path)
     short = functools.partial(evaluate_config, limit=5, workers=0)
-    monkeypatch.setattr("clearclip.evaluation.evaluate.evaluate", short)
+    monkeypatch.setattr("clearclip.evaluation.run.evaluate", short)
     monkeypatch.setattr(sys, "argv", ["tools/tour.py"])
     with pytest.raises(SystemExit) as stop:
         runpy.run_path(str(ROOT / "tools" / "tour.py"), run_name="__main__")

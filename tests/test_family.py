@@ -20,7 +20,7 @@ from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones.casting import cast
-from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean

@@ -16,8 +16,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from clearclip.commands.console import import_file
-from clearclip.evaluation.evaluate import evaluate
+from clearclip.commands.command_line import import_file
+from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.utils.fingerprint import digest, plain, source_of
 

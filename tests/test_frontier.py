@@ -25,8 +25,8 @@ from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones.casting import cast
-from clearclip.backbones.dino import SECOND_ENCODERS
-from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.backbones.dino_tower import SECOND_ENCODERS
+from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.methods import (
     ATTENTIONS,
     GEM,

@@ -16,10 +16,10 @@ from mmseg.datasets import ISPRSDataset, LoveDADataset, PotsdamDataset, iSAIDDat
 from PIL import Image
 
 from clearclip import ClearCLIP
-from clearclip.evaluation.check import check_dataset
 from clearclip.evaluation.config import class_words, load_config, model_settings
+from clearclip.evaluation.dataset_report import check_dataset
 from clearclip.evaluation.datasets import DATASETS, MappedDataset
-from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.run import evaluate
 from clearclip.text import TextEncoder, TextFeatures
 from clearclip.utils.errors import UserError
 

@@ -16,11 +16,11 @@ FLOORS = (
     "evaluation",
     "results",
     "model",
-    "result",
+    "segmentation",
     "visualize",
     "backbones",
     "text",
-    "settings",
+    "model_settings",
     "weights methods windows",
     "miniature",
     "utils version",
@@ -62,7 +62,7 @@ def test_no_arrow_goes_in_a_circle():
 
 def test_results_know_neither_configs_nor_models():
     """Records become tables without PyTorch and MMSegmentation."""
-    heavy = {"torch", "mmengine", "mmseg", "mmcv", "open_clip", "clearclip.methods", "clearclip.settings"}
+    heavy = {"torch", "mmengine", "mmseg", "mmcv", "open_clip", "clearclip.methods", "clearclip.model_settings"}
     for path in (PACKAGE / "results").glob("*.py"):
         text = path.read_text(encoding="utf-8")
         assert not {name for name in heavy if f"import {name}" in text or f"from {name}" in text}, path.name

@@ -21,7 +21,7 @@ from open_clip.transformer import QuickGELU
 from safetensors.torch import save
 
 from clearclip import ClearCLIP, UserError
-from clearclip.commands.console import run_command
+from clearclip.commands.command_line import run_command
 from clearclip.commands.demo import main
 from clearclip.miniature import BENCHMARK
 from clearclip.utils.hub import fetch, fetch_url

@@ -33,10 +33,10 @@ from PIL import EpsImagePlugin, Image
 
 from clearclip import ClearCLIP, UserError
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
-from clearclip.evaluation.check import check_dataset, quick_check
 from clearclip.evaluation.config import load_config
-from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.dataset_report import check_dataset, quick_check
 from clearclip.evaluation.hooks import PictureHook
+from clearclip.evaluation.run import evaluate
 
 NAMES = ["sky", "tree", "road", "car"]
 NORMALISE = dict(mean=[120.0, 110.0, 100.0], std=[60.0, 50.0, 40.0], bgr_to_rgb=True)

@@ -15,10 +15,10 @@ from mmseg.structures import SegDataSample
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.commands.console import CommandParser
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.commands.command_line import CommandParser
+from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import Options, load_config
-from clearclip.evaluation.evaluate import build_loader, evaluate
+from clearclip.evaluation.run import build_loader, evaluate
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
 WORDS = ["sky", "tree", "horse"]

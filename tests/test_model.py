@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.backbones import base as encoder_module
+from clearclip.backbones import dense_encoder as encoder_module
 from clearclip.methods import ATTENTIONS
 from clearclip.utils.devices import choose_precision, possible_precisions
 

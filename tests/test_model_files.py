@@ -16,8 +16,8 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
-from clearclip.backbones.base import UNCHANGED
 from clearclip.backbones.checkpoints import read_checkpoint
+from clearclip.backbones.dense_encoder import UNCHANGED
 from clearclip.backbones.loading import _normalization
 from clearclip.weights import Weights, choose_weights, find_checkpoint
 

@@ -12,7 +12,7 @@ import pytest
 from conftest import rows_of
 
 from clearclip import UserError, __version__
-from clearclip.commands import cli
+from clearclip.commands import main as clearclip_command
 from clearclip.evaluation.config import CONFIGS, load_config
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -37,7 +37,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_the_wheel_evaluates_in_an_empty_folder(site, tmp_path):
-    start = f"import sys; sys.path[0] = {str(site)!r}; from clearclip.commands.cli import main; sys.exit(main())"
+    start = f"import sys; sys.path[0] = {str(site)!r}; from clearclip.commands.main import main; sys.exit(main())"
     command = [sys.executable, "-c", start, "eval", "--config", "cfg_miniature.py", "--limit", "2", "--workers", "0"]
     environment = {**os.environ, "PYTHONPATH": "", "OMP_NUM_THREADS": "1"}
     done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True)
@@ -50,11 +50,11 @@ def test_the_wheel_evaluates_in_an_empty_folder(site, tmp_path):
     assert (site / "clearclip" / "py.typed").is_file()
 
 
-@pytest.mark.parametrize("command", cli.COMMANDS)
+@pytest.mark.parametrize("command", clearclip_command.COMMANDS)
 def test_every_command(command, monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["clearclip", command, "--help"])
     with pytest.raises(SystemExit) as stop:
-        cli.main()
+        clearclip_command.main()
     assert stop.value.code == 0
     assert capsys.readouterr().out.startswith(f"usage: clearclip {command} ")
 
@@ -62,10 +62,10 @@ def test_every_command(command, monkeypatch, capsys):
 def test_the_command_itself(monkeypatch, capsys):
     monkeypatch.setattr(sys, "argv", ["clearclip", "--version"])
     with pytest.raises(SystemExit):
-        cli.main()
+        clearclip_command.main()
     assert capsys.readouterr().out == f"clearclip {__version__}\n"
     monkeypatch.setattr(sys, "argv", ["clearclip", "train"])
-    assert cli.main() == 2
+    assert clearclip_command.main() == 2
     error = capsys.readouterr().err
     assert error.startswith("error: ") and "'train'" in error and "eval-all" in error and error.count("\n") == 1
 

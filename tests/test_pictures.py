@@ -15,7 +15,7 @@ from PIL import Image
 
 from clearclip.evaluation.hooks import evaluation_picture
 from clearclip.miniature import CLASSES, PALETTE
-from clearclip.result import Segmentation, compare_picture
+from clearclip.segmentation import Segmentation, compare_picture
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette, fit, grid_picture, heat_map, overlay, save_image, sheet, sheets

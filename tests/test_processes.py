@@ -14,8 +14,8 @@ import torch.distributed as torch_dist
 from conftest import environment
 
 from clearclip import ClearCLIP, UserError
-from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.processes import choose_gpu, process_group
+from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.utils.fingerprint import digest, plain
 

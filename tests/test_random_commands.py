@@ -17,8 +17,9 @@ from PIL import Image
 
 from clearclip import UserError
 from clearclip import model as model_module
-from clearclip.commands import analyze, demo, eval_all, evaluate
-from clearclip.commands.console import run_command
+from clearclip.commands import analyze, demo, eval_all
+from clearclip.commands import eval as evaluate
+from clearclip.commands.command_line import run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = int(os.environ.get("CLEARCLIP_RANDOM_COMMANDS", "30"))

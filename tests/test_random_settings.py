@@ -11,9 +11,9 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clearclip import METHODS, UserError
-from clearclip.commands.evaluate import main
+from clearclip.commands.eval import main
 from clearclip.evaluation.config import SEGMENTOR_OPTIONS
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 
 ROOT = Path(__file__).resolve().parents[1]
 #: 2,000 once before a release: CLEARCLIP_SETTINGS=2000 pytest --timeout 0 tests/test_random_settings.py

@@ -13,14 +13,14 @@ import torch
 from conftest import load_tool
 from tiny import TINY, named_weights
 
-from clearclip.commands.console import run_command
+from clearclip.commands.command_line import run_command
 
 # The release's constructor; with residual and FFN its result is another one.
 STAND_IN = """
 import functools
 from open_clip import create_model, get_tokenizer
 from clearclip import ClearCLIP, ModelSettings
-from clearclip.backbones.open_clip import ImageEncoder
+from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.evaluation import ClearCLIPSegmentation as Ours
 from clearclip.text import TextEncoder
 

@@ -19,10 +19,11 @@ from layouts import LAYOUTS, make_layout
 
 from clearclip import UserError
 from clearclip.commands.table_run import plan
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.facts import run_facts
 from clearclip.evaluation.metric import Evaluation, Scores
 from clearclip.methods import ATTENTIONS, build_method
+from clearclip.model_settings import ModelSettings
 from clearclip.results.published import (
     BENCHMARKS,
     MINIATURE_VIT,
@@ -38,7 +39,6 @@ from clearclip.results.published import (
 from clearclip.results.records import append, read_records, records_path
 from clearclip.results.tables import belongs, fill_row, protocol_of, to_markdown
 from clearclip.results.workbook import update_workbook
-from clearclip.settings import ModelSettings
 from clearclip.utils.devices import choose_device
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from clearclip import UserError
-from clearclip.windows import WindowGrid, class_probabilities, grid, label_map, labels
+from clearclip.windows import WindowGrid, class_probabilities, label_map, labels, window_grid
 
 
 def plain_logits(grids, grid: WindowGrid, image_size, patch, size):
@@ -106,13 +106,13 @@ def test_work_is_bounded(monkeypatch):
 
 def test_matrices_of_many_sizes_are_bounded(monkeypatch):
     """The latest stay, at most so many bytes; all are right."""
-    monkeypatch.setattr(grid, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(window_grid, "KEPT_BYTES", 200_000)
     first = None
     for length in range(100, 180):
-        axis = grid.Axis.sliding(length, 64, 32, 8, 8)
+        axis = window_grid.Axis.sliding(length, 64, 32, 8, 8)
         weights = axis.weights(length, torch.device("cpu"))
         assert axis.weights(length, torch.device("cpu")) is weights
         first = (axis, length, weights.clone()) if first is None else first
-        assert sum(one.nbytes for one in grid._kept.values()) <= 200_000
+        assert sum(one.nbytes for one in window_grid._kept.values()) <= 200_000
     axis, length, wanted = first
     assert torch.equal(axis.weights(length, torch.device("cpu")), wanted)

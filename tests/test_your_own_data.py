@@ -16,8 +16,8 @@ from openpyxl import load_workbook
 from PIL import Image
 
 from clearclip import ClearCLIP
-from clearclip.evaluation.check import check_dataset, quick_check
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked_dataset import CheckedDataset
+from clearclip.evaluation.dataset_report import check_dataset, quick_check
 from clearclip.evaluation.metric import ConfusionMetric
 from clearclip.utils.errors import UserError
 

@@ -18,8 +18,8 @@ from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, build_method
 from clearclip.commands.demo import main as demo
+from clearclip.commands.eval import main as evaluate
 from clearclip.commands.eval_all import main as eval_all
-from clearclip.commands.evaluate import main as evaluate
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")

@@ -35,8 +35,8 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 
-from clearclip.backbones.base import resize_positions
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.backbones.dense_encoder import resize_positions
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.evaluation.metric import confusion_counts
 from clearclip.methods import Context
 from clearclip.text import ClassWords, TextFeatures

@@ -25,7 +25,7 @@ from matplotlib.figure import Figure
 from torch import Tensor
 from tqdm import tqdm
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.text import encoder as text_encoder
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_bytes

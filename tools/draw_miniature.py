@@ -14,7 +14,7 @@ from pathlib import Path
 from PIL import Image
 from scenes import BENCHMARK_SEEDS, VALIDATION_SEEDS, draw_scene
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.miniature import BENCHMARK, PALETTE
 from clearclip.utils.files import check_folder, write_atomically
 

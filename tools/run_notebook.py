@@ -6,7 +6,7 @@ import sys
 import tempfile
 from pathlib import Path
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.utils.errors import UserError
 
 NOTEBOOK = Path(__file__).resolve().parent.parent / "demo.ipynb"

@@ -3,7 +3,7 @@
 import sys
 from pathlib import Path
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
 SHOWN = 4  # the first images of the benchmark, as they come
@@ -16,7 +16,7 @@ def main() -> None:
     from PIL import Image
 
     from clearclip import ClearCLIP
-    from clearclip.evaluation.evaluate import evaluate
+    from clearclip.evaluation.run import evaluate
     from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
     from clearclip.results.records import append
     from clearclip.results.workbook import update_workbook

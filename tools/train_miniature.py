@@ -31,17 +31,17 @@ import torch
 import torch.nn.functional as F
 from safetensors.torch import save_file
 
-from clearclip.backbones.open_clip import ImageEncoder
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.backbones.open_clip_tower import ImageEncoder
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.evaluation.metric import Scores, confusion_counts
 from clearclip.methods import LastBlock
 from clearclip.miniature import CLASSES, DIRECTORY
 from clearclip.model import ClearCLIP
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.text import TextEncoder
-from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_atomically, write_text_atomically
+from clearclip.utils.validators import of_type
 
 CONFIG, WEIGHTS, LOG = "open_clip_config.json", "open_clip_model.safetensors", "training_log.csv"
 CAPTIONS_PER_IMAGE = 2
@@ -289,7 +289,7 @@ def parse_arguments(arguments: list[str] | None = None) -> Namespace:
         least = 64 if name == "scenes" else 1  # so many show every class
         if getattr(parsed, name) < least:
             raise UserError(f"--{name} must be at least {least}, not {getattr(parsed, name)}")
-    a(float, low=0, high=0.98)("--patch-dropout", parsed.patch_dropout)  # one of the 64 patches stays
+    of_type(float, low=0, high=0.98)("--patch-dropout", parsed.patch_dropout)  # one of the 64 patches stays
     if not 1 <= parsed.crops[0] <= parsed.crops[1] <= SIDE:
         raise UserError(f"--crops must be two sides from 1 to {SIDE}, the smaller one first, not {parsed.crops}")
     for name in ("work", "out"):

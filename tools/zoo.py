@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from clearclip.backbones import DenseEncoder
 from clearclip.backbones.casting import cast
 from clearclip.backbones.loading import outline
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.methods import LastBlock
 from clearclip.utils.devices import possible_precisions
 from clearclip.utils.errors import UserError
@@ -200,7 +200,7 @@ def report(findings: Sequence[Finding]) -> str:
         "",
         "A tower of your own is a `DenseEncoder`, registered for the class of the module that OpenCLIP holds as",
         "`visual`: `@clearclip.backbones.TOWERS.register_module(MyVisual)`. Start from",
-        "`clearclip/backbones/open_clip.py`.",
+        "`clearclip/backbones/open_clip_tower.py`.",
         "",
     ]
     columns = list(dict.fromkeys(what for one in run for what in one.differences))

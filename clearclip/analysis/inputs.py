@@ -16,13 +16,13 @@ from torchvision.transforms.functional import InterpolationMode, center_crop, re
 from tqdm import tqdm
 
 from clearclip import evaluation
-from clearclip.analysis.tables import CLEARCLIP, CLIP, FEATURES
-from clearclip.evaluation.check import quick_check
+from clearclip.analysis.variants import CLEARCLIP, CLIP, FEATURES
 from clearclip.evaluation.config import building, class_words, load_config, model_settings
-from clearclip.evaluation.evaluate import evaluate
+from clearclip.evaluation.dataset_report import quick_check
+from clearclip.evaluation.run import evaluate
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
-from clearclip.settings import NAMING, ModelSettings
+from clearclip.model_settings import NAMING, ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.images import read_image
 from clearclip.visualize import class_palette, grid_picture, save_image

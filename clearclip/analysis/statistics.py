@@ -9,7 +9,7 @@ import pandas as pd
 import torch
 from torch import Tensor
 
-from clearclip.backbones.base import DenseEncoder
+from clearclip.backbones.dense_encoder import DenseEncoder
 from clearclip.methods import LastBlock
 
 #: What is measured in a block: its input, what attention adds, and their sum.

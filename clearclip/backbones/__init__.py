@@ -1,10 +1,10 @@
 """Image towers as dense features, and how a model's two towers are loaded."""
 
-from clearclip.backbones.base import TOWERS, DenseEncoder, resize_positions
-from clearclip.backbones.dino import SecondEncoder, load_second_encoder
+from clearclip.backbones.dense_encoder import TOWERS, DenseEncoder, resize_positions
+from clearclip.backbones.dino_tower import SecondEncoder, load_second_encoder
 from clearclip.backbones.loading import LoadedCLIP, Towers, load_clip, load_towers
-from clearclip.backbones.open_clip import ImageEncoder
-from clearclip.backbones.timm import TimmEncoder
+from clearclip.backbones.open_clip_tower import ImageEncoder
+from clearclip.backbones.timm_tower import TimmEncoder
 
 __all__ = [
     "TOWERS",

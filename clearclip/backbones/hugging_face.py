@@ -14,8 +14,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearclip.backbones.base import TOWERS, DenseEncoder
 from clearclip.backbones.checkpoints import load_weights, read_checkpoint
+from clearclip.backbones.dense_encoder import TOWERS, DenseEncoder
 from clearclip.backbones.tokenizers import load_tokenizer
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError

@@ -16,12 +16,12 @@ from open_clip.model import CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
 from clearclip.backbones.casting import cast
 from clearclip.backbones.checkpoints import check_finite, load_weights, read_checkpoint
+from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
 from clearclip.backbones.tokenizers import load_tokenizer, text_model_folder
 from clearclip.miniature import METHOD_OPTIONS
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.text import TextEncoder
 from clearclip.utils.errors import UserError
 from clearclip.weights import (
@@ -64,7 +64,7 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
         raise UserError(f"clip_type={settings.clip_type!r} takes no model_name; name a file or folder as pretrained")
     weights = settings.chosen_weights
     if settings.clip_type == "DINO":
-        from clearclip.backbones.dino import load_dino
+        from clearclip.backbones.dino_tower import load_dino
 
         # The published tables have no row of DINO's, whose statistics want its own normalisation.
         encoder, mean, std = load_dino(weights, device, precision)

@@ -12,9 +12,9 @@ import pandas as pd
 from clearclip.analysis import figures
 from clearclip.analysis.inputs import Images
 from clearclip.analysis.statistics import collect
-from clearclip.analysis.tables import VARIANTS, score_tables, summary
-from clearclip.commands.console import CommandParser, ImportFile
-from clearclip.commands.options import (
+from clearclip.analysis.variants import VARIANTS, score_tables, summary
+from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.model_arguments import (
     WORDS,
     add_model_options,
     find_images,

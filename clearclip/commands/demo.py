@@ -8,8 +8,8 @@ import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
-from clearclip.commands.console import CommandParser, ImportFile
-from clearclip.commands.options import (
+from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.model_arguments import (
     SCENES,
     WORDS,
     add_model_options,
@@ -24,9 +24,9 @@ from clearclip.commands.options import (
 )
 from clearclip.methods import METHODS, build_method
 from clearclip.model import ClearCLIP
-from clearclip.result import compare_picture
+from clearclip.model_settings import ModelSettings
 from clearclip.results.published import FAMILY
-from clearclip.settings import ModelSettings
+from clearclip.segmentation import compare_picture
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, user_path
 from clearclip.utils.images import read_image

@@ -9,7 +9,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.console import CommandParser, ImportFile
+from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.table_run import has_result, plan, run_all
 from clearclip.evaluation.config import Options
 from clearclip.methods import METHODS, build_method

@@ -16,15 +16,15 @@ from typing import Any
 
 from mmengine.config import Config
 
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, load_config, model_settings
-from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.facts import method_facts, run_facts
+from clearclip.evaluation.run import evaluate
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
+from clearclip.model_settings import NAMING, ModelSettings
 from clearclip.results.published import Row, find_protocol
 from clearclip.results.records import append, read_records
-from clearclip.settings import NAMING, ModelSettings
 from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
@@ -152,9 +152,9 @@ def run_all(
         results: the workbook.
         gpus: go through ``dist_test.sh`` with so many processes; None computes in this process.
         force: repeat what has a result.
-        device: see :func:`clearclip.evaluation.evaluate.evaluate`.
+        device: see :func:`clearclip.evaluation.run.evaluate`.
         imports: files with methods of the user's own, for other processes.
-        **options: see :func:`clearclip.evaluation.evaluate.evaluate`: ``batch_size``, ``on_error``.
+        **options: see :func:`clearclip.evaluation.run.evaluate`: ``batch_size``, ``on_error``.
 
     Returns:
         How many rows were computed and how many had a result; the labels of the groups that failed, by the reason.

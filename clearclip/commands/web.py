@@ -14,7 +14,7 @@ from typing import Any
 
 import gradio as gr
 
-from clearclip.commands.options import (
+from clearclip.commands.model_arguments import (
     DRAWN_ONLY,
     SCENES,
     choose_classes,

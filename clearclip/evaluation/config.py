@@ -16,10 +16,10 @@ from mmseg.registry import MODELS
 
 from clearclip.evaluation.datasets import plain_settings
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.text import ClassWords
-from clearclip.utils.checks import did_you_mean
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The folder of the bundled configs: in the package where a wheel was installed, beside it in a clone.

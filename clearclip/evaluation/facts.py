@@ -21,12 +21,12 @@ from mmengine.registry import DATA_SAMPLERS, HOOKS, LOOPS, DefaultScope, Registr
 from mmseg.registry import METRICS, MODELS, TRANSFORMS
 from torch import nn
 
-from clearclip.evaluation.checked import CheckedDataset
+from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings
 from clearclip.methods import Method
 from clearclip.miniature import SHA256 as MINIATURE_SHA256
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import code_digest, digest, hash_file, hash_files, plain, source_of, versions
 from clearclip.utils.hub import cached_only

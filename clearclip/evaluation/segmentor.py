@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette
@@ -76,7 +76,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
         data_preprocessor: default :class:`~clearclip.evaluation.segmentor.ImagePreprocessor` with this model's
             normalisation.
         train_cfg, test_cfg, init_cfg: as MMSegmentation's tools give them. What they would say has options of its own.
-        **options: see :class:`clearclip.settings.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….
+        **options: see :class:`~clearclip.ModelSettings`: ``clip_type``, ``model_type``, ``slide_crop``, ….
 
     Raises:
         UserError: classes or options that cannot be meant.

@@ -1,9 +1,9 @@
 """How the last block is computed: one file per method, each registered under its name in :data:`METHODS`."""
 
-from clearclip.methods.base import METHODS, NEEDS, Context, Method, build_method, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.gem import GEM
 from clearclip.methods.last_block import ATTENTIONS, LastBlock
+from clearclip.methods.method import METHODS, NEEDS, Context, Method, build_method, option
 from clearclip.methods.naclip import NACLIP
 from clearclip.methods.pearl import PEARL
 from clearclip.methods.proxyclip import ProxyCLIP

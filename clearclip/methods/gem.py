@@ -13,10 +13,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, option
-from clearclip.methods.block import BlockParts
-from clearclip.utils.checks import a
+from clearclip.methods.block_parts import BlockParts
+from clearclip.methods.method import METHODS, Context, Method, option
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import of_type
 
 
 @METHODS.register_module()
@@ -29,7 +29,7 @@ class GEM(Method):
             by it ("GEM + ClearCLIP").
     """
 
-    residual: bool = option(True, a(bool))
+    residual: bool = option(True, of_type(bool))
 
     position_resize = "size"
     needs_same_tokens = True

@@ -21,10 +21,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, brief, option
-from clearclip.methods.block import BlockParts
-from clearclip.utils.checks import a, one_of
+from clearclip.methods.block_parts import BlockParts
+from clearclip.methods.method import METHODS, Context, Method, brief, option
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import choice, of_type
 
 #: Which of q, k, v compare with themselves; "qk" is vanilla CLIP, "identity" lets each token see only itself.
 ATTENTIONS = {
@@ -150,10 +150,10 @@ class LastBlock(AttentionMethod):
         UserError: unknown attention, alpha not a number, or nothing left (no residual and alpha = 0).
     """
 
-    attention: str = option("qq", one_of(*ATTENTIONS))
-    residual: bool = option(False, a(bool))
-    ffn: bool = option(False, a(bool))
-    alpha: float = option(1.0, a(int, float))
+    attention: str = option("qq", choice(*ATTENTIONS))
+    residual: bool = option(False, of_type(bool))
+    ffn: bool = option(False, of_type(bool))
+    alpha: float = option(1.0, of_type(int, float))
 
     def __post_init__(self):
         super().__post_init__()

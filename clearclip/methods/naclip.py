@@ -16,10 +16,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod, attend, project
-from clearclip.utils.checks import a, one_of
+from clearclip.methods.method import METHODS, Context, option
+from clearclip.utils.validators import choice, of_type
 
 STRATEGIES = ("naclip", "nonly", "kk")
 
@@ -39,10 +39,10 @@ class NACLIP(AttentionMethod):
         UserError: an unknown strategy, or sigma below 0.001.
     """
 
-    strategy: str = option("naclip", one_of(*STRATEGIES))
-    sigma: float = option(5.0, a(int, float, low=1e-3))
-    residual: bool = option(False, a(bool))
-    ffn: bool = option(False, a(bool))
+    strategy: str = option("naclip", choice(*STRATEGIES))
+    sigma: float = option(5.0, of_type(int, float, low=1e-3))
+    residual: bool = option(False, of_type(bool))
+    ffn: bool = option(False, of_type(bool))
 
     @property
     def has_logits(self) -> bool:

@@ -17,10 +17,10 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod, attend, project
-from clearclip.utils.checks import a
+from clearclip.methods.method import METHODS, Context, option
+from clearclip.utils.validators import of_type
 
 STEPS = 5
 
@@ -40,11 +40,11 @@ class PEARL(AttentionMethod):
         UserError: a value that cannot be meant.
     """
 
-    alpha: float = option(0.08, a(int, float, low=0, high=100))
-    steps: int = option(STEPS, a(int, low=0, high=100))
-    svd: bool = option(False, a(bool))
-    residual: bool = option(False, a(bool))
-    ffn: bool = option(False, a(bool))
+    alpha: float = option(0.08, of_type(int, float, low=0, high=100))
+    steps: int = option(STEPS, of_type(int, low=0, high=100))
+    svd: bool = option(False, of_type(bool))
+    residual: bool = option(False, of_type(bool))
+    ffn: bool = option(False, of_type(bool))
 
     def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
         q, k = (project(block, x, name, context).float() for name in "qk")

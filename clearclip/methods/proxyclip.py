@@ -18,9 +18,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, option
-from clearclip.methods.block import BlockParts
-from clearclip.utils.checks import a
+from clearclip.methods.block_parts import BlockParts
+from clearclip.methods.method import METHODS, Context, Method, option
+from clearclip.utils.validators import of_type
 
 GUIDE = "dino-vitb8"
 MULTIPLE = 56  # pixels, as published: patches of 8 and 14 fit; of 16, CLIP does not see what is left over
@@ -44,11 +44,11 @@ class ProxyCLIP(Method):
         UserError: a value that cannot be meant.
     """
 
-    guide: str | None = option(None, a(str, None))
-    guide_weights: str | None = option(None, a(str, None))
-    beta: float = option(1.2, a(int, float, low=-100, high=100))
-    gamma: float = option(3.0, a(int, float, low=0, high=1000))
-    multiple: int | None = option(None, a(int, None, low=1))
+    guide: str | None = option(None, of_type(str, None))
+    guide_weights: str | None = option(None, of_type(str, None))
+    beta: float = option(1.2, of_type(int, float, low=-100, high=100))
+    gamma: float = option(3.0, of_type(int, float, low=0, high=1000))
+    multiple: int | None = option(None, of_type(int, None, low=1))
 
     needs = ("second encoder",)
 

@@ -20,11 +20,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, any_method, block_numbers, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod, normalise, project
-from clearclip.utils.checks import a
+from clearclip.methods.method import METHODS, Context, Method, any_method, block_numbers, option
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import of_type
 
 LAYERS = (5, 6, 7, 8)  # whatever the depth, as published
 
@@ -54,8 +54,8 @@ class RCS(Method):
     """
 
     base: AttentionMethod = option("ClearCLIP", one_attention)
-    tau: float = option(2.0, a(int, float, low=0, high=100))
-    lambda_r: float = option(0.3, a(int, float, low=0, high=1))
+    tau: float = option(2.0, of_type(int, float, low=0, high=100))
+    lambda_r: float = option(0.3, of_type(int, float, low=0, high=1))
     layers: tuple[int, ...] | None = option(None, block_numbers)
 
     needs_same_tokens = True

@@ -22,11 +22,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, block_numbers, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
+from clearclip.methods.method import METHODS, Context, Method, block_numbers, option
 from clearclip.methods.outliers import outliers, repair
-from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import of_type
 
 #: pre, post, summed and rho by number of blocks: ViT-B/16's (12) and ViT-L/14's (24).
 DEFAULTS: dict[int, tuple[Any, ...]] = {
@@ -35,7 +35,7 @@ DEFAULTS: dict[int, tuple[Any, ...]] = {
 }
 
 
-_block = a(int, None, low=0)
+_block = of_type(int, None, low=0)
 
 
 @METHODS.register_module("SC-CLIP")
@@ -57,9 +57,9 @@ class SCCLIP(Method):
     pre: int | None = option(None, _block)
     post: int | None = option(None, _block)
     summed: tuple[int, ...] | None = option(None, block_numbers)
-    rho: float | None = option(None, a(int, float, None, low=0, high=1))
-    beta: float = option(0.4, a(int, float, low=0, high=1))
-    neighbours: int = option(30, a(int, low=1))
+    rho: float | None = option(None, of_type(int, float, None, low=0, high=1))
+    beta: float = option(0.4, of_type(int, float, low=0, high=1))
+    neighbours: int = option(30, of_type(int, low=1))
 
     needs_class_token = needs_same_tokens = True
 

@@ -21,12 +21,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.methods.base import METHODS, Context, Method, any_method, option
-from clearclip.methods.block import BlockParts
+from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod
+from clearclip.methods.method import METHODS, Context, Method, any_method, option
 from clearclip.methods.rcs import RCS
-from clearclip.utils.checks import a
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import of_type
 from clearclip.windows import WindowGrid, label_map
 
 LOGIT_SCALE = 40.0  # before the softmax over words, whatever the model's own
@@ -60,12 +60,12 @@ class SFR(Method):
     """
 
     base: Method = option("NACLIP + RCS", with_logits)
-    threshold: float = option(0.25, a(int, float, low=0, high=1))
-    tau: float = option(2.1, a(int, float, low=0, high=100))
-    lambda_s: float = option(0.7, a(int, float, low=0, high=1))
-    sigma: float = option(5.0, a(int, float, low=1e-3, high=1000))
-    path: bool = option(True, a(bool))
-    pamr: bool = option(True, a(bool))
+    threshold: float = option(0.25, of_type(int, float, low=0, high=1))
+    tau: float = option(2.1, of_type(int, float, low=0, high=100))
+    lambda_s: float = option(0.7, of_type(int, float, low=0, high=1))
+    sigma: float = option(5.0, of_type(int, float, low=1e-3, high=1000))
+    path: bool = option(True, of_type(bool))
+    pamr: bool = option(True, of_type(bool))
 
     needs = ("text", "image")
 

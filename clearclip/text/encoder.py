@@ -15,7 +15,7 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from clearclip.text.cache import TextCache
-from clearclip.text.cutting import CuttingEncoder
+from clearclip.text.prompt_cutting import CuttingEncoder
 from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import code_digest, digest, plain, versions

@@ -25,7 +25,7 @@ from torch import Tensor
 
 PACKAGE = Path(__file__).resolve().parents[1]
 #: Parts of this package that cannot change a number.
-_SHOWING = ("commands", "results", "analysis", "visualize", "version.py", "result.py")
+_SHOWING = ("commands", "results", "analysis", "visualize", "version.py", "segmentation.py")
 #: What a result depends on, by its version.
 _PACKAGES = (
     "torch", "torchvision", "open_clip_torch", "timm", "transformers", "mmsegmentation", "mmengine", "mmcv",

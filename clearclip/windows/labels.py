@@ -13,8 +13,8 @@ from collections.abc import Iterable, Iterator
 import torch
 from torch import Tensor
 
-from clearclip.windows.grid import WindowGrid
 from clearclip.windows.pamr import refine
+from clearclip.windows.window_grid import WindowGrid
 
 #: Bytes of logits in work at a time: what a CPU's caches like, and what keeps a GPU busy.
 TILE_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 128 << 20}

@@ -19,7 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.windows.grid import Axis, WindowGrid
+from clearclip.windows.window_grid import Axis, WindowGrid
 
 STEPS = 25
 CELLS = 80

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from clearclip.backbones.base import DenseEncoder
+from clearclip.backbones.dense_encoder import DenseEncoder
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch

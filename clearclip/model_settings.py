@@ -14,11 +14,11 @@ from functools import cached_property
 from typing import Any
 
 from clearclip.methods import METHODS, Method, build_method
-from clearclip.utils.checks import Check, a, did_you_mean, one_of
 from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import Check, choice, did_you_mean, of_type
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
-from clearclip.windows.grid import check_windows
+from clearclip.windows.window_grid import check_windows
 
 #: The options that say which weights.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
@@ -27,7 +27,7 @@ _SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 #: The options that have facts of their own, and those of the others that tables compare.
 _ELSEWHERE = (*NAMING, "precision", "model_type", "ignore_residual", "method", *_SWITCHES)
 _USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")
-_flag, _optional_flag, _text = a(bool), a(bool, None), a(str, None)
+_flag, _optional_flag, _text = of_type(bool), of_type(bool, None), of_type(str, None)
 
 
 def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
@@ -51,39 +51,41 @@ class ModelSettings:
     """
 
     # fmt: off
-    clip_type: str | None = option(None, one_of(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
-    vit_type: str | None = option(None, one_of(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
-    model_name: str | os.PathLike | None = option(None, a(str, os.PathLike, None),
+    clip_type: str | None = option(None, choice(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
+    vit_type: str | None = option(None, choice(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
+    model_name: str | os.PathLike | None = option(None, of_type(str, os.PathLike, None),
         "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature")
-    pretrained: str | None = option(None, a(str, os.PathLike, None),
+    pretrained: str | None = option(None, of_type(str, os.PathLike, None),
         "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)")
     pretrained_tag: str | None = option(None, _text,
         "of a local file: the tag whose weights it holds, as you say; tables mark such results")
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
-    model_type: str = option("ClearCLIP", a(str), "the method, by its registered name")
+    model_type: str = option("ClearCLIP", of_type(str), "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
-    method: Any = option(None, a(str, Mapping, Method, None), "overrides both: SCLIP + ClearCLIP, or a dict with type")
+    method: Any = option(None, of_type(str, Mapping, Method, None),
+        "overrides both: SCLIP + ClearCLIP, or a dict with type")
     attention: str | None = option(None, _text, "overrides the attention: qk, qq, kk, vv, qq+kk, identity")
     residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
     ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept")
-    alpha: float | None = option(None, a(int, float, None), "overrides the factor of X_attn (paper, section 3.3)")
+    alpha: float | None = option(None, of_type(int, float, None), "overrides the factor of X_attn (paper, section 3.3)")
     guide: str | None = option(None, _text, "overrides the second encoder of a method that has one: dino-vitb8, ...")
     guide_weights: str | None = option(None, _text, "and its weights: a file, or random (default: the published ones)")
-    slide_crop: int = option(448, a(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
-    slide_stride: int = option(224, a(int, low=0), "step between windows in pixels")
-    logit_scale: float = option(50.0, a(int, float, low=0), "factor of the similarities before the softmax over words")
-    post: str | None = option(None, one_of(None, "pamr", "tlp"),
+    slide_crop: int = option(448, of_type(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
+    slide_stride: int = option(224, of_type(int, low=0), "step between windows in pixels")
+    logit_scale: float = option(50.0, of_type(int, float, low=0),
+        "factor of the similarities before the softmax over words")
+    post: str | None = option(None, choice(None, "pamr", "tlp"),
         "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges")
-    tlp_grid: int = option(80, a(int, low=1), "cells of each side of the grid that tlp works on, about")
-    prob_thd: float = option(0.0, a(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
-    normalization: str | None = option(None, one_of(None, "openai", "pretrained"),
+    tlp_grid: int = option(80, of_type(int, low=1), "cells of each side of the grid that tlp works on, about")
+    prob_thd: float = option(0.0, of_type(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
+    normalization: str | None = option(None, choice(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
-    precision: str = option("auto", one_of(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
-    short_side: int | None = option(448, a(int, None, low=1),
+    precision: str = option("auto", choice(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
+    short_side: int | None = option(448, of_type(int, None, low=1),
         "segment() resizes images to it; None keeps their size", result=False)
-    long_side: int = option(2048, a(int, low=1), "and to a long side of at most this", result=False)
-    device: Any = option(None, a(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
-    window_batch: int | None = option(None, a(int, None, low=1),
+    long_side: int = option(2048, of_type(int, low=1), "and to a long side of at most this", result=False)
+    device: Any = option(None, of_type(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
+    window_batch: int | None = option(None, of_type(int, None, low=1),
         "windows per batch (default: what fits)", result=False)
     cached: bool = option(True, _flag, "keep text features on disk", result=False)
     # fmt: on

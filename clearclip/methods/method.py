@@ -20,9 +20,9 @@ from typing import Any
 
 from torch import Tensor
 
-from clearclip.methods.block import BlockParts
-from clearclip.utils.checks import Check
+from clearclip.methods.block_parts import BlockParts
 from clearclip.utils.errors import UserError
+from clearclip.utils.validators import Check
 
 
 @dataclass(frozen=True)
@@ -66,7 +66,7 @@ NEEDS = {"text": "text", "image": "image", "second encoder": "second"}
 
 
 def option(default: Any, check: Check) -> Any:
-    """A field of a method: its default, and the check (:mod:`clearclip.utils.checks`) that its values go through."""
+    """A field of a method: its default, and the check of its values (:mod:`clearclip.utils.validators`)."""
     return field(default=default, metadata={"check": check})
 
 

@@ -21,9 +21,9 @@ from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
-from clearclip.evaluation.check import quick_check
-from clearclip.evaluation.checked import CheckedDataset, reading
+from clearclip.evaluation.checked_dataset import CheckedDataset, reading
 from clearclip.evaluation.config import building, dataset_name, load_config, model_settings
+from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal

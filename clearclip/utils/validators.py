@@ -25,7 +25,7 @@ def did_you_mean(name: str, known: Sequence[str]) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def one_of(*choices: str | None) -> Check:
+def choice(*choices: str | None) -> Check:
     """One of these strings."""
 
     def check(name: str, value: Any) -> Any:
@@ -37,7 +37,7 @@ def one_of(*choices: str | None) -> Check:
     return check
 
 
-def a(*kinds: type | None, low: float = -math.inf, high: float = math.inf) -> Check:
+def of_type(*kinds: type | None, low: float = -math.inf, high: float = math.inf) -> Check:
     """A value of one of these types, or None; True and False are no numbers, and numbers are finite and from ``low`` to
     ``high``. Where float is among the types, whole numbers become such.
     """

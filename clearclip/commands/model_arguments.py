@@ -15,8 +15,8 @@ from typing import Any, get_args, get_type_hints
 from clearclip.methods import Method, build_method
 from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
 from clearclip.model import ClearCLIP
-from clearclip.result import Segmentation
-from clearclip.settings import ModelSettings
+from clearclip.model_settings import ModelSettings
+from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path, write_bytes

@@ -5,11 +5,11 @@ from __future__ import annotations
 import sys
 from importlib import import_module
 
-from clearclip.commands.console import CommandParser, run_command
+from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.version import __version__
 
 #: The subcommands and their modules.
-COMMANDS = {"demo": "demo", "eval": "evaluate", "eval-all": "eval_all", "analyze": "analyze"}
+COMMANDS = {"demo": "demo", "eval": "eval", "eval-all": "eval_all", "analyze": "analyze"}
 
 
 def main() -> int:

@@ -11,10 +11,10 @@ import timm
 import torch
 from torch import Tensor, nn
 
-from clearclip.backbones.base import DenseEncoder
 from clearclip.backbones.casting import prepare
 from clearclip.backbones.checkpoints import reason
-from clearclip.backbones.timm import TimmEncoder
+from clearclip.backbones.dense_encoder import DenseEncoder
+from clearclip.backbones.timm_tower import TimmEncoder
 from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch

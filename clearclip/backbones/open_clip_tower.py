@@ -7,7 +7,7 @@ import torch
 from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
-from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
+from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
 from clearclip.backbones.trunk import run_block
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError

@@ -15,7 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from clearclip.evaluation.checked import PREPARE, VOID, CheckedDataset, reading
+from clearclip.evaluation.checked_dataset import PREPARE, VOID, CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings, source_of
 from clearclip.utils.errors import UserError

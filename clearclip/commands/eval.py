@@ -8,12 +8,12 @@ from pathlib import Path
 from rich.console import Console
 from rich.table import Column, Table
 
-from clearclip.commands.console import CommandParser, ImportFile
+from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.evaluation.config import Options
-from clearclip.evaluation.evaluate import evaluate
 from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.processes import LAUNCHERS
+from clearclip.evaluation.run import evaluate
 from clearclip.results.records import append, check_results_path
 from clearclip.results.workbook import update_workbook
 

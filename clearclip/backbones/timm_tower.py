@@ -17,7 +17,7 @@ from timm.models.eva import Eva, EvaAttention, EvaBlock, EvaBlockPostNorm
 from timm.models.vision_transformer import Block, ResPostBlock, VisionTransformer
 from torch import Tensor, nn
 
-from clearclip.backbones.base import SUPPORTED, TOWERS, DenseEncoder
+from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 

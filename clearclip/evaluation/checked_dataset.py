@@ -136,7 +136,7 @@ def label_table(
 
 @DATASETS.register_module()
 class CheckedDataset(Dataset):
-    """Wraps a test dataset; checks every sample. Masks are read by :class:`~clearclip.evaluation.checked.LoadLabels`.
+    """Wraps a test dataset and checks every sample. Masks are read by :class:`LoadLabels`.
 
     Args:
         dataset: an MMSegmentation dataset, plain or in ConcatDataset and RepeatDataset, or its config.

@@ -89,6 +89,7 @@ class Evaluation:
         images_per_second: of this session.
         facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.facts`).
         is_main: whether this is the process that reports and records (rank 0).
+        not_in_table_because: why the run fills no published cell, a sentence each; empty where it does.
         started: when, ISO 8601 in UTC.
     """
 
@@ -100,6 +101,7 @@ class Evaluation:
     images_per_second: float
     facts: dict[str, Any]
     is_main: bool = True
+    not_in_table_because: list[str] = field(default_factory=list)
     started: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     )
@@ -129,6 +131,7 @@ class Evaluation:
             "classes": self.classes,
             "iou": [None if iou != iou else float(iou) for iou in self.scores.iou],
             "fingerprint": digest(self.facts),
+            "not_in_table_because": self.not_in_table_because,
             "facts": self.facts,
         }
 

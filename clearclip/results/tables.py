@@ -30,6 +30,8 @@ def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
     """Whether a record is of a row's weights and method, and made on a dataset by a protocol, to the last setting."""
     if record["dataset"] != dataset or record.get("remark") or record.get("skipped"):
         return False
+    if record.get("not_in_table_because"):
+        return False
     facts, how = record["facts"], find_protocol(protocol, dataset)
     weights = facts["weights"]
     known = ("model", "tag") if not row.clip_type else ("clip_type", "vit_type")

@@ -178,7 +178,11 @@ class ClearCLIP(nn.Module):
         together: dict[tuple, list[tuple[int, Tensor]]] = defaultdict(list)
         found: list[list[tuple[WindowGrid, list[Tensor]]]] = []
         for index, image in enumerate(images):
-            grids = [WindowGrid.of(tuple(image.shape[-2:]), *layout, method.multiple) for method in used]
+            size = tuple(image.shape[-2:])
+            grids = [
+                WindowGrid.of(size, *layout, method.multiple, whole_resize=settings.whole_image_resize)
+                for method in used
+            ]
             found.append([(grid, []) for grid in grids])
             for grid in dict.fromkeys(grids):
                 members = tuple(number for number, own in enumerate(grids) if own == grid)

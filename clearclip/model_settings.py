@@ -18,7 +18,7 @@ from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.utils.validators import Check, choice, did_you_mean, of_type
 from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
-from clearclip.windows.window_grid import check_windows
+from clearclip.windows.window_grid import WHOLE_IMAGE_RESIZES, check_windows
 
 #: The options that say which weights.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
@@ -72,6 +72,8 @@ class ModelSettings:
     guide_weights: str | None = option(None, _text, "and its weights: a file, or random (default: the published ones)")
     slide_crop: int = option(448, of_type(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, of_type(int, low=0), "step between windows in pixels")
+    whole_image_resize: str = option("once", choice(*WHOLE_IMAGE_RESIZES),
+        "of whole images: resize patches to the original size once, or twice: to the input's size first")
     logit_scale: float = option(50.0, of_type(int, float, low=0),
         "factor of the similarities before the softmax over words")
     post: str | None = option(None, choice(None, "pamr", "tlp"),

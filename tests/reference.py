@@ -304,6 +304,14 @@ class Tower:
         return self.finish(np.concatenate([x[:1], self.out_proj(last, [weights @ values])]), own)
 
 
+def linspace(count: int, index: int) -> np.float32:
+    """A value of torch.linspace(0, 1, count) in float32: the second half is counted from the end, and products are not
+    rounded before they are subtracted.
+    """
+    gap = float(np.float32(1) / np.float32(max(count - 1, 1)))
+    return np.float32(index * gap if index < count // 2 else 1 - (count - 1 - index) * gap)
+
+
 def feedback(labels: np.ndarray, sigma: float, path: bool) -> np.ndarray:
     """SFR's S for labels of patches (h, w), as (N, N)."""
     rows, columns = labels.shape
@@ -316,7 +324,7 @@ def feedback(labels: np.ndarray, sigma: float, path: bool) -> np.ndarray:
                 continue
             apart, matrix[i, j] = max(abs(r - u), abs(c - v)), 1
             for step in range(apart + 1 if path else 0):
-                t = np.float32(step) / np.float32(max(longest, 1))
+                t = linspace(longest + 1, step)
                 cell = tuple(int(np.rint((1 - t) * np.float32(a) + t * np.float32(b))) for a, b in ((r, u), (c, v)))
                 if labels[cell] != labels[r, c]:
                     matrix[i, j] = math.exp(-apart / longest)
@@ -456,12 +464,24 @@ def similarities(features: np.ndarray, text: np.ndarray) -> np.ndarray:
     return np.einsum("hwe,ke->khw", unit(features), text)
 
 
-def logits(image: np.ndarray, encode, text: np.ndarray, patch: int, crop: int, stride: int, size: tuple[int, int]):
-    """(K, *size) of a normalised (3, full_h, full_w) image; ``encode`` gives a window's (h, w, E)."""
+def logits(
+    image: np.ndarray,
+    encode,
+    text: np.ndarray,
+    patch: int,
+    crop: int,
+    stride: int,
+    size: tuple[int, int],
+    resizes: int = 1,
+):
+    """(K, *size) of a normalised (3, full_h, full_w) image; ``encode`` gives a window's (h, w, E). ``resizes``: of a
+    whole image.
+    """
     _, full_h, full_w = image.shape
     if crop == 0:
         whole = image[:, : full_h // patch * patch, : full_w // patch * patch]
-        return bilinear(similarities(encode(whole), text), *size)
+        patches = similarities(encode(whole), text)
+        return bilinear(patches if resizes == 1 else bilinear(patches, full_h, full_w), *size)
     total, count = np.zeros((len(text), full_h, full_w)), np.zeros((full_h, full_w))
     for row in range(max(full_h - crop + stride - 1, 0) // stride + 1):
         for column in range(max(full_w - crop + stride - 1, 0) // stride + 1):

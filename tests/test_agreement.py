@@ -124,8 +124,22 @@ def test_windows(tiny_name, tower, text, name, threshold):
     check(result, image, tower, text, crop, stride, original, threshold)
 
 
-def check(result, image, tower, text, crop, stride, original, threshold):
-    logits = reference.logits(image.double().numpy(), tower.features, text, PATCH, crop, stride, original)
+@pytest.mark.parametrize("height, width, original", [(64, 96, (128, 190)), (96, 64, (80, 53)), (67, 93, (134, 186))])
+def test_whole_images_in_two_steps(tiny_name, tower, text, height, width, original):
+    """PEARL's and ResCLIP's protocols resize patches to the input's size first; another map than in one step."""
+    image = image_of(height, width, seed=height)
+    sample = SegDataSample(metainfo=dict(ori_shape=original))
+    once, twice = (
+        build(tiny_name, slide_crop=0, whole_image_resize=resize, prob_thd=0.3).predict(image[None], [sample.clone()])
+        for resize in ("once", "twice")
+    )
+    check(once[0], image, tower, text, 0, 0, original, 0.3)
+    check(twice[0], image, tower, text, 0, 0, original, 0.3, resizes=2)
+    assert (once[0].seg_logits.data - twice[0].seg_logits.data).abs().max() > 1e-3
+
+
+def check(result, image, tower, text, crop, stride, original, threshold, resizes=1):
+    logits = reference.logits(image.double().numpy(), tower.features, text, PATCH, crop, stride, original, resizes)
     wanted = reference.probabilities(logits, WORD_TO_CLASS, 50)
     got = result.seg_logits.data.numpy()
     np.testing.assert_allclose(got, wanted, atol=1e-4)

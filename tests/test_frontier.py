@@ -40,6 +40,7 @@ from clearclip.methods import (
     Method,
     ProxyCLIP,
     build_method,
+    sfr,
 )
 from clearclip.methods.pearl import newton_schulz
 from clearclip.methods.proxyclip import proxy_attention
@@ -314,6 +315,24 @@ def test_feedback_matrix_formula(size, path):
     found = feedback_matrix(labels, 3.0, path)
     for own, one in zip(labels, found, strict=True):
         assert_close(one.numpy(), reference.feedback(own.numpy(), 3.0, path))
+
+
+@pytest.mark.parametrize("longest", [6, 10, 12, 13, 14, 18, 27])
+def test_the_path_passes_the_cells_of_the_release(longest):
+    """Between cells whose middle is a border, the last digit of torch.linspace decides: of step / longest, another."""
+    for step in range(longest + 1):
+        t = reference.linspace(longest + 1, step)
+        cells = [
+            [int(np.rint((1 - t) * np.float32(start) + t * np.float32(end))) for end in range(longest + 1)]
+            for start in range(longest + 1)
+        ]
+        assert sfr._between(longest + 1, step, longest, torch.device("cpu")).tolist() == cells
+
+
+@pytest.mark.parametrize("size", [(4, 13), (7, 7), (11, 3), (2, 15), (19, 2)])
+def test_feedback_matrix_where_points_lie_between_cells(size):
+    labels = torch.randint(0, 2, (1, *size), generator=torch.Generator().manual_seed(1))
+    assert_close(feedback_matrix(labels, 5.0, path=True)[0].numpy(), reference.feedback(labels[0].numpy(), 5.0, True))
 
 
 @pytest.mark.parametrize("size", SIZES)

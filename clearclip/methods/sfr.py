@@ -136,7 +136,9 @@ def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
 
 def _between(length: int, step: int, steps: int, device: torch.device) -> Tensor:
     """Where the line from i to j is after ``step`` of ``steps``, rounded half to even: (length, length) int64."""
-    t, places = step / torch.tensor(steps, dtype=torch.float32), torch.arange(length, dtype=torch.float32)
+    # The release's linspace, not step / steps: the last digit decides which way a point between two cells is rounded.
+    t = torch.linspace(0, 1, steps + 1, dtype=torch.float32)[step]
+    places = torch.arange(length, dtype=torch.float32)
     return ((1 - t) * places[:, None] + t * places).round().long().to(device)
 
 

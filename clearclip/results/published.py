@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import csv
+import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import lru_cache
@@ -73,7 +74,8 @@ class Row:
 class Protocol:
     """How a benchmark is evaluated. ``resize`` is "LONGxSHORT" or empty; ``labels`` a hash of how ids become
     classes, where they are not the classes in order; ``data`` one of images and masks, where these are known;
-    ``methods`` has options of methods, by name, as their labels show them.
+    ``model_options`` has further options of the model, and ``methods`` options of methods by the method's name, as
+    their labels show them.
     """
 
     protocol: str
@@ -91,7 +93,7 @@ class Protocol:
     logit_scale: float
     prob_thd: float
     post: str | None
-    tlp_grid: int | None
+    model_options: dict[str, Any]
     methods: dict[str, str]
     labels: str
     data: str
@@ -104,9 +106,9 @@ class Protocol:
     @property
     def model(self) -> dict[str, Any]:
         """The options of the model, by their names in a config, but for the words."""
-        options = {"slide_crop": self.crop, "slide_stride": self.stride, "tlp_grid": self.tlp_grid, "post": self.post}
-        options |= {"logit_scale": self.logit_scale, "prob_thd": self.prob_thd}
-        return {name: value for name, value in options.items() if (name, value) != ("tlp_grid", None)}
+        windows = {"slide_crop": self.crop, "slide_stride": self.stride}
+        readout = {"logit_scale": self.logit_scale, "prob_thd": self.prob_thd, "post": self.post}
+        return {**windows, **readout, **self.model_options}
 
     def label(self, method: str) -> str:
         """The label of a method with the options that it has here: "NACLIP + RCS" to "NACLIP + RCS (lambda_r=0.4)"."""
@@ -148,13 +150,25 @@ def _read(name: str) -> list[dict[str, str]]:
     return list(csv.DictReader(text.splitlines()))
 
 
+def _model_options(text: str) -> dict[str, Any]:
+    """Options of a model from their spelling in ``protocols.csv``, ``name=value; name=value``."""
+    options: dict[str, Any] = {}
+    for assignment in filter(None, text.split("; ")):
+        name, _, value = assignment.partition("=")
+        try:
+            options[name] = json.loads(value)
+        except ValueError:  # a word, which stands there without quotes
+            options[name] = value
+    return options
+
+
 @lru_cache
 def protocols() -> dict[tuple[str, str], Protocol]:
     """(protocol, dataset) → how it is evaluated."""
     kinds: dict[str, Any] = dict.fromkeys(("classes", "ignore_index", "crop", "stride"), int)
     kinds["images"] = lambda text: int(text or -1)  # where no source says how many, no run is known to be complete
     kinds |= {"logit_scale": float, "prob_thd": float, "reduce_zero_label": bool, "post": lambda text: text or None}
-    kinds["tlp_grid"] = lambda text: int(text) if text else None
+    kinds["model_options"] = _model_options
     kinds["methods"] = lambda text: dict(one.split(": ") for one in text.split("; ")) if text else {}
     lines = [{name: kinds.get(name, str)(text) for name, text in line.items()} for line in _read("protocols.csv")]
     return {(line["protocol"], line["dataset"]): Protocol(**line) for line in lines}

@@ -20,6 +20,9 @@ from clearclip.utils.errors import UserError
 
 #: Matrices that are kept for the next image of the same size take at most so many bytes.
 KEPT_BYTES = 1 << 26
+#: How the patches of a whole image become pixels of the original: resized to its size at once, or to the input's size
+#: first, as windows are.
+WHOLE_IMAGE_RESIZES = ("once", "twice")
 _kept: dict[tuple, Tensor] = {}
 _lock = threading.Lock()
 
@@ -34,7 +37,7 @@ class Axis:
         extent: length of a window in pixels (all are equal: the last one is shifted back inside).
         pad: zeros before and after, that make the extent a multiple of the patch.
         cells: patches per window.
-        direct: the whole image at once: its cells are stretched over the output in one step.
+        direct: the whole image at once: its cells are stretched over the output in one step, not over the input first.
     """
 
     length: int
@@ -55,15 +58,24 @@ class Axis:
         return cls(length, starts, extent, (missing // 2, missing - missing // 2), (extent + missing) // patch)
 
     @classmethod
-    def whole(cls, length: int, patch: int, cut: bool = True) -> Axis:
+    def whole(cls, length: int, patch: int, cut: bool = True, resize: str = "once") -> Axis:
         """The whole image; what is left over beyond the last full patch is cut off: a strided convolution does not
         see it. Encoders with patches of another size may see more of it.
+
+        Args:
+            length: of the image, in pixels.
+            patch: length of a patch.
+            cut: leave out what is beyond the last full patch.
+            resize: one of :data:`WHOLE_IMAGE_RESIZES`.
         """
         cells = length // patch
+        if resize == "twice" and cells:
+            # Like a window as large as the image: its patches cover all of it, and not only those that a patch sees.
+            return cls(length, (0,), length, (0, 0), cells)
         if cells:
             return cls(length, (0,), cells * patch if cut else length, (0, 0), cells, direct=True)
         missing = patch - length
-        return cls(length, (0,), length, (missing // 2, missing - missing // 2), 1, direct=True)
+        return cls(length, (0,), length, (missing // 2, missing - missing // 2), 1, direct=resize == "once")
 
     def weights(self, out_length: int, device: torch.device) -> Tensor:
         """The linear map from all patches along this axis to output pixels: (out_length, windows × cells), float32."""
@@ -127,6 +139,7 @@ class WindowGrid:
         patch: tuple[int, int],
         square: int | None = None,
         multiple: int | None = None,
+        whole_resize: str = "once",
     ) -> WindowGrid:
         """Lay windows over an image.
 
@@ -138,6 +151,7 @@ class WindowGrid:
             square: for encoders that take one size only: every window will be resized to this many pixels squared,
                 so none is padded.
             multiple: windows are padded to multiples of so many pixels instead of the patch, and whole images not cut.
+            whole_resize: of a whole image, one of :data:`WHOLE_IMAGE_RESIZES`.
 
         Raises:
             UserError: crop or stride that cannot tile an image.
@@ -147,11 +161,11 @@ class WindowGrid:
         for length, step in zip(size, patch, strict=True):
             if square is not None:
                 axis = Axis.sliding(length, crop or length, stride or 1, 1, 1)
-                axis = replace(axis, cells=square // step, direct=not crop)
+                axis = replace(axis, cells=square // step, direct=not crop and whole_resize == "once")
             elif crop:
                 axis = Axis.sliding(length, crop, stride, step, multiple or step)
             else:
-                axis = Axis.whole(length, step, cut=multiple is None)
+                axis = Axis.whole(length, step, cut=multiple is None, resize=whole_resize)
             axes.append(axis)
         return cls(*axes)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 import warnings
 from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -32,6 +33,8 @@ TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
 _PROBABILITY = of_type(float, int, low=0, high=1)
+#: Held while a second encoder is loaded: of several threads that need it, one loads it.
+_LOADING = threading.Lock()
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 Classes: TypeAlias = ClassWords | Sequence[str]
 MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
@@ -245,11 +248,12 @@ class ClearCLIP(nn.Module):
         if "second encoder" not in method.needs:
             return None
         key = f"{method.guide} {method.guide_weights or ''}".strip().replace(".", "_")  # a module's name has no dot
-        if key not in self.second_encoders:
-            # Inference tensors could neither be moved nor loaded later.
-            with torch.inference_mode(False):
-                options = (method.guide, method.guide_weights, self.device, self.precision)
-                self.second_encoders[key] = load_second_encoder(*options)
+        with _LOADING:
+            if key not in self.second_encoders:
+                # Inference tensors could neither be moved nor loaded later.
+                with torch.inference_mode(False):
+                    options = (method.guide, method.guide_weights, self.device, self.precision)
+                    self.second_encoders[key] = load_second_encoder(*options)
         return self.second_encoders[key]
 
     def _window_batch(self, window: Tensor, methods: Sequence[Method] = ()) -> int:

@@ -79,12 +79,17 @@ class DenseEncoder(nn.Module):
         return self.once(key, lambda: resize_positions(embedding.detach(), self.grid_size, grid, how))
 
     def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
-        """What ``compute`` returns, kept for the next call with this key."""
-        if key not in self._kept:
-            if len(self._kept) >= 8:  # whole images come in many sizes
-                self._kept.clear()
-            self._kept[key] = compute()
-        return self._kept[key]
+        """What ``compute`` returns, kept for the next call with this key.
+
+        Threads that ask for a new key at once compute it each; a key may be dropped at any time.
+        """
+        kept = self._kept
+        if key in kept:
+            return kept[key]
+        value = compute()
+        # Whole images come in many sizes. A new dict, since other threads may be reading the old one.
+        self._kept = {**(kept if len(kept) < 8 else {}), key: value}
+        return value
 
     def check(self, method: Method) -> None:
         """Raise a UserError where the tower lacks blocks or tokens that the method needs."""

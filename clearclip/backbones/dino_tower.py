@@ -5,6 +5,7 @@ know no words.
 from __future__ import annotations
 
 import os
+import threading
 from typing import Any
 
 import timm
@@ -34,6 +35,8 @@ SECOND_ENCODERS = {
 #: Two blocks with random weights, the same every time: it compares colours and textures. For the bundled miniature.
 UNTRAINED = "untrained-vit4"
 UNTRAINED_SIZES = {"patch_size": 4, "img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3}
+#: Held while random weights are drawn, from the one generator of all threads.
+_SEED_LOCK = threading.Lock()
 
 
 def load_dino(
@@ -62,7 +65,7 @@ def load_dino(
         raise UserError(f"the checkpoint {path} for {weights.model_name} does not exist; check its path")
     try:
         overlay = None if path == RANDOM else {"file": str(path)}
-        with torch.random.fork_rng(devices=[]):
+        with _SEED_LOCK, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run
             vit = timm.create_model(
                 weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture

@@ -1,10 +1,10 @@
-"""Words to text features: 80 prompts a word, encoded, normalised, averaged, normalised again."""
+"""Words to text features: each word in 80 prompts, encoded, normalised, averaged, normalised again."""
 
 from __future__ import annotations
 
 import threading
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,11 +20,14 @@ from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import code_digest, digest, plain, versions
 
+Template = Callable[[str], str]
 #: OpenAI's 80 ImageNet prompt templates.
-TEMPLATES: tuple[Callable[[str], str], ...] = open_clip.OPENAI_IMAGENET_TEMPLATES
+TEMPLATES: tuple[Template, ...] = tuple(open_clip.OPENAI_IMAGENET_TEMPLATES)
 WORDS_PER_BATCH = 12  # so that there are prompts of like length
 PROMPTS_PER_BATCH = 240
-_ONE_AT_A_TIME = threading.Lock()  # a tower whose prompts are cut has shorter positional embeddings for a moment
+#: Held while a tokenizer runs and while a cache is opened: Hugging Face's fast tokenizers fail with "Already borrowed"
+#: where two threads set their padding at once.
+_TOKENIZER_LOCK = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -46,8 +49,13 @@ class TextFeatures:
         return TextFeatures(self.classes, self.features.to(device), self.word_to_class.to(device))
 
 
+def mean_direction(embeddings: Tensor) -> Tensor:
+    """The feature of each word from its prompts (words, templates, E): normalised, averaged, normalised: (words, E)."""
+    return F.normalize(F.normalize(embeddings, dim=-1).mean(dim=1), dim=-1)
+
+
 class TextEncoder:
-    """The text side of a CLIP model.
+    """The text side of a CLIP model. Several threads may call :meth:`encode` at once.
 
     Args:
         model: has ``encode_text(tokens) -> (B, E)``.
@@ -57,6 +65,8 @@ class TextEncoder:
         padding: the token that fills up short prompts; where it is None, nobody is warned of long ones.
         precision: "fp32", "fp16" or "bf16": part of the cache's key.
         cached: keep features on disk (see :class:`TextCache`).
+        templates: make the prompts of a word.
+        combine: embeddings of prompts, (words, templates, any width) float32, to features of words, (words, E).
     """
 
     def __init__(
@@ -68,11 +78,18 @@ class TextEncoder:
         padding: int | None = None,
         precision: str = "fp32",
         cached: bool = True,
+        templates: Sequence[Template] = TEMPLATES,
+        combine: Callable[[Tensor], Tensor] = mean_direction,
     ):
-        self.model, self.tokenizer = model, tokenizer
-        self.dim, self.padding, self.precision = dim, padding, precision
+        self.model = model
+        self.tokenizer = tokenizer
+        self.dim = dim
+        self.padding = padding
+        self.precision = precision
         self.cached = cached
-        self._known: dict[str, Tensor] = {}
+        self.templates = tuple(templates)
+        self.combine = combine
+        self._features: dict[str, Tensor] = {}
         self._cache: TextCache | None = None
 
     def encode(self, classes: ClassWords, progress: bool = False) -> TextFeatures:
@@ -81,59 +98,85 @@ class TextEncoder:
         Raises:
             UserError: a word's feature is not finite (damaged weights).
         """
-        missing = [word for word in dict.fromkeys(classes.words) if word not in self._known]
+        missing = [word for word in dict.fromkeys(classes.words) if word not in self._features]
         if missing and self.cached:
-            self._cache = self._cache or TextCache(self.fingerprint())
-            # What the tokenizer makes of a word is in the name of its file: its vocabulary and settings may change.
-            named = {word: f"{word} {self._tokens([word])['input_ids'].tolist()}" for word in missing}
-            found = {word: self._cache.get(name, self.dim) for word, name in named.items()}
-            self._known |= {word: feature for word, feature in found.items() if feature is not None}
-            missing = [word for word in missing if word not in self._known]
-        count = len(missing) * len(TEMPLATES)
-        with tqdm(
-            total=count, desc="text features", unit="prompt", disable=not (progress and count), leave=False
-        ) as bar:
+            missing = self._read_cache(missing)
+        prompts = len(missing) * len(self.templates)
+        hidden = not (progress and prompts)
+        with tqdm(total=prompts, desc="text features", unit="prompt", disable=hidden, leave=False) as bar:
             for start in range(0, len(missing), WORDS_PER_BATCH):
                 batch = missing[start : start + WORDS_PER_BATCH]
                 for word, feature in zip(batch, self._encode(batch, bar), strict=True):
-                    self._known[word] = feature
+                    # Another thread may have been first; then all have its feature, to the last bit.
+                    self._features.setdefault(word, feature)
                     if self._cache is not None:
-                        self._cache.put(named[word], feature)
-        features = torch.stack([self._known[word] for word in classes.words])
+                        self._cache.put(self._cache_name(word), feature)
+        features = torch.stack([self._features[word] for word in classes.words])
         return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
+
+    def _read_cache(self, words: Sequence[str]) -> list[str]:
+        """Take what is on disk, and return the words that are not."""
+        fingerprint = self.fingerprint() if self._cache is None else ""
+        with _TOKENIZER_LOCK:
+            self._cache = self._cache or TextCache(fingerprint)
+        missing = []
+        for word in words:
+            feature = self._cache.get(self._cache_name(word), self.dim)
+            if feature is None:
+                missing.append(word)
+            else:
+                self._features.setdefault(word, feature)
+        return missing
+
+    def _cache_name(self, word: str) -> str:
+        """What a word's file is named by. The tokenizer's vocabulary and settings may change, so its tokens belong to
+        it.
+        """
+        return f"{word} {self._tokens([word])['input_ids'].tolist()}"
 
     def fingerprint(self) -> str:
         """Hash of everything but the word that changes a feature: weights, configuration, code, templates, versions."""
         modules = {name: part for name, part in self.model.named_children() if name not in ("visual", "vision_model")}
         model = {"class": type(self.model), **vars(self.model), "_modules": modules}
-        templates = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in TEMPLATES])
-        code, device = code_digest("text", "backbones"), next(self.model.parameters()).device.type
-        return digest(plain([type(self), model, templates, self.precision, device, versions(), code]))
+        prompts = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in self.templates])
+        device = next(self.model.parameters()).device.type
+        code = code_digest("text", "backbones")
+        return digest(
+            plain([type(self), model, prompts, self.combine, self.precision, device, versions(), code]),
+        )
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:
-        tokens = self.tokenizer(texts)
+        with _TOKENIZER_LOCK:
+            tokens = self.tokenizer(texts)
         return tokens if isinstance(tokens, dict) else {"input_ids": tokens}
 
     @torch.inference_mode()
     def _encode(self, words: list[str], bar: tqdm) -> list[Tensor]:
-        """The (E,) float32 feature of each word (method: each prompt normalised, averaged, normalised again)."""
-        tokens = self._tokens([template(word) for word in words for template in TEMPLATES])
-        tokens = {name: value.to(next(self.model.parameters()).device) for name, value in tokens.items()}
-        encoder = CuttingEncoder(self.model)
-        lengths = encoder.lengths(tokens)
-        embedded = torch.empty(len(lengths), self.dim, device=lengths.device)
-        for length in lengths.unique().tolist():
-            for rows in (lengths == length).nonzero().flatten().split(PROMPTS_PER_BATCH):
-                with _ONE_AT_A_TIME:
-                    embedded[rows] = encoder.encode({name: ids[rows] for name, ids in tokens.items()}, length).float()
-                bar.update(len(rows))
-        each = F.normalize(embedded, dim=-1).unflatten(0, (len(words), len(TEMPLATES)))
-        features = F.normalize(each.mean(dim=1), dim=-1).cpu()
-        ends = tokens["input_ids"][:, -1].view(len(words), len(TEMPLATES))
-        for word, feature, end in zip(words, features, ends, strict=True):
+        """The (E,) float32 feature of each word."""
+        tokens = self._tokens([template(word) for word in words for template in self.templates])
+        device = next(self.model.parameters()).device
+        tokens = {name: value.to(device) for name, value in tokens.items()}
+        embeddings = self._embeddings(tokens, bar).unflatten(0, (len(words), len(self.templates)))
+        features = self.combine(embeddings).cpu()
+        last_tokens = tokens["input_ids"][:, -1].view(len(words), len(self.templates))
+        for word, feature, last in zip(words, features, last_tokens, strict=True):
             if not feature.isfinite().all():
                 raise UserError(f"the text feature of {word!r} is not finite; the weights are damaged")
-            if self.padding is not None and (end != self.padding).any():
+            if self.padding is not None and (last != self.padding).any():
                 context = tokens["input_ids"].shape[1]
                 warnings.warn(f"{word[:60]!r} is too long for {context} tokens and may be cut", stacklevel=4)
         return [feature.clone() for feature in features]
+
+    def _embeddings(self, tokens: dict[str, Tensor], bar: tqdm) -> Tensor:
+        """Embeddings of prompts, (prompts, width) float32. Those of the same length are encoded together, cut to it."""
+        encoder = CuttingEncoder(self.model)
+        lengths = encoder.lengths(tokens)
+        order, batches = [], []
+        for length in lengths.unique().tolist():
+            for rows in (lengths == length).nonzero().flatten().split(PROMPTS_PER_BATCH):
+                batch = {name: ids[rows] for name, ids in tokens.items()}
+                batches.append(encoder.encode(batch, length).float())
+                order.append(rows)
+                bar.update(len(rows))
+        embeddings = torch.cat(batches)
+        return torch.empty_like(embeddings).index_copy_(0, torch.cat(order), embeddings)

@@ -1,6 +1,11 @@
-"""Prompts at the length that counts: in most towers, the padding behind it changes nothing."""
+"""Prompts at the length that counts: in most text towers the padding behind a prompt changes nothing.
+
+A prompt takes 10 tokens or so of a context of 77, so most of a text tower's time would be spent on padding.
+"""
 
 from __future__ import annotations
+
+import copy
 
 import open_clip
 import torch
@@ -9,39 +14,72 @@ from open_clip.transformer import TextTransformer
 from torch import Tensor, nn
 
 
-class CuttingEncoder(nn.Module):
-    """The unmodified ``encode_text`` of ``model``, for prompts that are cut where that is exact."""
+class CuttingEncoder:
+    """The unmodified ``encode_text`` of a model, for prompts that are cut where that is exact.
+
+    Nothing of the model is changed, so that several threads may encode at once: where a tower has positional
+    embeddings and a causal mask of its full context, a shallow copy of it gets their beginning.
+
+    Args:
+        model: has ``encode_text(tokens) -> (B, E)``.
+    """
 
     def __init__(self, model: nn.Module):
-        super().__init__()
         self.model = model
-        tower, self.at = (model.text, "model.text") if hasattr(model, "text") else (model, "model")
-        mask, own = getattr(tower, "attn_mask", None), "text_" if type(tower) is open_clip.CLIP else ""
-        self.pool, self.eos = getattr(tower, f"{own}pool_type", None), getattr(tower, f"{own}eos_id", None)
-        # What follows the token that is read is never seen. CoCa reads one behind the padding.
-        usual = "encode_text" not in vars(model)  # nobody has put another one in its place
-        plain = usual and type(tower) in (open_clip.CLIP, TextTransformer) and getattr(tower, "cls_emb", None) is None
-        causal = plain and mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
-        self.positions, self.mask = (tower.positional_embedding.detach(), mask) if causal else (None, None)
-        masking = type(getattr(tower, "pooler", None)) in (ClsLastHiddenStatePooler, ClsPooler, MeanPooler)
-        self.pad = tower.config.pad_token_id if usual and type(tower) is HFTextEncoder and masking else None
+        tower = model.text if hasattr(model, "text") else model
+        prefix = "text_" if type(tower) is open_clip.CLIP else ""
+        self.pool_type = getattr(tower, f"{prefix}pool_type", None)
+        self.end_token = getattr(tower, f"{prefix}eos_id", None)
+        # A method in the instance's own dict was put in the place of the class's.
+        has_own_method = "encode_text" in vars(model)
+        self.is_causal = not has_own_method and _is_causal(tower)
+        masks_padding = type(getattr(tower, "pooler", None)) in (ClsLastHiddenStatePooler, ClsPooler, MeanPooler)
+        self.padding: int | None = None
+        if type(tower) is HFTextEncoder and masks_padding and not has_own_method:
+            self.padding = tower.config.pad_token_id
 
     def lengths(self, tokens: dict[str, Tensor]) -> Tensor:
         """How many tokens of each prompt (B, T), from its start, change its embedding: (B,) int64."""
         ids = tokens["input_ids"]
-        if self.positions is not None and self.pool in ("argmax", "eos"):
-            return (ids if self.pool == "argmax" else (ids == self.eos).int()).argmax(dim=1) + 1
-        seen = tokens.get("attention_mask", torch.ones_like(ids)) if self.pad is None else ids != self.pad
-        last = (seen * torch.arange(1, ids.shape[1] + 1, device=ids.device)).amax(dim=1)
-        return last.masked_fill(last == 0, ids.shape[1])
+        if self.is_causal and self.pool_type == "argmax":
+            return ids.argmax(dim=1) + 1
+        if self.is_causal and self.pool_type == "eos":
+            return (ids == self.end_token).int().argmax(dim=1) + 1
+        if self.padding is not None:
+            attended = ids != self.padding
+        else:
+            attended = tokens.get("attention_mask", torch.ones_like(ids))
+        context = ids.shape[1]
+        last = (attended * torch.arange(1, context + 1, device=ids.device)).amax(dim=1)
+        return last.masked_fill(last == 0, context)
 
     def encode(self, tokens: dict[str, Tensor], length: int) -> Tensor:
-        """Embeddings (B, E) of prompts (B, T), cut to ``length`` tokens. Not for several threads at once."""
-        cut, short = {name: value[:, :length] for name, value in tokens.items()}, {}
-        if self.positions is not None:
-            short[f"{self.at}.positional_embedding"] = self.positions[:length]
-            short[f"{self.at}.attn_mask"] = self.mask[:length, :length]
-        return torch.func.functional_call(self, short, (cut if len(cut) > 1 else cut["input_ids"],))
+        """Embeddings (B, E) of prompts (B, T), cut to ``length`` tokens."""
+        cut = {name: value[:, :length] for name, value in tokens.items()}
+        model = _shortened(self.model, length) if self.is_causal else self.model
+        return model.encode_text(cut if len(cut) > 1 else cut["input_ids"])
 
-    def forward(self, tokens: Tensor | dict[str, Tensor]) -> Tensor:
-        return self.model.encode_text(tokens)
+
+def _is_causal(tower: nn.Module) -> bool:
+    """Whether it is a tower of OpenCLIP's in which no token sees one behind it.
+
+    What follows the token that is read is never seen then. CoCa's class token is appended behind the padding, and sees
+    all of it.
+    """
+    if type(tower) not in (open_clip.CLIP, TextTransformer) or getattr(tower, "cls_emb", None) is not None:
+        return False
+    mask = tower.attn_mask
+    return mask is not None and torch.equal(mask, torch.full_like(mask, -torch.inf).triu(1))
+
+
+def _shortened(model: nn.Module, length: int) -> nn.Module:
+    """A model that shares all of ``model`` but for the beginnings of positional embeddings and causal mask."""
+    shorter = copy.copy(model)
+    if hasattr(model, "text"):
+        shorter._modules = {**model._modules, "text": _shortened(model.text, length)}
+        return shorter
+    # As plain entries, since assigning an attribute would register it in dicts that both models have.
+    positions, mask = model.positional_embedding, model.attn_mask
+    shorter._parameters = {**model._parameters, "positional_embedding": positions[:length]}
+    shorter._buffers = {**model._buffers, "attn_mask": mask[:length, :length]}
+    return shorter

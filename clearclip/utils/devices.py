@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 
@@ -63,20 +65,38 @@ def choose_precision(precision: str, device: torch.device) -> str:
     return precision
 
 
+class _TF32Setting:
+    """PyTorch's setting of TF32, which all threads of a process share, and how many of them want it off now."""
+
+    lock = threading.Lock()
+    users = 0
+    before: tuple[Any, ...] = ()
+
+
 @contextmanager
 def without_tf32() -> Iterator[None]:
-    """CUDA computes fp32 in fp32, not in TF32. Nothing else that a user has set is touched."""
-    places, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
-    if not hasattr(places[0], name):  # before PyTorch 2.9
-        places, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
-    before = [getattr(place, name) for place in places]
+    """CUDA computes fp32 in fp32, not in TF32. Nothing else that a user has set is touched.
+
+    Several threads may be in such a block: the first one changes the setting, and the last one restores it.
+    """
+    backends, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
+    if not hasattr(backends[0], name):  # before PyTorch 2.9
+        backends, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
+    setting = _TF32Setting
+    with setting.lock:
+        if setting.users == 0:
+            setting.before = tuple(getattr(backend, name) for backend in backends)
+            for backend in backends:
+                setattr(backend, name, off)
+        setting.users += 1
     try:
-        for place in places:
-            setattr(place, name, off)
         yield
     finally:
-        for place, value in zip(places, before, strict=True):
-            setattr(place, name, value)
+        with setting.lock:
+            setting.users -= 1
+            if setting.users == 0:
+                for backend, value in zip(backends, setting.before, strict=True):
+                    setattr(backend, name, value)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

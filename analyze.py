@@ -2,15 +2,7 @@
 
 import sys
 
-from clearclip.commands.command_line import run_command
-
-
-def main() -> None:
-    """Imported late, so that a missing package is reported in one line."""
-    from clearclip.commands.analyze import main as analyze
-
-    analyze()
-
+from clearclip.commands.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_script("analyze"))

@@ -2,15 +2,7 @@
 
 import sys
 
-from clearclip.commands.command_line import run_command
-
-
-def main() -> int:
-    """Imported late, so that a missing package is reported in one line."""
-    from clearclip.commands.eval_all import main as evaluate_all
-
-    return evaluate_all()
-
+from clearclip.commands.main import run_script
 
 if __name__ == "__main__":
-    sys.exit(run_command(main))
+    sys.exit(run_script("eval-all"))

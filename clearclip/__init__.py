@@ -2,21 +2,28 @@
 
 ``import clearclip.evaluation`` registers the segmentor, the datasets and the metric with MMSegmentation.
 
+Names are loaded when they are asked for (PEP 562), so that a command line can answer ``--help`` without PyTorch.
+
 Where nobody has said how OpenMP's threads wait for each other, they soon let other programs work: PyTorch's spin for
 milliseconds after every operation. This counts if PyTorch is loaded afterwards (docs/speed.md).
 """
 
+import importlib
+import importlib.util
 import os
+from typing import TYPE_CHECKING, Any
+
+from clearclip.version import __version__
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
     os.environ.update(GOMP_SPINCOUNT="10000", KMP_BLOCKTIME="1")  # turns; milliseconds
 
-from clearclip.methods import METHODS, Context, LastBlock, Method, build_method
-from clearclip.model import ClearCLIP
-from clearclip.model_settings import ModelSettings
-from clearclip.segmentation import Segmentation
-from clearclip.utils.errors import UserError
-from clearclip.version import __version__
+if TYPE_CHECKING:
+    from clearclip.methods import METHODS, Context, LastBlock, Method, build_method
+    from clearclip.model import ClearCLIP
+    from clearclip.model_settings import ModelSettings
+    from clearclip.segmentation import Segmentation
+    from clearclip.utils.errors import UserError
 
 __all__ = [
     "METHODS",
@@ -30,3 +37,32 @@ __all__ = [
     "__version__",
     "build_method",
 ]
+
+#: In which module each public name is.
+_MODULES = {
+    "METHODS": "clearclip.methods",
+    "ClearCLIP": "clearclip.model",
+    "Context": "clearclip.methods",
+    "LastBlock": "clearclip.methods",
+    "Method": "clearclip.methods",
+    "ModelSettings": "clearclip.model_settings",
+    "Segmentation": "clearclip.segmentation",
+    "UserError": "clearclip.utils.errors",
+    "build_method": "clearclip.methods",
+}
+
+
+def __getattr__(name: str) -> Any:
+    """A public name, or a module of the package such as ``clearclip.weights``; both are loaded now."""
+    if name in _MODULES:
+        value = getattr(importlib.import_module(_MODULES[name]), name)
+    elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
+        value = importlib.import_module(f"{__name__}.{name}")
+    else:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    globals()[name] = value  # the next access finds it without this function
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

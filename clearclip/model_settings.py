@@ -11,15 +11,21 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from clearclip.methods import METHODS, Method, build_method
-from clearclip.utils.devices import PRECISIONS
+from clearclip.checkpoint_names import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
 from clearclip.utils.errors import UserError
+from clearclip.utils.precisions import PRECISIONS
 from clearclip.utils.validators import Check, choice, did_you_mean, of_type
-from clearclip.weights import CHECKPOINTS, CLIP_TYPES, VIT_TYPES, Weights, choose_weights
-from clearclip.windows.window_grid import WHOLE_IMAGE_RESIZES, check_windows
 
+# Command lines read the options below before anything heavy is loaded. What loads PyTorch is imported where it is used.
+if TYPE_CHECKING:
+    from clearclip.methods import Method
+    from clearclip.weights import Weights
+
+#: How the patches of a whole image become pixels of the original: resized to its size at once, or to the input's size
+#: first, as windows are.
+WHOLE_IMAGE_RESIZES = ("once", "twice")
 #: The options that say which weights.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
 #: Options of a method that may be set beside its name.
@@ -42,6 +48,13 @@ def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
     return field(default=default, metadata={"check": check, "help": help, "result": result})
 
 
+def _method_description(name: str, value: Any) -> Any:
+    """A check: what :func:`clearclip.methods.build_method` takes, or None."""
+    from clearclip.methods import Method
+
+    return of_type(str, Mapping, Method, None)(name, value)
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The options of a model. ``ModelSettings.help(name)`` says what each one means.
@@ -62,7 +75,7 @@ class ModelSettings:
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
     model_type: str = option("ClearCLIP", of_type(str), "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
-    method: Any = option(None, of_type(str, Mapping, Method, None),
+    method: Any = option(None, _method_description,
         "overrides both: SCLIP + ClearCLIP, or a dict with type")
     attention: str | None = option(None, _text, "overrides the attention: qk, qq, kk, vv, qq+kk, identity")
     residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
@@ -93,6 +106,9 @@ class ModelSettings:
     # fmt: on
 
     def __post_init__(self):
+        from clearclip.methods import METHODS
+        from clearclip.windows.window_grid import check_windows
+
         for one in fields(self):
             object.__setattr__(self, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
         check_windows(self.slide_crop, self.slide_stride)
@@ -134,6 +150,8 @@ class ModelSettings:
     @cached_property
     def chosen_method(self) -> Method:
         """How the last blocks are computed."""
+        from clearclip.methods import METHODS, build_method
+
         if self.method is None:
             method = METHODS[self.model_type]().keeping(not self.ignore_residual)
         else:
@@ -151,6 +169,8 @@ class ModelSettings:
         Raises:
             UserError: an unknown model or tag, or a model without weights of its own, and none named.
         """
+        from clearclip.weights import choose_weights
+
         return choose_weights(**{name: getattr(self, name) for name in NAMING})
 
     @property

@@ -15,8 +15,6 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from clearclip.commands.command_line import CommandParser, run_command
-from clearclip.evaluation.config import building, load_config
-from clearclip.evaluation.dataset_report import check_dataset
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 GROUPS = {
@@ -45,6 +43,10 @@ def main() -> int:
     for name in ("sample", "nproc"):
         if getattr(arguments, name) < 1:
             parser.error(f"--{name} {getattr(arguments, name)}: give 1 or more")
+
+    # Loaded after the arguments have been read, so that --help and misspelled options answer at once.
+    from clearclip.evaluation.config import building, load_config
+    from clearclip.evaluation.dataset_report import check_dataset
 
     reports = []
     for path in (path for name in arguments.config for path in configs(name)):

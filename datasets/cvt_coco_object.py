@@ -12,24 +12,32 @@ from __future__ import annotations
 import os
 import shutil
 import sys
+from functools import cache
 from pathlib import Path
-
-import numpy as np
-from PIL import Image
-from tqdm.contrib.concurrent import thread_map
+from typing import TYPE_CHECKING
 
 from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_atomically
-from clearclip.utils.images import open_image
+
+# Functions import what they need themselves, so that --help and misspelled options answer at once.
+if TYPE_CHECKING:
+    import numpy as np
 
 #: Ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and, between things and stuff, 91.
 UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
-#: Raw id → label, (256,) uint8: things in ascending order 1..80, all else 0.
-TABLE = np.zeros(256, np.uint8)
-TABLE[[raw for raw in range(90) if raw not in UNUSED]] = np.arange(1, 81)
 SAMPLE = 64  # masks that are read before anything is written
 _RAW = "give the raw masks of stuffthingmaps_trainval2017.zip"
+
+
+@cache
+def label_of_raw_id() -> np.ndarray:
+    """Raw id → label, (256,) uint8: things in ascending order 1..80, all else 0."""
+    import numpy as np
+
+    table = np.zeros(256, np.uint8)
+    table[[raw for raw in range(90) if raw not in UNUSED]] = np.arange(1, 81)
+    return table
 
 
 def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, copy: bool = False) -> tuple[int, int]:
@@ -50,6 +58,10 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
         UserError: the input is not COCO-Stuff with raw masks (said before anything is written, unless it shows only
             beyond the masks looked at first), or something cannot be written.
     """
+    import numpy as np
+    from PIL import Image
+    from tqdm.contrib.concurrent import thread_map
+
     images, masks = (coco_stuff / kind / f"{split}2017" for kind in ("images", "annotations"))
     out_images, out_masks = (out / kind / f"{split}2017" for kind in ("images", "annotations"))
     stems = sorted(path.stem for path in masks.glob("[!.]*.png") if not path.stem.endswith("TrainIds"))
@@ -71,7 +83,7 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
 
     def convert_one(stem: str) -> bool:
         image, path = images / f"{stem}.jpg", out_masks / f"{stem}_instanceTrainIds.png"
-        labels = TABLE[read(stem)]
+        labels = label_of_raw_id()[read(stem)]
         try:
             if out_images.resolve() != images.resolve():
                 _place(image, out_images / image.name, copy)
@@ -89,6 +101,10 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
 
 def _read_raw(path: Path, image_path: Path) -> np.ndarray:
     """A raw mask's ids, (H, W) uint8; a UserError where it is none of COCO-Stuff's, or its image has another size."""
+    import numpy as np
+
+    from clearclip.utils.images import open_image
+
     try:
         with open_image(image_path) as image, open_image(path) as mask:
             size, raw = image.size, np.asarray(mask)
@@ -105,6 +121,10 @@ def _read_raw(path: Path, image_path: Path) -> np.ndarray:
 
 def _holds(path: Path, labels: np.ndarray) -> bool:
     """Whether a file is there and has these labels."""
+    import numpy as np
+
+    from clearclip.utils.images import open_image
+
     try:
         with open_image(path) as image:
             return np.array_equal(np.asarray(image), labels)

@@ -19,13 +19,13 @@ from clearclip.commands.command_line import import_file, run_command
 from clearclip.commands.demo import make_parser, read_settings
 from clearclip.commands.model_arguments import (
     DRAWN_ONLY,
-    OPTIONS,
     SCENES,
     find_images,
     is_miniature,
     read_words,
     with_background,
 )
+from clearclip.commands.model_flags import MODEL_FLAGS
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.results.published import FAMILY
 from clearclip.text import ClassWords
@@ -85,7 +85,7 @@ def test_options_are_those_of_model_settings() -> None:
     assert read_settings(make_parser().parse_args(["photo.jpg"])).facts() == ModelSettings().facts()
     assert is_miniature(read_settings(make_parser().parse_args([])))
     text = " ".join(make_parser().format_help().split())
-    assert all(ModelSettings.help(name) in text for name in OPTIONS)
+    assert all(ModelSettings.help(name) in text for name in MODEL_FLAGS)
 
 
 def fits(model: ClearCLIP, name: str) -> bool:

@@ -22,6 +22,7 @@ FLOORS = (
     "text",
     "model_settings",
     "weights methods windows",
+    "checkpoint_names",
     "miniature",
     "utils version",
 )

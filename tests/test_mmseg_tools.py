@@ -16,8 +16,9 @@ from PIL import Image
 
 from clearclip import ClearCLIP, UserError
 from clearclip.commands.command_line import CommandParser
+from clearclip.commands.key_values import KeyValues
 from clearclip.evaluation.checked_dataset import CheckedDataset
-from clearclip.evaluation.config import Options, load_config
+from clearclip.evaluation.config import load_config
 from clearclip.evaluation.run import build_loader, evaluate
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
@@ -112,7 +113,7 @@ def test_workers_are_shared_by_the_processes_of_a_host(cfg, monkeypatch):
 )
 def test_values_of_options(text, value):
     parser = CommandParser()
-    parser.add_argument("--cfg-options", nargs="+", action=Options, default={})
+    parser.add_argument("--cfg-options", nargs="+", action=KeyValues, default={})
     (got,) = parser.parse_args(["--cfg-options", text]).cfg_options.values()
     assert got == value
 

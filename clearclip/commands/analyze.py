@@ -1,4 +1,4 @@
-"""The command line of ``analyze.py``."""
+"""What ``analyze.py`` does once its arguments have been read."""
 
 from __future__ import annotations
 
@@ -13,49 +13,27 @@ from clearclip.analysis import figures
 from clearclip.analysis.inputs import Images
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.variants import VARIANTS, score_tables, summary
-from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.analyze_parser import make_parser
 from clearclip.commands.model_arguments import (
-    WORDS,
-    add_model_options,
     find_images,
-    model_options,
     read_words,
     warn_of_photographs,
 )
-from clearclip.evaluation.config import CONFIGS, Options
-from clearclip.methods import METHODS, build_method
+from clearclip.commands.model_flags import model_options
+from clearclip.evaluation.config import CONFIGS
+from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import check_folder, user_path, write_bytes, write_text_atomically
-
-STEPS = ("statistics", "scores", "maps")
-
-
-def make_parser() -> CommandParser:
-    """The options of ``analyze.py``."""
-    parser = CommandParser(
-        description="Draw the paper's analysis: statistics of X_res, X_attn and X_sum, and what they do to mIoU. "
-        "Without arguments: the bundled miniature, offline.",
-        epilog="example: python analyze.py photos/ --clip-type CLIP --vit-type ViT-L/14",
-    )
-    add = parser.add_argument
-    add("images", nargs="*", help="image files or folders, in place of a benchmark; without masks no mIoU")
-    add("--config", help="benchmark, such as config/cfg_voc20.py (default: the miniature)")
-    add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
-    add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="override the config")
-    add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHODS)}")
-    add("--import", action=ImportFile)
-    add("--classes", metavar="WORDS", help=f"of images: {WORDS}")
-    add("--only", nargs="+", choices=STEPS, default=STEPS, help="steps to do (default: all)")
-    add("--limit", type=int, metavar="N", help="only the first N images")
-    add("--out", type=user_path, default=Path("outputs/analysis"), help="folder (default %(default)s)")
-    add_model_options(parser.add_argument_group("model (default: the config's; of images: CLIP ViT-B/16)"))
-    return parser
+from clearclip.utils.files import check_folder, write_bytes, write_text_atomically
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Analyse as the command line says; a UserError for anything that the user can fix."""
-    args = make_parser().parse_args(arguments)
+    """Analyse as a command line says; see :func:`run`."""
+    run(make_parser().parse_args(arguments))
+
+
+def run(args: Namespace) -> None:
+    """Analyse as the arguments say; a UserError for anything that the user can fix."""
     _check(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:

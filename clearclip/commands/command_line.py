@@ -26,16 +26,27 @@ class CommandParser(argparse.ArgumentParser):
     def error(self, message: str) -> NoReturn:
         raise UserError(f"{message}; see {self.prog} --help")
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """argparse's, and afterwards the files of ``--import`` are imported.
+
+        They come last because they load PyTorch: a misspelled option is told before that.
+        """
+        parsed = super().parse_args(args, namespace)
+        for name in getattr(parsed, "imports", ()):
+            import_file(user_path(name))
+        return parsed
+
 
 class ImportFile(argparse.Action):
-    """``--import FILE``: imports a Python file, whose methods register themselves; the files are in ``imports``."""
+    """``--import FILE``: a Python file whose methods register themselves. The names of the files are in ``imports``,
+    and :meth:`CommandParser.parse_args` imports them.
+    """
 
     def __init__(self, option_strings: Any, dest: str, **_: Any):
         text = "Python file that registers a method of your own (may be repeated)"
         super().__init__(option_strings, "imports", default=[], metavar="FILE", help=text)
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        import_file(user_path(values))
         namespace.imports = [*namespace.imports, values]
 
 

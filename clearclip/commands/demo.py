@@ -1,18 +1,16 @@
-"""The command line of ``demo.py``."""
+"""What ``demo.py`` does once its arguments have been read."""
 
 from __future__ import annotations
 
 import os
 import sys
 import warnings
+from argparse import Namespace
 from collections.abc import Sequence
-from pathlib import Path
 
-from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.demo_parser import make_parser
 from clearclip.commands.model_arguments import (
     SCENES,
-    WORDS,
-    add_model_options,
     choose_classes,
     find_images,
     free_stem,
@@ -22,48 +20,23 @@ from clearclip.commands.model_arguments import (
     warn_of_photographs,
     write_result,
 )
-from clearclip.methods import METHODS, build_method
+from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
-from clearclip.model_settings import ModelSettings
 from clearclip.results.published import FAMILY
 from clearclip.segmentation import compare_picture
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import check_folder, user_path
+from clearclip.utils.files import check_folder
 from clearclip.utils.images import read_image
 from clearclip.visualize import save_image
 
 
-def make_parser() -> CommandParser:
-    """The options."""
-    out = CommandParser(
-        description="Segment images by words. Without arguments: the bundled miniature, offline.",
-        epilog='example: python demo.py photo.jpg --classes "sky, hill | mountain, tree, horse" --compare',
-    )
-    out.add_argument("images", nargs="*", help="image files, folders or glob patterns")
-    add = out.add_argument_group("words").add_argument
-    add("--classes", metavar="WORDS", help=WORDS)
-    add("--name-path", metavar="FILE", help="the same as a file: a class per line")
-    add("--background", action="store_true", help='add the class "background" as label 0')
-    add = out.add_argument_group("method").add_argument
-    known = f'{", ".join(METHODS)}, a row such as "SCLIP + ClearCLIP", or your own'
-    add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{known} (default: %(default)s)")
-    add("--ignore-residual", action="store_true", help='the method "+ ClearCLIP": without residual connection and FFN')
-    add("--import", action=ImportFile)
-    add_model_options(out.add_argument_group("model"))
-    add = out.add_argument_group("result").add_argument
-    add("--out", type=user_path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
-    rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
-    add("--compare", nargs="*", metavar="NAME", help=rows)
-    add("--heatmaps", action="store_true", help="also a similarity map for each word")
-    add = out.add_argument_group("web page").add_argument
-    add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")
-    add("--port", type=int, help="of the page (default: the first free one from 7860)")
-    return out
-
-
 def main(argv: Sequence[str] | None = None) -> int:
+    """Run the demo as a command line says; see :func:`run`."""
+    return run(make_parser().parse_args(argv))
+
+
+def run(args: Namespace) -> int:
     """Run the demo; 0, or 2 where one of several images could not be read. A UserError for what the user can fix."""
-    args = make_parser().parse_args(argv)
     if args.web:
         # Read when gradio is imported: no telemetry.
         os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")

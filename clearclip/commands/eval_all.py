@@ -1,7 +1,8 @@
-"""The command line of ``eval_all.py``."""
+"""What ``eval_all.py`` does once its arguments have been read."""
 
 from __future__ import annotations
 
+from argparse import Namespace
 from collections.abc import Sequence
 from dataclasses import replace
 
@@ -9,12 +10,11 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.table_run import has_result, plan, run_all
-from clearclip.evaluation.config import Options
 from clearclip.methods import METHODS, build_method
 from clearclip.miniature import METHOD_NOTE
-from clearclip.results.published import TABLES, Row, protocol_names, select_datasets, select_rows
+from clearclip.results.published import Row, protocol_names, select_datasets, select_rows
 from clearclip.results.records import check_results_path, read_records, records_path
 from clearclip.results.tables import fill_row, headings, to_markdown
 from clearclip.results.workbook import update_workbook
@@ -23,47 +23,17 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import source_of
 
 
-def make_parser() -> CommandParser:
-    """The options of ``eval_all.py``."""
-    parser = CommandParser(
-        description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "
-        "and started again at any time.",
-    )
-    add = parser.add_argument
-    tables = (
-        "benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with background; "
-        "ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: CLIP and "
-        "ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets"
-    )
-    add("--table", choices=TABLES, help=tables)
-    by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
-    add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
-    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, 'MaskCLIP + ClearCLIP', or what --import registers")
-    add("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
-    add("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
-    add("--miniature", action="store_true", help="the bundled model and benchmark, offline")
-    add("--gpus", type=int, metavar="N", help="N processes through dist_test.sh")
-    add("--results", default="results.xlsx", help="workbook (default %(default)s)")
-    add("--limit", type=int, metavar="N", help="only the first N images of each dataset")
-    add("--device", help="cpu, cuda, cuda:N or mps")
-    add("--batch-size", type=int, help="images per batch")
-    add("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
-    add("--cfg-options", nargs="+", action=Options, default={}, metavar="KEY=VALUE", help="for all runs")
-    add("--import", action=ImportFile)
-    add("--force", action="store_true", help="repeat runs that have a result")
-    add("--dry-run", action="store_true", help="print the plan and run nothing")
-    add("--markdown", action="store_true", help="print the table as Markdown and run nothing")
-    add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
-    return parser
-
-
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Do as the command line says.
+    """Do as a command line says; see :func:`run`."""
+    return run(make_parser().parse_args(arguments))
+
+
+def run(args: Namespace) -> int:
+    """Do as the arguments say.
 
     Returns:
         0, or 1 where a run failed.
     """
-    args = make_parser().parse_args(arguments)
     results = check_results_path(args.results)
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import glob
 import json
 import os
@@ -10,8 +9,8 @@ import warnings
 from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
 
+from clearclip.commands.model_flags import WEIGHT_FLAGS, model_options
 from clearclip.methods import Method, build_method
 from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
 from clearclip.model import ClearCLIP
@@ -22,33 +21,12 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path, write_bytes
 from clearclip.utils.images import ImageLike
 
-#: The options of ModelSettings that command lines have, too; those that name the model first.
-NAMING = ("clip_type", "vit_type", "model_name", "pretrained")
-OPTIONS = (*NAMING, "quick_gelu", "precision", "device", "cached", "post", "prob_thd", "slide_crop", "slide_stride")
 #: What a result's files end in.
 ENDINGS = ("segmentation.png", "compare.png", "heatmaps.png", "labels.png", "labels.json")
 SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".jfif", ".avif"}
 #: The miniature's scenes that are shown when no image is given: some with many classes.
 SCENES = [BENCHMARK / "images" / "val" / f"{scene}.png" for scene in ("0022", "0047", "0016")]
-WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
 DRAWN_ONLY = "the miniature knows drawn scenes only; for photographs take CLIP: --model ViT-B-16 --pretrained openai"
-
-
-def add_model_options(group: argparse._ArgumentGroup) -> None:
-    """Add options of :class:`ModelSettings` to a command line. Those not given are not in its namespace."""
-    hints = get_type_hints(ModelSettings)
-    for name in OPTIONS:
-        kind = next((kind for kind in (bool, int, float) if kind in (hints[name], *get_args(hints[name]))), str)
-        typed = {"type": kind, "metavar": {int: "N", float: "X", str: "NAME"}.get(kind)}
-        flags = [f"--{name.replace('_', '-')}", *(["--model"] if name == "model_name" else [])]
-        more = {"action": argparse.BooleanOptionalAction} if kind is bool else typed
-        text = ModelSettings.help(name).replace("%", "%%")
-        group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=text, **more)
-
-
-def model_options(args: Namespace) -> dict[str, Any]:
-    """The options of the model that were given."""
-    return {name: value for name, value in vars(args).items() if name in OPTIONS}
 
 
 def is_miniature(settings: ModelSettings) -> bool:
@@ -109,7 +87,7 @@ def with_background(classes: ClassWords, background: bool) -> ClassWords:
 def read_settings(args: Namespace) -> ModelSettings:
     """The settings that the options mean: the miniature where neither model nor image is named."""
     options = model_options(args)
-    if not args.images and not options.keys() & set(NAMING):
+    if not args.images and not options.keys() & set(WEIGHT_FLAGS):
         options["model_name"] = "miniature"
     method = build_method(args.model_type)
     method = method.keeping(False) if args.ignore_residual else method

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ast
 import inspect
 import os
 from collections.abc import Iterator, Mapping
@@ -10,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mmengine.config import Config, DictAction
+from mmengine.config import Config
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
@@ -29,31 +28,6 @@ SEGMENTOR_OPTIONS = (
     "type", "name_path", "class_names", "methods", "keep_logits", "data_preprocessor", "train_cfg", "test_cfg",
     "init_cfg",
 )  # fmt: skip
-
-
-class Options(DictAction):
-    """``key=value`` options of the command line. Values are Python literals, MMEngine's lists, or text as it stands."""
-
-    def __call__(self, parser, namespace, values, option_string=None):
-        options = dict(getattr(namespace, self.dest, None) or {})
-        for word in values:
-            name, equals, value = word.partition("=")
-            if not equals:
-                parser.error(f"{option_string}: {word!r} is not key=value, such as model.model_type=SCLIP")
-            options[name] = self._value(value)
-        setattr(namespace, self.dest, options)
-
-    def _value(self, text: str) -> Any:
-        if text.lower() in ("true", "false"):
-            return text.lower() == "true"
-        try:
-            return ast.literal_eval(text)
-        except (ValueError, SyntaxError, RecursionError, MemoryError):
-            listed = "," in text or text[:1] in ("[", "(")
-            try:
-                return self._parse_iterable(text) if listed and " " not in text else text
-            except AssertionError:  # unbalanced brackets
-                return text
 
 
 @contextmanager

@@ -10,8 +10,7 @@ from typing import Any
 import torch
 
 from clearclip.utils.errors import UserError
-
-PRECISIONS = ("auto", "fp32", "fp16", "bf16")
+from clearclip.utils.precisions import PRECISIONS
 
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:

@@ -20,9 +20,6 @@ from clearclip.utils.errors import UserError
 
 #: Matrices that are kept for the next image of the same size take at most so many bytes.
 KEPT_BYTES = 1 << 26
-#: How the patches of a whole image become pixels of the original: resized to its size at once, or to the input's size
-#: first, as windows are.
-WHOLE_IMAGE_RESIZES = ("once", "twice")
 _kept: dict[tuple, Tensor] = {}
 _lock = threading.Lock()
 
@@ -66,7 +63,7 @@ class Axis:
             length: of the image, in pixels.
             patch: length of a patch.
             cut: leave out what is beyond the last full patch.
-            resize: one of :data:`WHOLE_IMAGE_RESIZES`.
+            resize: how the patches become pixels, "once" or "twice": see the option ``whole_image_resize``.
         """
         cells = length // patch
         if resize == "twice" and cells:
@@ -151,7 +148,7 @@ class WindowGrid:
             square: for encoders that take one size only: every window will be resized to this many pixels squared,
                 so none is padded.
             multiple: windows are padded to multiples of so many pixels instead of the patch, and whole images not cut.
-            whole_resize: of a whole image, one of :data:`WHOLE_IMAGE_RESIZES`.
+            whole_resize: of a whole image, "once" or "twice": see the option ``whole_image_resize``.
 
         Raises:
             UserError: crop or stride that cannot tile an image.

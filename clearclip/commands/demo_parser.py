@@ -1,0 +1,40 @@
+"""The options of ``demo.py``. Nothing heavy is imported here: ``--help`` and misspelled options answer at once."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.known_names import METHOD_NAMES
+from clearclip.commands.model_flags import WORDS, add_model_options
+from clearclip.model_settings import ModelSettings
+from clearclip.results.published import FAMILY
+from clearclip.utils.files import user_path
+
+
+def make_parser() -> CommandParser:
+    """The options."""
+    out = CommandParser(
+        description="Segment images by words. Without arguments: the bundled miniature, offline.",
+        epilog='example: python demo.py photo.jpg --classes "sky, hill | mountain, tree, horse" --compare',
+    )
+    out.add_argument("images", nargs="*", help="image files, folders or glob patterns")
+    add = out.add_argument_group("words").add_argument
+    add("--classes", metavar="WORDS", help=WORDS)
+    add("--name-path", metavar="FILE", help="the same as a file: a class per line")
+    add("--background", action="store_true", help='add the class "background" as label 0')
+    add = out.add_argument_group("method").add_argument
+    known = f'{", ".join(METHOD_NAMES)}, a row such as "SCLIP + ClearCLIP", or your own'
+    add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{known} (default: %(default)s)")
+    add("--ignore-residual", action="store_true", help='the method "+ ClearCLIP": without residual connection and FFN')
+    add("--import", action=ImportFile)
+    add_model_options(out.add_argument_group("model"))
+    add = out.add_argument_group("result").add_argument
+    add("--out", type=user_path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
+    rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
+    add("--compare", nargs="*", metavar="NAME", help=rows)
+    add("--heatmaps", action="store_true", help="also a similarity map for each word")
+    add = out.add_argument_group("web page").add_argument
+    add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")
+    add("--port", type=int, help="of the page (default: the first free one from 7860)")
+    return out

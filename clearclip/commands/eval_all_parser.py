@@ -1,0 +1,41 @@
+"""The options of ``eval_all.py``. Nothing heavy is imported here: ``--help`` and misspelled options answer at once."""
+
+from __future__ import annotations
+
+from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.key_values import KeyValues
+from clearclip.results.published import TABLES, protocol_names
+
+
+def make_parser() -> CommandParser:
+    """The options of ``eval_all.py``."""
+    parser = CommandParser(
+        description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "
+        "and started again at any time.",
+    )
+    add = parser.add_argument
+    tables = (
+        "benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with background; "
+        "ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: CLIP and "
+        "ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets"
+    )
+    add("--table", choices=TABLES, help=tables)
+    by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
+    add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
+    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, 'MaskCLIP + ClearCLIP', or what --import registers")
+    add("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
+    add("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
+    add("--miniature", action="store_true", help="the bundled model and benchmark, offline")
+    add("--gpus", type=int, metavar="N", help="N processes through dist_test.sh")
+    add("--results", default="results.xlsx", help="workbook (default %(default)s)")
+    add("--limit", type=int, metavar="N", help="only the first N images of each dataset")
+    add("--device", help="cpu, cuda, cuda:N or mps")
+    add("--batch-size", type=int, help="images per batch")
+    add("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
+    add("--cfg-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="for all runs")
+    add("--import", action=ImportFile)
+    add("--force", action="store_true", help="repeat runs that have a result")
+    add("--dry-run", action="store_true", help="print the plan and run nothing")
+    add("--markdown", action="store_true", help="print the table as Markdown and run nothing")
+    add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
+    return parser

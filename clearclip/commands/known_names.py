@@ -1,0 +1,24 @@
+"""Names that command lines offer, as plain data: a parser must not load PyTorch to list them.
+
+The registries and modules that these names belong to are loaded only after the arguments have been read.
+tests/commands/test_known_names.py compares both.
+"""
+
+#: The methods in :data:`clearclip.methods.METHODS`, in their order.
+METHOD_NAMES = (
+    "GEM",
+    "LastBlock",
+    "ClearCLIP",
+    "SCLIP",
+    "MaskCLIP",
+    "CLIP",
+    "vanilla",
+    "NACLIP",
+    "PEARL",
+    "ProxyCLIP",
+    "RCS",
+    "SC-CLIP",
+    "SFR",
+)
+#: How several processes are started: see :func:`clearclip.evaluation.processes.process_group`.
+LAUNCHER_NAMES = ("none", "pytorch", "slurm")

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import argparse
 import json
 import shutil
+import warnings
 from pathlib import Path
 
+import numpy as np
 import open_clip
 import pytest
 import torch
@@ -150,7 +153,13 @@ def test_a_model_that_a_folder_does_not_describe(tmp_path):
     [
         ({"text_cfg": {"hf_tokenizer_name": "/etc/x"}}, "/etc/x cannot be fetched"),
         ({"text_cfg": {"hf_tokenizer_name": ["a"]}}, "cannot be fetched"),
-        ({"text_cfg": {"hf_model_name": "a/b/c"}}, "a/b/c cannot be fetched"),
+        ({"text_cfg": {"hf_model_name": "some/bert"}}, "some/bert cannot be fetched"),
+        ({"text_cfg": {"hf_model_name": "a/b/c"}}, "'a/b/c' .* no other path is read"),
+        ({"text_cfg": {"hf_model_name": "/etc"}}, "'/etc' .* no other path is read"),
+        ({"text_cfg": {"hf_model_name": ".."}}, r"'\.\.' .* no other path is read"),
+        ({"text_cfg": {"hf_model_name": "../other"}}, "'../other' .* no other path is read"),
+        ({"text_cfg": {"hf_model_name": "~"}}, "'~' .* no other path is read"),
+        ({"text_cfg": {"hf_model_name": "\0"}}, "no other path is read"),
         ({"text_cfg": {"tokenizer_kwargs": {"clean": "wildly"}}}, "the tokenizer .* cannot be loaded"),
         ({"text_cfg": {"context_length": "long"}}, "cannot be loaded|makes no model"),
         ({"text_cfg": {"heads": 3}}, "makes no model"),
@@ -307,6 +316,62 @@ def test_wrappers_and_prefixes(wrap, folder, state, tmp_path):
     assert_same(load(f"local-dir:{folder}", tmp_path / "a.pt"), folder)
 
 
+@pytest.mark.parametrize(
+    "wrap",
+    [
+        lambda state: {"state_dict": state, "best_acc1": torch.tensor(71.2)},  # as the ImageNet example's
+        lambda state: {"state_dict": state, "args": argparse.Namespace(lr=0.1, data="x", nested=argparse.Namespace())},
+        lambda state: {"optimizer": {"state": {0: {"exp_avg": torch.ones(3)}}}, "model": state},
+        lambda state: {"loss": torch.tensor(1.0), "weights": {"student": state}},
+    ],
+)
+def test_weights_beside_what_else_a_training_keeps(wrap, folder, state, tmp_path):
+    torch.save(wrap(state), tmp_path / "a.pt")
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        assert_same(load(f"local-dir:{folder}", tmp_path / "a.pt"), folder)
+
+
+def test_a_head_beside_the_model_is_left_out_with_a_word(folder, state, tmp_path):
+    lightning = {f"model.{name}": value for name, value in state.items()} | {"ff_head.weight": torch.ones(3, 3)}
+    torch.save({"state_dict": lightning, "epoch": 3}, tmp_path / "a.ckpt")
+    with pytest.warns(UserWarning, match=r"a\.ckpt: ff_head\.weight are no part of the model and are left out"):
+        assert_same(load(f"local-dir:{folder}", tmp_path / "a.ckpt"), folder)
+
+
+@pytest.mark.parametrize("order", [("state_dict", "state_dict_ema"), ("state_dict_ema", "state_dict")])
+def test_which_of_two_state_dicts_is_taken_is_said(order, folder, state, tmp_path):
+    averaged = {name: torch.zeros_like(value) for name, value in state.items()}
+    both = {"state_dict": state, "state_dict_ema": averaged}
+    torch.save({name: both[name] for name in order}, tmp_path / "a.pt")
+    with pytest.warns(UserWarning, match=r"several weights that fit: state_dict, state_dict_ema; state_dict is taken"):
+        assert_same(load(f"local-dir:{folder}", tmp_path / "a.pt"), folder)
+
+
+def test_a_teacher_beside_the_student_is_said(folder, state, tmp_path):
+    both = {f"student.{name}": value for name, value in state.items()}
+    both |= {f"teacher.{name}": torch.zeros_like(value) for name, value in state.items()}
+    torch.save(both, tmp_path / "a.pt")
+    with pytest.warns(UserWarning) as warned:
+        assert_same(load(f"local-dir:{folder}", tmp_path / "a.pt"), folder)
+    assert "student.*" in str(warned[0].message) and "teacher.*" in str(warned[0].message)
+
+
+class Foreign:
+    """What a training script may keep beside its weights."""
+
+
+@pytest.mark.parametrize("thing", [Foreign(), np.float64(71.2), Path("data")])
+def test_no_unsafe_advice(thing, folder, state, tmp_path):
+    torch.save({"state_dict": state, "extra": thing}, tmp_path / "a.pt")
+    with pytest.raises(UserError, match=r"a\.pt holds more than weights") as error:
+        load(f"local-dir:{folder}", tmp_path / "a.pt")
+    message = str(error.value)
+    assert "\n" not in message and "save its state dict alone" in message
+    for advice in ("weights_only", "safe_globals", "allowlist", "trust"):
+        assert advice not in message
+
+
 def test_safetensors_by_another_name(folder, state, tmp_path):
     save_file(state, tmp_path / "a.bin")
     assert_same(load(f"local-dir:{folder}", tmp_path / "a.bin"), folder)
@@ -438,6 +503,32 @@ def test_code_in_a_model_folder_is_not_run(where, folder, tmp_path):
         with pytest.raises(UserError, match=r"tokenizer in .* cannot be loaded|code of its own, which is not run"):
             load(tmp_path)
     assert not target.exists()
+
+
+@pytest.mark.parametrize("entry", [{"vocab_file": "/etc/passwd"}, {"fast_tokenizer_files": ["../tokenizer.1.json"]}])
+def test_a_tokenizer_names_no_other_path(entry, folder, tmp_path):
+    shutil.copytree(folder, tmp_path, dirs_exist_ok=True)
+    save_tokenizer(tmp_path)
+    described = json.loads((tmp_path / "open_clip_config.json").read_text())
+    described["model_cfg"]["text_cfg"]["hf_tokenizer_name"] = "some/bert"
+    (tmp_path / "open_clip_config.json").write_text(json.dumps(described))
+    own = json.loads((tmp_path / "tokenizer_config.json").read_text())
+    (tmp_path / "tokenizer_config.json").write_text(json.dumps({**own, **entry}))
+    with pytest.raises(UserError, match="no other path than its folder is read; remove that entry"):
+        load(tmp_path)
+
+
+def test_a_link_out_of_the_folder_is_not_followed(folder, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "config.json").write_text("{}")
+    model = tmp_path / "model"
+    shutil.copytree(folder, model)
+    (model / "bert").symlink_to(tmp_path / "elsewhere")
+    described = json.loads((model / "open_clip_config.json").read_text())
+    described["model_cfg"]["text_cfg"]["hf_model_name"] = "bert"
+    (model / "open_clip_config.json").write_text(json.dumps(described))
+    with pytest.raises(UserError, match="bert cannot be fetched"):
+        load(model)
 
 
 def test_a_timm_model_of_somebody_is_not_fetched(folder, tmp_path):

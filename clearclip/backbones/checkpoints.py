@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import argparse
 import io
 import pickle
 import re
+import warnings
 import zipfile
-from collections import OrderedDict
-from collections.abc import Mapping, Sequence
+from collections import Counter, OrderedDict
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -19,44 +21,62 @@ from torch import Tensor, nn
 
 from clearclip.utils.errors import UserError
 
-#: Names under which training scripts keep a state dict.
+#: Names under which training scripts keep a state dict, the usual one first.
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 #: Constants that some files have beside the weights.
 CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
-#: What PyTorch says beside the reason: how to run such a file all the same.
+#: What PyTorch appends to the reason for which it does not read a file: how to run the code in it all the same.
 _ADVICE = re.compile(
     r"(?s)Weights only load .*?trusted source\.|\(2\) Alternatively.*?message\.|Please file an issue.*?: |"
-    r"Check the documentation.*"
+    r"Please use `torch\.serialization.*|Check the documentation.*"
 )
 
 
 def reason(error: Exception) -> str:
     """Why a loader does not take a file, in at most 300 characters."""
+    foreign = re.search(r"GLOBAL ([\w.]+) was not an allowed global", str(error))
+    if foreign:
+        return f"beside weights it has a {foreign[1]}"
     return " ".join(f"{type(error).__name__}: {_ADVICE.sub(' ', str(error))}".split())[:300]
 
 
-def read_checkpoint(paths: Sequence[Path]) -> dict[str, Tensor]:
+def read_checkpoint(paths: Sequence[Path], names: Collection[str] = ()) -> dict[str, Tensor]:
     """The weights in a file, or in the shards of one, by name.
 
-    Safetensors, PyTorch's files (loaded with ``weights_only``) and TorchScript archives such as OpenAI's, of which the
-    tensors are read and no code is run.
+    A training script may wrap them in a dict, with a prefix before their names, and beside other tensors: taken is
+    what has most names of the model. Where two state dicts have as many (trained and averaged weights), a warning says
+    which one is taken.
+
+    Args:
+        paths: the files: safetensors, PyTorch's (loaded with ``weights_only``), or TorchScript archives such as
+            OpenAI's, of which the tensors are read and no code is run.
+        names: of the model's weights, or some of them.
 
     Raises:
         UserError: a file that is damaged, or holds more than weights; names the file.
     """
     state: dict[str, Tensor] = {}
     for path in paths:
-        try:
-            found = _unwrap(_read(path))
-        except Exception as error:  # damaged files make loaders raise all sorts of errors
-            raise UserError(
-                f"{path} holds more than weights or is damaged, and was not run ({reason(error)}); check that it is "
-                "whole, or use safetensors"
-            ) from error
-        if not found:
+        weights = _best_state_dict(path, read_file(path), set(names))
+        if not weights:
             raise UserError(f"{path} holds no weights; give a file with a state dict")
-        state |= found
+        state |= weights
     return state
+
+
+def read_file(path: Path) -> Any:
+    """What a checkpoint holds, as it was saved: tensors, numbers, texts, dicts and lists of them, argparse's options.
+
+    Raises:
+        UserError: a file that is damaged, or holds more than that; names the file.
+    """
+    try:
+        return _read(path)
+    except Exception as error:  # damaged files make loaders raise all sorts of errors
+        raise UserError(
+            f"{path} holds more than weights or is damaged, and was not run ({reason(error)}); check that it is whole, "
+            "or save its state dict alone where it comes from, as safetensors"
+        ) from error
 
 
 def _read(path: Path) -> Any:
@@ -69,7 +89,9 @@ def _read(path: Path) -> Any:
                 return _read_torchscript(archive, names["data.pkl"])
     elif start[8:] == b"{":
         return load_file(path)
-    return torch.load(path, map_location="cpu", weights_only=True)
+    # The options of a training script, which are plain data once they are read as such.
+    with torch.serialization.safe_globals([argparse.Namespace]):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 class _Scripted(dict):
@@ -119,16 +141,64 @@ def _read_torchscript(archive: zipfile.ZipFile, description: str) -> dict[str, T
     return found
 
 
-def _unwrap(loaded: Any) -> dict[str, Tensor]:
-    """The tensors in what a file holds, without wrappers and prefixes."""
-    while isinstance(loaded, Mapping) and not any(isinstance(value, Tensor) for value in loaded.values()):
-        inner = {name: value for name, value in loaded.items() if isinstance(value, Mapping)}
-        loaded = next((inner[name] for name in (*WRAPPERS, *inner) if name in inner), None)
-    state = {name: value for name, value in (loaded or {}).items() if isinstance(value, Tensor)}
-    state = {name.replace("_orig_mod.", ""): value for name, value in state.items() if not name.endswith(CONSTANTS)}
-    starts = (f".{name}".partition(f".{tower}.") for name in state for tower in ("visual", "vision_model"))
-    prefix = next((f"{before}."[1:] for before, found, _ in starts if found), "")
-    return {name.removeprefix(prefix): value for name, value in state.items()}
+def _best_state_dict(path: Path, contents: Any, names: set[str]) -> dict[str, Tensor]:
+    """The state dict in a file that fits a model with weights of these names best, without the prefix of its names."""
+    candidates: list[tuple[int, str, str, dict[str, Tensor]]] = []
+    for key, state in _state_dicts(contents):
+        matches = _matches_by_prefix(state, names) or {_usual_prefix(state): 0}
+        for prefix, count in matches.items():
+            candidates.append((count, key, prefix, state))
+    if not candidates:
+        return {}
+    most = max(count for count, *_ in candidates)
+    best = [candidate[1:] for candidate in candidates if candidate[0] == most]
+    key, prefix, state = best[0]
+    if len(best) > 1 and most:
+        labels = [f"{key}: {prefix}*" if prefix else key or "the outermost dict" for key, prefix, _ in best]
+        warnings.warn(
+            f"{path} has several weights that fit: {', '.join(labels)}; {labels[0]} is taken (to take another, save it "
+            "alone in a file)",
+            stacklevel=4,
+        )
+    apart = [name for name in state if not name.startswith(prefix)]
+    if apart:
+        warnings.warn(f"{path}: {_listed(apart)} are no part of the model and are left out", stacklevel=4)
+    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+
+
+def _state_dicts(contents: Any, key: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
+    """The dicts with tensors in a file, each with the keys that lead to it; the usual wrappers first."""
+    if not isinstance(contents, Mapping) or depth < 0:
+        return
+    tensors = {name: value for name, value in contents.items() if isinstance(value, Tensor) and isinstance(name, str)}
+    state = {name.replace("_orig_mod.", ""): value for name, value in tensors.items() if not name.endswith(CONSTANTS)}
+    inner = [name for name in WRAPPERS if name in contents]
+    inner += [name for name in contents if isinstance(name, str) and name not in WRAPPERS]
+    for name in inner:
+        yield from _state_dicts(contents[name], f"{key}.{name}".strip("."), depth - 1)
+    if state:
+        yield key, state
+
+
+def _matches_by_prefix(state: Mapping[str, Tensor], names: set[str]) -> Counter[str]:
+    """For each prefix, "module." for example, how many weights have the name of one of the model's behind it."""
+    matches: Counter[str] = Counter()
+    for name in state:
+        parts = name.split(".")
+        for start in range(len(parts)):
+            if ".".join(parts[start:]) in names:
+                matches["".join(f"{part}." for part in parts[:start])] += 1
+    return matches
+
+
+def _usual_prefix(state: Mapping[str, Tensor]) -> str:
+    """What stands before the names of an image tower, where no name is one of the model's (they may be older ones)."""
+    for name in state:
+        for tower in ("visual", "vision_model"):
+            before, found, _ = f".{name}".partition(f".{tower}.")
+            if found:
+                return f"{before}."[1:]
+    return ""
 
 
 def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> None:
@@ -166,14 +236,15 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
             if own[name].is_floating_point() and not state[name].is_floating_point()
         ],
     }
-    said = [
-        f"it {what} {', '.join(names[:4])}" + (f" and {len(names) - 4} more" if len(names) > 4 else "")
-        for what, names in faults.items()
-        if names
-    ]
-    if said:
-        raise UserError(f"{source} does not fit: {'; '.join(said)}. {_what_it_holds(state)}")
+    clauses = [f"it {what} {_listed(names)}" for what, names in faults.items() if names]
+    if clauses:
+        raise UserError(f"{source} does not fit: {'; '.join(clauses)}. {_what_it_holds(state)}")
     model.load_state_dict(state)
+
+
+def _listed(names: Sequence[str]) -> str:
+    """The first four names, and how many more there are."""
+    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
 
 
 def _what_it_holds(state: dict[str, Tensor]) -> str:

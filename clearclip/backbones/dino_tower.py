@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 import threading
+from pathlib import Path
 from typing import Any
 
 import timm
@@ -13,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from clearclip.backbones.casting import prepare
-from clearclip.backbones.checkpoints import reason
+from clearclip.backbones.checkpoints import read_checkpoint, reason
 from clearclip.backbones.dense_encoder import DenseEncoder
 from clearclip.backbones.timm_tower import TimmEncoder
 from clearclip.methods import LastBlock
@@ -63,14 +64,15 @@ def load_dino(
         path = fetch(f"timm/{weights.tag}", "model.safetensors", "pytorch_model.bin", remedy=remedy)
     elif path != RANDOM and not os.path.isfile(path):
         raise UserError(f"the checkpoint {path} for {weights.model_name} does not exist; check its path")
+    options = dict(architecture)
+    if path != RANDOM:
+        # timm takes the weights that it finds in the configuration, and reads no file itself.
+        options["pretrained_cfg_overlay"] = {"state_dict": read_checkpoint([Path(path)])}
     try:
-        overlay = None if path == RANDOM else {"file": str(path)}
         with _SEED_LOCK, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run
-            vit = timm.create_model(
-                weights.tag, pretrained=path != RANDOM, pretrained_cfg_overlay=overlay, **architecture
-            )
-    except Exception as error:  # whatever a damaged file raises
+            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, **options)
+    except Exception as error:  # whatever weights of another model raise
         raise UserError(f"{path} cannot be loaded as {weights.model_name}: {reason(error)}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
     return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std

@@ -146,7 +146,7 @@ def load_hugging_face(
         text |= {"hf_tokenizer_name": name, "tokenizer_kwargs": {} if clip else {"clean": "canonicalize"}}
     tokenizer = load_tokenizer(text, folder)
     if weights.pretrained != RANDOM:
-        load_weights(model, read_checkpoint(paths), weights.label)
+        load_weights(model, read_checkpoint(paths, model.state_dict()), weights.label)
     path = folder / "preprocessor_config.json"
     preprocess = read_json(path) if path.is_file() else {}
     usual = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD) if clip else ((0.5,) * 3, (0.5,) * 3)

@@ -157,9 +157,10 @@ def _load_open_clip(
     options: dict[str, Any] = {} if weights.quick_gelu is None else {"quick_gelu": weights.quick_gelu}
     if text.get("hf_model_name"):
         # Neither fetches its own weights, which the checkpoint has, nor asks the hub again.
-        options["text_cfg"] = {**text, "hf_model_name": str(text_model_folder(str(text["hf_model_name"])))}
+        options["text_cfg"] = {**text, "hf_model_name": str(text_model_folder(str(text["hf_model_name"]), folder))}
         options["text_cfg"]["hf_model_pretrained"] = False
-    state = read_checkpoint(find_checkpoint(weights))
+    names = [f"visual.{name}" for name in tower.visual.state_dict()]
+    state = read_checkpoint(find_checkpoint(weights), names)
     # OpenCLIP leaves some parts in fp32.
     parts = ("timm_model_name", "hf_model_name", "ls_init_value", "embed_cls")
     converted = not any(vision.get(part) or text.get(part) for part in parts)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -20,6 +21,8 @@ NEEDED = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "tokenize
 FURTHER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
 #: What of ``tokenizer_kwargs`` is taken.
 OPTIONS = ("clean", "strip_sep_token", "language")
+#: A name on the hub: its owner's and its own.
+_REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
 
 def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[str]], Any]:
@@ -42,24 +45,55 @@ def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[
         options["context_length"] = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
         if name:
             options |= dict(tokenizer_mode=text.get("tokenizer_mode"), local_files_only=True, trust_remote_code=False)
+            check_no_paths(folder)
         tokenizer = HFTokenizer(str(folder), **options) if name else SimpleTokenizer(**options)
         tokenizer(["a photo"])  # what it lacks shows now
+    except UserError:
+        raise
     except Exception as error:  # whatever a missing or damaged file raises, or options of anyone's
         raise UserError(f"the tokenizer in {folder} cannot be loaded ({error}); {remedy}") from error
     return tokenizer
 
 
-def text_model_folder(name: str) -> Path:
-    """Where the configuration of a text tower of Hugging Face's is: a folder, or fetched from the hub.
+def text_model_folder(name: str, folder: Path | None) -> Path:
+    """Where the configuration of a text tower of Hugging Face's is: within the model's folder, or on the hub.
+
+    Args:
+        name: ``hf_model_name`` of the model's configuration: a folder in the model's own, or a repository.
+        folder: where the model is, for one that is in a folder.
 
     Raises:
-        UserError: it cannot be fetched, or names code of its own.
+        UserError: it cannot be fetched, is a path that leads elsewhere, or names code of its own.
     """
-    remedy = f"get the config.json of {name} into the hub's cache"
-    folder = Path(name) if Path(name).is_dir() else fetch(name, "config.json", remedy=remedy).parent
-    if "auto_map" in read_json(folder / "config.json"):
+    inside = None if folder is None or "\0" in name else (folder / name).resolve()
+    if inside is not None and inside.is_dir() and inside.is_relative_to(folder.resolve()):
+        text_folder = inside
+    elif _REPOSITORY.fullmatch(name):
+        text_folder = fetch(name, "config.json", remedy=f"get the config.json of {name} into the hub's cache").parent
+    else:
+        raise UserError(
+            f"the text tower {name!r} (hf_model_name) is neither a repository on the hub nor in the model's folder; no "
+            "other path is read, so copy its config.json into a folder beside the weights and name that"
+        )
+    if "auto_map" in read_json(text_folder / "config.json"):
         raise UserError(f"the text tower {name} comes with code of its own, which is not run; choose another model")
-    return folder
+    return text_folder
+
+
+def check_no_paths(folder: Path) -> None:
+    """Raise a UserError where a tokenizer's configuration names files elsewhere, which some loaders would read."""
+    path = folder / "tokenizer_config.json"
+    if not path.is_file():
+        return
+    for name, value in read_json(path).items():
+        if name == "special_tokens_map_file":  # many published ones have it, and no loader reads it
+            continue
+        listed = value if isinstance(value, list) else [value]
+        files = [file for file in listed if isinstance(file, str) and Path(file).name != file]
+        if name.endswith(("_file", "_files")) and files:
+            raise UserError(
+                f"{path} names {files[0]!r} as its {name}, and no other path than its folder is read; remove that entry"
+            )
 
 
 def _fetch(repository: str, remedy: str) -> Path:

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearclip.backbones.dense_encoder import DenseEncoder
+from clearclip.backbones.tokenizers import check_no_paths
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
@@ -117,6 +118,7 @@ class BLIPTokenizer:
         folder, remedy = self.source, "put bert-base-uncased's vocab.txt into the folder of BLIP's weights"
         if not Path(folder).is_dir():
             folder = fetch(folder, "vocab.txt", "tokenizer.json", remedy=remedy).parent
+        check_no_paths(Path(folder))
         try:
             tokenizer = BertTokenizer.from_pretrained(folder, local_files_only=True)
             # Without files transformers 5 makes a tokenizer that knows no words, and says nothing.

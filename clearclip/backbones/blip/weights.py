@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from clearclip.backbones.checkpoints import reason
+from clearclip.backbones.checkpoints import read_checkpoint
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch, fetch_url
 from clearclip.weights import RANDOM, Weights
@@ -20,6 +20,8 @@ PUBLISHED = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/mo
 TOKENIZER = "google-bert/bert-base-uncased"
 #: Width and number of blocks of the image towers.
 TOWERS = {"BLIP ViT-B/16": (768, 12), "BLIP ViT-L/16": (1024, 24)}
+#: Names of the original layout, by which its state dict is found in a file.
+ANCHORS = ("visual_encoder.cls_token", "visual_encoder.pos_embed", "text_encoder.embeddings.position_embeddings.weight")
 #: Parts of the original names of weights → transformers' names.
 RENAMES = {
     r"^visual_encoder\.cls_token": "vision_model.embeddings.class_embedding",
@@ -73,12 +75,7 @@ def _load_original(path: Path, model_name: str) -> nn.Module:
     """A model from an original checkpoint, a state dict (under "model"), loaded as data and never as code."""
     from transformers import BlipForImageTextRetrieval
 
-    try:
-        loaded = torch.load(path, map_location="cpu", weights_only=True)
-        state = rename(loaded.get("model", loaded))
-    except Exception as error:  # whatever a damaged file raises, or one that holds code
-        why = reason(error)
-        raise UserError(f"{path} is damaged or holds more than BLIP's weights, and was not run ({why})") from error
+    state = rename(read_checkpoint([path], ANCHORS))
     positions = state.get("vision_model.embeddings.position_embedding", torch.zeros(1, 577, 0))
     _check_width(str(path), model_name, positions.shape[2])
     side = 16 * round((positions.shape[1] - 1) ** 0.5)

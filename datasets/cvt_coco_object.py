@@ -24,8 +24,11 @@ from clearclip.utils.files import check_folder, write_atomically
 if TYPE_CHECKING:
     import numpy as np
 
-#: Ids that COCO never gave out: categories 12, 26, 29, 30, 45, 66, 68, 69, 71, 83 and, between things and stuff, 91.
-UNUSED = {11, 25, 28, 29, 44, 65, 67, 68, 70, 82, 90}
+#: Categories that COCO's list of labels has and no annotation uses: street sign, hat, shoe, eye glasses, plate, mirror,
+#: window, desk, door, blender, hair brush. The last one lies between things and stuff.
+UNUSED_CATEGORIES = (12, 26, 29, 30, 45, 66, 68, 69, 71, 83, 91)
+#: The same as ids of raw masks.
+UNUSED_IDS = tuple(category - 1 for category in UNUSED_CATEGORIES)
 SAMPLE = 64  # masks that are read before anything is written
 _RAW = "give the raw masks of stuffthingmaps_trainval2017.zip"
 
@@ -36,7 +39,18 @@ def label_of_raw_id() -> np.ndarray:
     import numpy as np
 
     table = np.zeros(256, np.uint8)
-    table[[raw for raw in range(90) if raw not in UNUSED]] = np.arange(1, 81)
+    table[[raw_id for raw_id in range(90) if raw_id not in UNUSED_IDS]] = np.arange(1, 81)
+    return table
+
+
+@cache
+def is_raw_id() -> np.ndarray:
+    """Raw id → whether a raw mask may have it, (256,) bool."""
+    import numpy as np
+
+    table = np.zeros(256, bool)
+    table[[*range(182), 255]] = True
+    table[list(UNUSED_IDS)] = False
     return table
 
 
@@ -58,7 +72,6 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
         UserError: the input is not COCO-Stuff with raw masks (said before anything is written, unless it shows only
             beyond the masks looked at first), or something cannot be written.
     """
-    import numpy as np
     from PIL import Image
     from tqdm.contrib.concurrent import thread_map
 
@@ -67,19 +80,17 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
     stems = sorted(path.stem for path in masks.glob("[!.]*.png") if not path.stem.endswith("TrainIds"))
     if not stems:
         raise UserError(f"no raw masks (*.png) in {masks}; {_RAW}, unpacked there")
-    lost = sorted(set(stems) - {path.stem for path in images.glob("*.jpg")})
-    if lost:
-        missing = f"image {images / lost[0]}.jpg is missing ({len(lost):,} of {len(stems):,} are)"
-        raise UserError(f"{missing}; unpack {split}2017.zip into {images.parent}")
+    without_image = sorted(set(stems) - {path.stem for path in images.glob("*.jpg")})
+    if without_image:
+        fault = f"image {images / without_image[0]}.jpg is missing ({len(without_image):,} of {len(stems):,} are)"
+        raise UserError(f"{fault}; unpack {split}2017.zip into {images.parent}")
 
     def read(stem: str) -> np.ndarray:
         return _read_raw(masks / f"{stem}.png", images / f"{stem}.jpg")
 
-    sample = stems[:: -(-len(stems) // SAMPLE)]
-    seen = {raw for stem in sample for raw in np.unique(read(stem)).tolist()}
-    # labelTrainIds run through 0..170 without a gap.
-    if seen & UNUSED and not seen & set(range(171, 182)):
-        raise UserError(f"the masks in {masks} look like labelTrainIds (ids {sorted(seen & UNUSED)}); {_RAW}")
+    # Masks of another kind show it sooner or later; most often among the first ones, before anything is written.
+    for stem in stems[:: -(-len(stems) // SAMPLE)]:
+        read(stem)
 
     def convert_one(stem: str) -> bool:
         image, path = images / f"{stem}.jpg", out_masks / f"{stem}_instanceTrainIds.png"
@@ -91,8 +102,8 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
                 return False
             write_atomically(path, lambda temporary: Image.fromarray(labels).save(temporary))
         except OSError as error:
-            reason = f"{error.filename2 or error.filename or path} cannot be written ({error.strerror or error})"
-            raise UserError(f"{reason}; solve this and run the same command again: what is finished stays") from error
+            problem = f"{error.filename2 or error.filename or path} cannot be written ({error.strerror or error})"
+            raise UserError(f"{problem}; solve this and run the same command again: what is finished stays") from error
         return True
 
     written = thread_map(convert_one, stems, max_workers=threads, desc=split, unit="file", disable=None)
@@ -111,11 +122,14 @@ def _read_raw(path: Path, image_path: Path) -> np.ndarray:
     except UserError as error:
         raise UserError(f"{error}; unpack masks and images again") from error
     if raw.dtype != np.uint8 or raw.shape != size[::-1]:
-        has = f"mask {path} has {8 * raw.itemsize} bits and shape {raw.shape}, its image {size[::-1]}"
-        raise UserError(f"{has}: a raw mask has 8 bits, one channel and its image's size; {_RAW}")
-    wrong = np.unique(raw[(raw > 181) & (raw < 255)])
-    if len(wrong):
-        raise UserError(f"mask {path} has id(s) {wrong[:5].tolist()}, raw masks have 0..181 and 255 only; {_RAW}")
+        fault = f"mask {path} has {8 * raw.itemsize} bits and shape {raw.shape}, its image {size[::-1]}"
+        raise UserError(f"{fault}: a raw mask has 8 bits, one channel and its image's size; {_RAW}")
+    foreign = np.flatnonzero(np.bincount(raw.ravel(), minlength=256) * ~is_raw_id())
+    if len(foreign):
+        raise UserError(
+            f"mask {path} has id(s) {foreign[:5].tolist()}, which no raw mask has: these are labelTrainIds or count "
+            f"from 1 (masks that were written before this one are wrong, too); {_RAW}, where a person is 0"
+        )
     return raw
 
 

@@ -51,7 +51,7 @@ CASES = {
         (f"{VOC} model.slide_crops=64", "'slide_crops'", "did you mean slide_crop"),
         (f"{VOC} model.clip_type=CLAP", "'CLAP'", "MetaCLIP"),
         (f"{VOC} model.prob_thd=2", "prob_thd", "from 0 to 1"),
-        (f"{VOC} modle.prob_thd=0.2", "'modle'", "did you mean model"),
+        (f"{VOC} modle.prob_thd=0.2", "'modle.prob_thd'", "give model.prob_thd=0.2"),
         (f"{VOC} model.slide_stride=65", "slide_stride 65", "slide_crop"),
         (f"{VOC} model.slide_crop.x=5", "model.slide_crop.x", "base_config.py"),
         (f"{VOC} model.model_type=GEM", "6 blocks", "deeper model"),

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import inspect
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -10,15 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from mmengine.config import Config
-from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from clearclip.evaluation.datasets import plain_settings
+from clearclip.evaluation.overrides import check_given_twice, check_overrides
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
 from clearclip.model_settings import ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.validators import did_you_mean
 
 _PACKAGE = Path(__file__).resolve().parents[1]
 #: The folder of the bundled configs: in the package where a wheel was installed, beside it in a clone.
@@ -76,12 +74,11 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
     with building(f"config {path}"):
         cfg = Config.fromfile(str(path))
     with building(f"config {path}", overrides):
-        own = ("custom_imports", "dataset_name", "expected_images")
-        known = sorted({*cfg, *own, *inspect.signature(Runner.__init__).parameters} - {"self"})
-        for name in overrides or {}:
-            if (section := name.partition(".")[0]) not in known:
-                raise UserError(f"config {path} has no {section!r}, as {name} says; {did_you_mean(section, known)}")
-        cfg.merge_from_dict(overrides or {})
+        overrides = overrides or {}
+        file_values = cfg.to_dict()
+        cfg.merge_from_dict(overrides)
+        merged_values = cfg.to_dict()
+        check_given_twice(overrides, data_root=data_root)
         for name in ("model", "test_dataloader", "test_dataloader.dataset"):
             value = cfg
             for part in name.split("."):
@@ -96,7 +93,9 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
             dataset["data_root"] = _locate(dataset["data_root"], data_root)
         if cfg.model.get("data_preprocessor") is None and cfg.get("data_preprocessor"):  # as MMEngine's runner does
             cfg.model.data_preprocessor = cfg.data_preprocessor
+        # Values are checked first: a misspelled one is worth more words than one without effect.
         model_settings(cfg)
+        check_overrides(f"config {path}", merged_values, overrides, file_values)
     return cfg
 
 

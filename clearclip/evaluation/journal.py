@@ -7,10 +7,11 @@ import re
 import uuid
 import warnings
 import zlib
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from filelock import FileLock, Timeout
 from mmengine import dist
 
 from clearclip.evaluation.processes import on_main_process
@@ -20,14 +21,18 @@ from clearclip.utils.fingerprint import differences, digest
 
 #: Where a flattened confusion matrix is not zero, and what is there.
 Counts = tuple[list[int], list[int]]
-_FACTS, _OURS = "facts.json", re.compile(r"rank\d+-[0-9a-f]{8}\.jsonl|facts\.json|\.facts-.*\.json")
+FACTS_FILE = "facts.json"
+LOCK_FILE = "running.lock"
+#: Files of this kind are the only ones that are ever removed.
+JOURNAL_FILES = re.compile(r"rank\d+-[0-9a-f]{8}\.jsonl|facts\.json|\.facts-.*\.json")
 
 
 class Journal:
     """Confusion counts per image in JSON lines, a file per process, in a folder that is named after the run's facts.
 
-    A line is written and flushed at once, with a checksum; one that is cut short or damaged counts as not there, and
-    its image is computed again. Other runs have other folders, and only files of this kind are ever removed.
+    A line is written and flushed at once, with a checksum. One that is cut short or damaged counts as not there, and
+    its image is computed again. While a run is going on its folder is locked, so that the same command a second time
+    does not remove what the first one writes. Other runs have other folders.
 
     Args:
         folder: where the folders of all runs are.
@@ -37,81 +42,125 @@ class Journal:
 
     Attributes:
         finished: index of an image → its counts, by method, of those that earlier sessions finished.
+        others: index of an image → what other metrics counted, a text for each (None where it could not be stored).
 
     Raises:
-        UserError: resume with nothing to resume (names in what the runs that are there differ); no place for files.
+        UserError: resume with nothing to resume (names in what the runs that are there differ); the folder belongs to
+            a run that is going on; no place for files.
     """
 
     def __init__(self, folder: Path, facts: Mapping[str, Any], images: int, methods: int, resume: str = "no"):
         self.folder = Path(folder) / digest(facts)[:16]
         self.images, self.methods = images, methods
+        self._lock = FileLock(self.folder / LOCK_FILE)
         # Other hosts may not see this folder, so one process tells what is finished.
-        self.finished: dict[int, list[Counts]] = on_main_process(lambda: self._prepare(facts, resume))
+        entries = on_main_process(lambda: self._prepare(facts, resume))
+        self.finished: dict[int, list[Counts]] = {entry["image"]: entry["counts"] for entry in entries}
+        self.others: dict[int, list[str | None]] = {entry["image"]: entry.get("others", []) for entry in entries}
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.folder / f"rank{dist.get_rank()}-{uuid.uuid4().hex[:8]}.jsonl", "w")  # noqa: SIM115
         except OSError as error:
             raise self._unusable(error) from error
 
-    def _unusable(self, error: OSError) -> UserError:
-        return UserError(f"{self.folder} cannot be used ({error.strerror}); give another folder as --workdir")
+    def add(self, image: int, counts: list[Counts], others: Sequence[str | None] = ()) -> None:
+        """Note a finished image.
 
-    def _prepare(self, facts: Mapping[str, Any], resume: str) -> dict[int, list[Counts]]:
+        Args:
+            image: its index in the dataset.
+            counts: of each method.
+            others: what other metrics counted, a text for each.
+
+        Raises:
+            UserError: the file cannot grow.
+        """
+        entry: dict[str, Any] = {"image": image, "counts": counts}
+        if others:
+            entry["others"] = list(others)
+        text = json.dumps(entry, separators=(",", ":"))
         try:
-            there = (self.folder / _FACTS).is_file()
-            if resume == "yes" and not there:
+            self._file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
+            self._file.flush()
+        except OSError as error:
+            raise UserError(
+                f"{self._file.name} cannot grow ({error.strerror}); make room, then go on with --resume: what is "
+                "finished is kept"
+            ) from error
+
+    def close(self) -> None:
+        """Close this process's file, and let other runs have the folder."""
+        try:
+            self._file.close()
+        except OSError:  # what could not be written has been said by add()
+            pass
+        finally:
+            self._lock.release()
+
+    def _prepare(self, facts: Mapping[str, Any], resume: str) -> list[dict[str, Any]]:
+        """Make, empty or read the folder, and lock it; the entries of finished images."""
+        try:
+            is_there = (self.folder / FACTS_FILE).is_file()
+            if resume == "yes" and not is_there:
                 raise UserError(f"--resume: {self._why_nothing(facts)}; start without --resume")
-            if resume == "no" and there:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            self._acquire()
+            if resume == "no" and is_there:
                 for path in self.folder.iterdir():
-                    if _OURS.fullmatch(path.name) and path.is_file():
+                    if JOURNAL_FILES.fullmatch(path.name) and path.is_file():
                         path.unlink()
-                there = False
-            if not there:
-                self.folder.mkdir(parents=True, exist_ok=True)
-                write_text_atomically(self.folder / _FACTS, json.dumps(facts, indent=1, sort_keys=True))
-                return {}
-            return self._read()
+                is_there = False
+            if is_there:
+                return self._read()
+            write_text_atomically(self.folder / FACTS_FILE, json.dumps(facts, indent=1, sort_keys=True))
+            return []
         except OSError as error:
             raise self._unusable(error) from error
 
+    def _acquire(self) -> None:
+        """Lock the folder, for as long as this process lives or until it is closed."""
+        try:
+            self._lock.acquire(timeout=0)
+        except Timeout as error:
+            raise UserError(
+                f"the same evaluation is running already, in {self.folder}; wait for it, or give another folder as "
+                "--workdir"
+            ) from error
+
+    def _unusable(self, error: OSError) -> UserError:
+        return UserError(f"{self.folder} cannot be used ({error.strerror}); give another folder as --workdir")
+
     def _why_nothing(self, facts: Mapping[str, Any]) -> str:
         """What the latest run that is there did otherwise."""
-        others = sorted(self.folder.parent.glob(f"*/{_FACTS}"), key=lambda path: path.stat().st_mtime)
-        for path in reversed(others):
+        candidates = sorted(self.folder.parent.glob(f"*/{FACTS_FILE}"), key=lambda path: path.stat().st_mtime)
+        for path in reversed(candidates):
             try:
-                before = json.loads(path.read_text(encoding="utf-8"))
-                return "the settings differ (" + "; ".join(differences(before, facts)[:5]) + ")"
+                earlier_facts = json.loads(path.read_text(encoding="utf-8"))
+                return "the settings differ (" + "; ".join(differences(earlier_facts, facts)[:5]) + ")"
             except (OSError, ValueError, AttributeError):
                 continue
         return f"nothing to resume in {self.folder.parent}"
 
-    def _read(self) -> dict[int, list[Counts]]:
-        finished, damaged = {}, 0
+    def _read(self) -> list[dict[str, Any]]:
+        """The entries of all processes of all sessions, each image once."""
+        entry_by_image, damaged_lines = {}, 0
         for path in sorted(self.folder.glob("rank*.jsonl")):
             lines = path.read_bytes().split(b"\n") if path.is_file() else []
             for line in filter(bytes.strip, lines):
-                if entry := self._parse(line):
-                    finished[entry["image"]] = entry["counts"]
+                entry = self._parse(line)
+                if entry is None:
+                    damaged_lines += 1
                 else:
-                    damaged += 1
-        if damaged:
-            warnings.warn(f"{self.folder}: {damaged} damaged lines; their images are computed again", stacklevel=6)
-        return finished
+                    entry_by_image[entry["image"]] = entry
+        if damaged_lines:
+            fault = f"{self.folder}: {damaged_lines} damaged lines; their images are computed again"
+            warnings.warn(fault, stacklevel=6)
+        return list(entry_by_image.values())
 
     def _parse(self, line: bytes) -> dict[str, Any] | None:
+        """The entry in a line; None where the line is damaged or belongs to another dataset."""
         checksum, _, text = line.partition(b" ")
         if checksum != b"%08x" % zlib.crc32(text):
             return None
         entry = json.loads(text)
         fits = 0 <= entry["image"] < self.images and len(entry["counts"]) == self.methods
         return entry if fits else None
-
-    def add(self, image: int, counts: list[Counts]) -> None:
-        """Note a finished image."""
-        text = json.dumps({"image": image, "counts": counts}, separators=(",", ":"))
-        self._file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
-        self._file.flush()
-
-    def close(self) -> None:
-        """Close this process's file."""
-        self._file.close()

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import datetime
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -17,7 +17,7 @@ from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 from torch import Tensor
 
-from clearclip.evaluation.journal import Counts, Journal
+from clearclip.evaluation.journal import Counts
 from clearclip.evaluation.processes import gather
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
@@ -138,12 +138,12 @@ class Evaluation:
 
 @METRICS.register_module()
 class ConfusionMetric(BaseMetric):
-    """Sums per-image confusion counts, of every method that the segmentor computes, and keeps them in a journal.
+    """Sums per-image confusion counts, of every method that the segmentor computes.
 
     Args:
         on_error: "stop" raises a UserError at the first image that cannot be used, "skip" counts and lists them.
         ignore_index: the label of pixels that do not count; default: the dataset's in ``eval.py``, else 255.
-        journal: where counts are kept, from which an evaluation can be resumed; None keeps them in memory.
+        finished: counts of the images of earlier sessions; given by ``eval.py``, which records ``scores``.
 
     Attributes:
         scores: of each method, after :meth:`evaluate`.
@@ -154,12 +154,16 @@ class ConfusionMetric(BaseMetric):
     default_prefix = ""  # its scores are not prefixed, as those of MMSegmentation's own metric
 
     def __init__(
-        self, on_error: str = "stop", ignore_index: int | None = None, journal: Journal | None = None, **kwargs: Any
+        self,
+        on_error: str = "stop",
+        ignore_index: int | None = None,
+        finished: Mapping[int, list[Counts]] | None = None,
+        **kwargs: Any,
     ):
         super().__init__(**kwargs)
         self.ignore_index = ignore_index
         self.on_error = on_error
-        self.journal = journal
+        self.finished = finished
         self.scores: list[Scores] = []
         self.images = 0
         self.failures: dict[str, str] = {}
@@ -189,8 +193,6 @@ class ConfusionMetric(BaseMetric):
                 places = one.nonzero()[0]
                 found.append((places.tolist(), one[places].tolist()))
             self.results.append((self._key(sample), found))
-            if self.journal is not None:
-                self.journal.add(self.results[-1][0], found)
 
     def _key(self, sample: dict) -> int | str:
         """What identifies an image: its index, or in other loops than ``eval.py``'s its path and how often it came."""
@@ -203,9 +205,9 @@ class ConfusionMetric(BaseMetric):
         """Gather the counts of all processes, each image once, whichever process had it.
 
         Returns:
-            aAcc, mIoU and mAcc of the first method; with a journal nothing.
+            aAcc, mIoU and mAcc of the first method; with ``finished`` images, even none, nothing.
         """
-        counts: dict[int | str, list[Counts]] = dict(self.journal.finished) if self.journal is not None else {}
+        counts: dict[int | str, list[Counts]] = dict(self.finished or {})
         for results, failed in gather((self.results, self.failures)):
             counts.update(dict(results))
             self.failures |= failed
@@ -214,7 +216,7 @@ class ConfusionMetric(BaseMetric):
         self._seen.clear()
         scores = self.compute_metrics(list(counts.values()))
         # Beside it may run MMSegmentation's IoUMetric, whose scores have the same names; eval.py takes ``scores``.
-        return scores if self.journal is None else {}
+        return scores if self.finished is None else {}
 
     def compute_metrics(self, results: list[list[Counts]]) -> dict[str, float]:
         """aAcc, mIoU and mAcc of the first method, from (places, counts) per image and method."""

@@ -15,7 +15,6 @@ from typing import Any
 import torch
 from mmengine import dist
 from mmengine.config import Config
-from mmengine.evaluator import Evaluator
 from mmengine.hooks import Hook
 from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
@@ -24,10 +23,12 @@ from mmseg.registry import MODELS
 from clearclip.evaluation.checked_dataset import CheckedDataset, reading
 from clearclip.evaluation.config import building, dataset_name, load_config, model_settings
 from clearclip.evaluation.dataset_report import quick_check
+from clearclip.evaluation.evaluator import JournaledEvaluator
 from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
+from clearclip.evaluation.overrides import check_given_twice, check_merged
 from clearclip.evaluation.processes import StopTogether, agree, own_cpus, process_group, together
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.methods import Method, build_method
@@ -84,9 +85,13 @@ def evaluate(
         raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
     with process_group(launcher, device):
         with together("before the first image"):
+            if isinstance(config, Config):
+                check_merged(config.to_dict(), overrides or {}, data_root)
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
             named = f"config {cfg.filename}"
             with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+                given = {"device": device, "batch_size": batch_size, "workers": workers, "methods": methods}
+                check_given_twice(overrides or {}, **given)
                 _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
                 for remark in quick_check(cfg, on_error):
                     warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
@@ -103,23 +108,26 @@ def evaluate(
             segmentor = MODELS.build({**cfg.model.to_dict(), **own})
             work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
             journal = Journal(work_dir / "journal", facts, dataset.total, len(wanted), resume)
-            dataset.leave_out(journal.finished)
-            if journal.finished and dist.get_rank() == 0:
-                print(f"resuming: {len(journal.finished)} images are finished")
-            metric = ConfusionMetric(on_error, journal=journal)
-            batches = build_loader(cfg, dataset, batch_size, workers, model.device)
-            progress = ProgressHook()
-            runner = _build_runner(cfg, segmentor, batches, metric, work_dir, launcher, [progress, *hooks])
-            runner.test_loop  # noqa: B018 (built when it is first asked for)
-        started = time.perf_counter()
-        with reading(), closing(progress):
-            found = runner.test()
-        others = {name: value for name, value in found.items() if name not in ("aAcc", "mIoU", "mAcc")}
-        seconds = time.perf_counter() - started
-        journal.close()
+        with closing(journal):
+            with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
+                dataset.leave_out(journal.finished)
+                if journal.finished and dist.get_rank() == 0:
+                    print(f"resuming: {len(journal.finished)} images are finished")
+                metric = ConfusionMetric(on_error, finished=journal.finished)
+                evaluator = JournaledEvaluator(metric, _other_metrics(cfg), journal)
+                batches = build_loader(cfg, dataset, batch_size, workers, model.device)
+                progress = ProgressHook()
+                runner = _build_runner(cfg, segmentor, batches, evaluator, work_dir, launcher, [progress, *hooks])
+                runner.test_loop  # noqa: B018 (built when it is first asked for)
+            started = time.perf_counter()
+            with reading(), closing(progress):
+                other_scores = runner.test()
+            seconds = time.perf_counter() - started
         is_main = dist.get_rank() == 0
-    if others and is_main:
-        print("other metrics of the config: " + ", ".join(f"{name} {value}" for name, value in others.items()))
+    if other_scores and is_main:
+        which = f" ({wanted[0].label})" if len(wanted) > 1 else ""
+        listed = ", ".join(f"{name} {value}" for name, value in other_scores.items())
+        print(f"other metrics of the config{which}: {listed}")
     return [
         Evaluation(
             classes=list(dataset.metainfo["classes"]),
@@ -137,11 +145,22 @@ def evaluate(
 
 def _check_numbers(cfg: Config, **given: int | None) -> None:
     for name, value in given.items():
+        if value is None and name not in cfg.test_dataloader:
+            continue
         value = cfg.test_dataloader.get(name) if value is None else value
         least, most = (0, 1024) if name == "num_workers" else (1, 1 << 31)
-        if value is not None and not least <= value <= most:
-            named = name.replace("num_", "").replace("_", " ")
-            raise UserError(f"{named} must be at least {least} and at most {most}, not {value}")
+        # True is a whole number to Python; None would switch batches off.
+        if type(value) is not int or not least <= value <= most:
+            label = name.replace("num_", "").replace("_", " ")
+            raise UserError(f"{label} must be a whole number of at least {least} and at most {most}, not {value!r}")
+
+
+def _other_metrics(cfg: Config) -> list[dict[str, Any]]:
+    """The metrics of a config beside ours, which every evaluation has."""
+    evaluators = cfg.get("test_evaluator") or []
+    if not isinstance(evaluators, list):
+        evaluators = [evaluators]
+    return [metric for metric in evaluators if "ConfusionMetric" not in str(metric.get("type"))]
 
 
 def build_loader(
@@ -180,21 +199,19 @@ def _build_runner(
     cfg: Config,
     segmentor: ClearCLIPSegmentation,
     loader: torch.utils.data.DataLoader,
-    metric: ConfusionMetric,
+    evaluator: JournaledEvaluator,
     work_dir: Path,
     launcher: str,
     hooks: Sequence[Hook],
 ) -> Runner:
     """MMEngine's runner around objects that exist already: it would copy what it is given as configs."""
-    own = cfg.get("test_evaluator") or []
-    own = [one for one in (own if isinstance(own, list) else [own]) if "ConfusionMetric" not in str(one.get("type"))]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         return _Runner(
             model=Replica(segmentor),
             work_dir=str(work_dir),
             test_dataloader=loader,
-            test_evaluator=Evaluator([metric, *own]),
+            test_evaluator=evaluator,
             test_cfg=cfg.get("test_cfg") or dict(type="TestLoop"),
             default_hooks=cfg.get("default_hooks"),
             custom_hooks=[*(cfg.get("custom_hooks") or []), StopTogether(), *hooks],

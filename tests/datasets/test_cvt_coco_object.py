@@ -13,7 +13,7 @@ from PIL import Image
 
 from clearclip.utils.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", REPOSITORY.parent / "shared" / "real_samples")) / "coco_stuff"
 
 # Label of each raw id: COCO's category ids minus 1, its ten gaps left out, in ascending order.
@@ -55,7 +55,7 @@ def assert_converted(out: Path, masks: dict[str, np.ndarray], split: str = "val"
 
 
 def test_every_valid_id(tmp_path):
-    raw = np.resize(np.array([*range(182), 255], np.uint8), (13, 15))
+    raw = np.resize(np.array([*TABLE, *range(91, 182), 255], np.uint8), (13, 15))
     names = (REPOSITORY / "config" / "cls_coco_object.txt").read_text().splitlines()
     assert {raw: names[TABLE[raw]].split(",")[0] for raw in NAMED} == NAMED
     source = make_source(tmp_path / "stuff", {"000000000001": raw})
@@ -137,15 +137,44 @@ REFUSALS = {
     "masks": ("no raw masks", lambda s, m: [p.rename(f"{p}_labelTrainIds.png") for p in m.parent.iterdir()]),
     "images": ("000000000000.jpg is missing (3 of 3", lambda s, m: shutil.rmtree(s / "images")),
     "train_ids": (
-        "look like labelTrainIds (ids [11, 25, 28,",
+        "has id(s) [11, 25, 28,",
         lambda s, m: [save(p, np.resize(np.arange(171, dtype=np.uint8), (10, 20))) for p in m.parent.iterdir()],
     ),
     "channels": ("has 8 bits and shape (10, 20, 3)", lambda s, m: save(m, np.zeros((10, 20, 3), np.uint8))),
     "bits": ("has 16 bits and shape (10, 20)", lambda s, m: save(m, np.zeros((10, 20), np.uint16))),
-    "ids": ("has id(s) [182], raw masks", lambda s, m: save(m, np.full((10, 20), 182, np.uint8))),
+    "ids": ("has id(s) [182], which no raw mask has", lambda s, m: save(m, np.full((10, 20), 182, np.uint8))),
     "size": ("shape (11, 20), its image (10, 20)", lambda s, m: save(m, np.zeros((11, 20), np.uint8))),
     "cut": ("000000000001.png cannot be read", lambda s, m: m.write_bytes(m.read_bytes()[:-40])),
 }
+
+
+#: Names of COCO's categories 11 to 13 and 90 to 92, as its list of labels has them (12 and 91 occur nowhere).
+BESIDE_UNUSED = {11: "fire hydrant", 13: "stop sign", 90: "toothbrush"}
+
+
+def test_masks_that_count_from_1(tmp_path):
+    """COCO's category ids themselves, 182 not among them: a person would become a bicycle, whose label is 2."""
+    for category, name in BESIDE_UNUSED.items():
+        assert NAMED[category - 1] == name
+    categories = [raw_id + 1 for raw_id in (*TABLE, *range(91, 181))]
+    assert 182 not in categories and 1 in categories
+    masks = {f"{n:012d}": np.full((10, 20), 1, np.uint8) for n in range(200)}
+    rng = np.random.default_rng(0)
+    for number in range(0, 200, 4):
+        masks[f"{number:012d}"] = rng.choice(np.array(categories, np.uint8), (10, 20))
+    source = make_source(tmp_path / "stuff", masks)
+    with pytest.raises(UserError, match=r"which no raw mask has.*count from 1"):
+        convert(source, tmp_path / "object")
+    assert not (tmp_path / "object").exists()
+
+
+def test_a_foreign_mask_beyond_the_first_ones(tmp_path):
+    """It is refused when it comes, and the line says what the others are worth."""
+    masks = some_masks(130)
+    masks["000000000001"] = np.full((10, 20), 44, np.uint8)
+    source = make_source(tmp_path / "stuff", masks)
+    with pytest.raises(UserError, match=r"000000000001\.png has id\(s\) \[44\].*written before"):
+        convert(source, tmp_path / "object")
 
 
 @pytest.mark.parametrize("fault", REFUSALS)

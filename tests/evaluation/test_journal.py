@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import json
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
+from conftest import environment
 
 from clearclip import UserError
 from clearclip.evaluation.journal import Journal
@@ -16,6 +19,13 @@ FACTS = {"dataset": {"count": 9}, "model": {"prob_thd": 0.1}}
 
 def opened(folder: Path, resume: str = "auto", facts: dict | None = None, methods: int = 2) -> Journal:
     return Journal(folder, facts or FACTS, 9, methods, resume)
+
+
+def finished(folder: Path, resume: str = "auto", facts: dict | None = None) -> dict:
+    """What a journal finds there; it is closed again."""
+    journal = opened(folder, resume, facts)
+    journal.close()
+    return journal.finished
 
 
 def counts(image: int) -> list:
@@ -33,9 +43,9 @@ def fill(folder: Path, images: range) -> Path:
 def test_what_was_finished_is_found_again(tmp_path):
     fill(tmp_path, range(3))
     fill(tmp_path, range(3, 5))
-    assert opened(tmp_path, "yes").finished == {image: counts(image) for image in range(5)}
-    assert opened(tmp_path, "no").finished == {}
-    assert opened(tmp_path).finished == {}
+    assert finished(tmp_path, "yes") == {image: counts(image) for image in range(5)}
+    assert finished(tmp_path, "no") == {}
+    assert finished(tmp_path) == {}
 
 
 @pytest.mark.parametrize(
@@ -57,7 +67,7 @@ def test_a_damaged_line_is_computed_again(tmp_path, damage):
     lines[1] = damage(lines[1])
     path.write_bytes(b"\n".join(lines))
     with pytest.warns(UserWarning, match="damaged"):
-        assert opened(tmp_path).finished == {0: counts(0), 2: counts(2)}
+        assert finished(tmp_path) == {0: counts(0), 2: counts(2)}
 
 
 def test_what_is_no_journal_is_left_alone(tmp_path):
@@ -67,10 +77,10 @@ def test_what_is_no_journal_is_left_alone(tmp_path):
     (folder / "rank0-11111111.jsonl").mkdir()
     (folder / "mine.txt").touch()
     other = fill_other(tmp_path)
-    assert len(opened(tmp_path).finished) == 3
-    assert opened(tmp_path, "no").finished == {}
+    assert len(finished(tmp_path)) == 3
+    assert finished(tmp_path, "no") == {}
     assert (folder / "mine.txt").exists() and (folder / "rank0-11111111.jsonl").is_dir()
-    assert len(opened(tmp_path, facts=other).finished) == 1
+    assert len(finished(tmp_path, facts=other)) == 1
 
 
 def fill_other(folder: Path) -> dict:
@@ -96,3 +106,53 @@ def test_a_file_in_the_folders_place(tmp_path):
     (tmp_path / "file").touch()
     with pytest.raises(UserError, match=r"file/.* cannot be used .*--workdir"):
         opened(tmp_path / "file")
+
+
+@pytest.mark.parametrize("resume", ["no", "yes", "auto"])
+def test_a_run_that_is_going_on_keeps_its_journal(tmp_path, resume):
+    """The same command a second time is refused, and what the first one has written stays. Other runs start."""
+    first = opened(tmp_path)
+    first.add(0, counts(0))
+    with pytest.raises(UserError, match=r"running already.*--workdir"):
+        opened(tmp_path, resume)
+    fill_other(tmp_path)
+    first.add(1, counts(1))
+    first.close()
+    assert finished(tmp_path, "yes") == {0: counts(0), 1: counts(1)}
+
+
+def test_a_lock_ends_with_its_process(tmp_path):
+    """Whatever ended it: a file of the lock's name that is left behind locks nothing."""
+    code = f"""
+import os, sys
+from pathlib import Path
+from clearclip.evaluation.journal import Journal
+journal = Journal(Path({str(tmp_path)!r}), {FACTS!r}, 9, 2, "auto")
+journal.add(3, {counts(3)!r})
+os._exit(9)
+"""
+    process = subprocess.run([sys.executable, "-c", code], env=environment())
+    assert process.returncode == 9
+    assert finished(tmp_path, "yes") == {3: counts(3)}
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no /dev/full here")
+def test_a_journal_that_cannot_grow(tmp_path):
+    """One line that names the file; what was finished before is found again."""
+    journal = opened(tmp_path)
+    journal.add(0, counts(0))
+    journal._file.close()
+    journal._file = open("/dev/full", "w")  # noqa: SIM115 (it stands for the journal's)
+    with pytest.raises(UserError, match=r"cannot grow \(No space left on device\).*--resume"):
+        journal.add(1, counts(1))
+    journal.close()
+    assert finished(tmp_path, "yes") == {0: counts(0)}
+
+
+def test_what_other_metrics_counted(tmp_path):
+    journal = opened(tmp_path)
+    journal.add(2, counts(2), ["text", None])
+    journal.close()
+    again = opened(tmp_path, "yes")
+    again.close()
+    assert again.others == {2: ["text", None]}

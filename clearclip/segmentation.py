@@ -118,23 +118,31 @@ class Segmentation:
         """The image with its classes painted over it, at the original size."""
         return visualize.overlay(self.image, self.labels, self.colours, opacity)
 
+    def page(self) -> visualize.PageLayout:
+        """What :meth:`picture` draws, as a page that can be written as SVG or PDF, too."""
+        return visualize.result_page(self.image, self.labels, self.classes, self.colours, self._title)
+
     def picture(self) -> Image.Image:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
-        return visualize.result_picture(self.image, self.labels, self.classes, self.colours, self._title)
+        return self.page().draw()
 
     def heat_maps(self) -> Image.Image:
         """A similarity map for each word, all on one scale."""
+        return self.heat_map_page().draw()
+
+    def heat_map_page(self) -> visualize.PageLayout:
+        """What :meth:`heat_maps` draws, as a page that can be written as SVG or PDF, too."""
         columns, scale = 4 if len(self._text.classes.words) < 16 else 8, self.similarity_range
         photo = visualize.fit(self.image, 2000 // columns)
         maps = [
             (title, visualize.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
         ]
         note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return visualize.sheet([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
+        return visualize.sheet_page([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
-        return visualize.save_image(self.picture(), path)
+        return visualize.save_image(self.page(), path)
 
     def save_labels(self, path: str | Path) -> Path:
         """Write the labels as a PNG or TIFF whose grey values are the class ids (8 bits, 16 beyond 256 classes).
@@ -164,9 +172,14 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
     Args:
         results: by the method's name, all of the same image and classes, as :meth:`ClearCLIP.compare` gives them.
     """
+    return comparison_page(results).draw()
+
+
+def comparison_page(results: Mapping[str, Segmentation]) -> visualize.PageLayout:
+    """What :func:`compare_picture` draws, as a page that can be written as SVG or PDF, too."""
     first = next(iter(results.values()))
     panels = [first.image, *(result.labels for result in results.values())]
     columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)  # the fullest rows
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
-    return visualize.grid_picture(rows, ["image", *results], legend, first.model)
+    return visualize.grid_page(rows, ["image", *results], legend, first.model)

@@ -2,51 +2,23 @@
 
 from __future__ import annotations
 
-import io
-import textwrap
-import warnings
 from collections.abc import Sequence
-from functools import cache
 from itertools import zip_longest
-from pathlib import Path
+from typing import Any
 
 import cv2
 import numpy as np
-from PIL import Image, ImageDraw, ImageFont
+from PIL import Image
 
-from clearclip.utils.errors import UserError
-from clearclip.utils.files import write_bytes
 from clearclip.visualize.colours import IGNORED, Palette, class_palette, colour_map, fit, overlay
+from clearclip.visualize.page_layout import PageImage, PageLayout, PageText
 
 Legend = Sequence[tuple[str, Sequence[int]]]
+#: Grey of the line around a legend's colours.
+SWATCH_BORDER = (89, 89, 89)
 
 
-@cache
-def _font_file(letters: frozenset[str]) -> str:
-    """The first font that has all ``letters``: Matplotlib's DejaVu Sans, else one of the system."""
-    from matplotlib import get_data_path
-    from matplotlib.ft2font import FT2Font
-
-    own, wanted = str(Path(get_data_path(), "fonts", "ttf", "DejaVuSans.ttf")), set(map(ord, letters))
-    if wanted <= FT2Font(own).get_charmap().keys():
-        return own
-    from matplotlib.font_manager import findSystemFonts
-
-    for file in sorted(findSystemFonts()):
-        try:
-            if wanted <= FT2Font(file).get_charmap().keys():
-                return file
-        except (OSError, RuntimeError):  # kinds of fonts that FreeType does not read
-            continue
-    warnings.warn(
-        "no font of this system has all letters of the class names; some are drawn as boxes. Install one, such as "
-        "Noto Sans CJK (fonts-noto-cjk)",
-        stacklevel=2,
-    )
-    return own
-
-
-def sheet(
+def sheet_page(
     panels: Sequence[tuple[str, np.ndarray | Image.Image]],
     columns: int,
     legend: Legend = (),
@@ -55,7 +27,7 @@ def sheet(
     title: str = "",
     scale: tuple[float, float] | None = None,
     texts: Sequence[tuple[int, int, str]] = (),
-) -> Image.Image:
+) -> PageLayout:
     """Pictures in rows; each of their pixels is one of the sheet's.
 
     Args:
@@ -66,77 +38,117 @@ def sheet(
         title: a line above all.
         scale: the ends of a colour bar, in place of a legend.
         texts: upon the last picture: x and y of the centre, and the text.
+
+    Returns:
+        the page: ``draw()`` gives a PIL image, :func:`save_image` writes it in any format.
     """
-    pictures, columns = [np.asarray(picture) for _, picture in panels], min(columns, len(panels))
-    widths = [max(picture.shape[1] for picture in pictures[k::columns]) for k in range(columns)]
-    letter = int(np.clip(sum(widths) / 72, 14, 26))
-    widths = [max(width, 10 * letter) for width in widths]
-    total, line = sum(widths) + letter * (columns - 1), round(1.3 * letter)
-    titles, names = [short(name) for name, _ in panels], [short(name) for name, _ in legend]
-    said = "".join((*titles, *names, *(text for *_, text in texts), title, note))
-    font = ImageFont.truetype(_font_file(frozenset(said) - {" ", "\n"}), letter)
-
-    def wrap(text: str, width: int) -> list[str]:
-        return textwrap.wrap(text, max(1, int(width * len(text) / max(1, font.getlength(text)))))
-
-    placed: list[tuple[int, int, str | Image.Image]] = []  # x, y and what is drawn there
-    y = letter
-
-    def write(text: str, below: int) -> None:
-        nonlocal y
-        parts = wrap(text, total)
-        placed.extend((letter, y + line * n, part) for n, part in enumerate(parts))
-        y += line * len(parts) + below * bool(text)
-
-    write(title, letter // 2)
+    pictures = [np.asarray(picture) for _, picture in panels]
+    columns = min(columns, len(panels))
+    picture_widths = [max(picture.shape[1] for picture in pictures[column::columns]) for column in range(columns)]
+    letter = int(np.clip(sum(picture_widths) / 72, 14, 26))
+    # A title needs some width, however narrow its picture is.
+    column_widths = [max(width, 10 * letter) for width in picture_widths]
+    builder = _SheetBuilder(PageLayout(letter), column_widths)
+    builder.add_lines(title, letter // 2)
     for start in range(0, len(panels), columns):
-        row, x = range(start, min(start + columns, len(panels))), letter
-        wrapped = [wrap(titles[k], widths[k - start]) for k in row]
-        below = y + line * max(map(len, wrapped)) + letter // 3
-        for k, parts in zip(row, wrapped, strict=True):
-            top = below - letter // 3 - line * len(parts)
-            placed += [(x, top + line * n, part) for n, part in enumerate(parts)]
-            placed.append((x, below, Image.fromarray(pictures[k])))
-            last = (x, below)
-            x += widths[k - start] + letter
-        y = below + max(len(pictures[k]) for k in row) + letter
+        row_titles = [short(name) for name, _ in panels[start : start + columns]]
+        builder.add_row(row_titles, pictures[start : start + columns])
     if scale:
-        ramp = np.linspace(0, 255, total).round().astype(np.uint8)[None].repeat(letter, axis=0)
-        placed.append((letter, y, Image.fromarray(cv2.applyColorMap(ramp, cv2.COLORMAP_MAGMA)[..., ::-1].copy())))
-        for place in np.linspace(0, 1, 5):
-            text = f"{scale[0] + place * (scale[1] - scale[0]):.2f}"
-            placed.append((letter + round(place * (total - font.getlength(text))), y + line, text))
-        y += 2 * line + letter // 2
-    write(note, letter // 3)
-    cell = round(max(map(font.getlength, names), default=0)) + 3 * letter
-    fitting = max(1, (total + letter) // cell)
-    for k, (name, (_, colour)) in enumerate(zip(names, legend, strict=True)):
-        x, top = letter + k % fitting * cell, y + k // fitting * line
-        swatch = Image.new("RGB", (letter, letter), (89, 89, 89))
-        swatch.paste(tuple(int(value) for value in colour), (1, 1, letter - 1, letter - 1))
-        placed += [(x, top, swatch), (x + round(1.5 * letter), top, name)]
-    y += -(-len(names) // fitting) * line
-    right = max(x + (font.getlength(one) if isinstance(one, str) else one.width) for x, _, one in placed)
-    page = Image.new("RGB", (round(max(right, total + letter)) + letter, y + letter), "white")
-    draw = ImageDraw.Draw(page)
-    for x, top, one in placed:
-        if isinstance(one, str):
-            draw.text((x, top), one, "black", font)
-        else:
-            page.paste(one, (x, top))
-    for x, top, text in texts:
-        draw.text((last[0] + x, last[1] + top), text, "white", font, "mm", stroke_width=2, stroke_fill="black")
-    return page
+        builder.add_colour_bar(*scale)
+    builder.add_lines(note, letter // 3)
+    builder.add_legend(legend)
+    last_picture = builder.last_picture
+    for x, y, text in texts:
+        builder.page.texts.append(PageText(last_picture.x + x, last_picture.y + y, text, outlined=True))
+    return builder.page
+
+
+class _SheetBuilder:
+    """Places the parts of a sheet on a page from the top down; ``y`` is where the next part begins."""
+
+    def __init__(self, page: PageLayout, column_widths: Sequence[int]):
+        self.page = page
+        self.column_widths = column_widths
+        self.letter = page.letter
+        self.line_height = round(1.3 * page.letter)
+        self.content_width = sum(column_widths) + page.letter * (len(column_widths) - 1)
+        self.y = page.letter
+        self.last_picture: PageImage | None = None
+
+    def add_lines(self, text: str, space_below: int) -> None:
+        """A paragraph as wide as the sheet; nothing for an empty text."""
+        if not text:
+            return
+        for line in self.page.wrap(text, self.content_width):
+            self.page.texts.append(PageText(self.letter, self.y, line))
+            self.y += self.line_height
+        self.y += space_below
+
+    def add_row(self, titles: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
+        """Pictures side by side; their titles end just above them."""
+        wrapped_titles = [
+            self.page.wrap(title, width) for title, width in zip(titles, self.column_widths, strict=False)
+        ]
+        space = self.letter // 3
+        picture_top = self.y + self.line_height * max(map(len, wrapped_titles)) + space
+        x = self.letter
+        for column, (lines, picture) in enumerate(zip(wrapped_titles, pictures, strict=True)):
+            first_line = picture_top - space - self.line_height * len(lines)
+            for number, line in enumerate(lines):
+                self.page.texts.append(PageText(x, first_line + self.line_height * number, line))
+            self.last_picture = PageImage(x, picture_top, picture, framed=True)
+            self.page.images.append(self.last_picture)
+            x += self.column_widths[column] + self.letter
+        self.y = picture_top + max(len(picture) for picture in pictures) + self.letter
+
+    def add_colour_bar(self, low: float, high: float) -> None:
+        """The colours of :func:`heat_map` from left to right, with five of their values."""
+        bar = colour_bar(self.content_width, self.letter)
+        self.page.images.append(PageImage(self.letter, self.y, bar))
+        for position in np.linspace(0, 1, 5):
+            text = f"{low + position * (high - low):.2f}"
+            # The first value starts where the bar starts, the last one ends where it ends.
+            x = self.letter + round(position * (self.content_width - self.page.text_width(text)))
+            self.page.texts.append(PageText(x, self.y + self.line_height, text))
+        self.y += 2 * self.line_height + self.letter // 2
+
+    def add_legend(self, legend: Legend) -> None:
+        """Names with their colours, as many in a line as fit."""
+        widest = max((self.page.text_width(name) for name, _ in legend), default=0)
+        cell_width = round(widest) + 3 * self.letter
+        cells_per_line = max(1, (self.content_width + self.letter) // cell_width)
+        for index, (name, colour) in enumerate(legend):
+            x = self.letter + index % cells_per_line * cell_width
+            y = self.y + index // cells_per_line * self.line_height
+            swatch = np.full((self.letter, self.letter, 3), SWATCH_BORDER, np.uint8)
+            swatch[1:-1, 1:-1] = np.asarray(colour)
+            self.page.images.append(PageImage(x, y, swatch))
+            self.page.texts.append(PageText(x + round(1.5 * self.letter), y, name))
+
+
+def sheet(*args: Any, **options: Any) -> Image.Image:
+    """:func:`sheet_page`, drawn."""
+    return sheet_page(*args, **options).draw()
+
+
+def colour_bar(width: int, height: int) -> np.ndarray:
+    """The colours of :func:`heat_map` from its smallest value, on the left, to its largest: (H, W, 3) uint8."""
+    ramp = np.linspace(0, 255, width).round().astype(np.uint8)
+    bar = cv2.applyColorMap(ramp[None].repeat(height, axis=0), cv2.COLORMAP_MAGMA)
+    return np.ascontiguousarray(bar[..., ::-1])  # OpenCV's colours are blue, green, red
 
 
 def short(text: str) -> str:
+    """``text`` in one line of at most 40 letters."""
     text = " ".join(text.split())
-    return text if len(text) <= 40 else f"{text[:39].rstrip()}…"
+    if len(text) <= 40:
+        return text
+    return f"{text[:39].rstrip()}…"
 
 
-def result_picture(
+def result_page(
     image: np.ndarray, labels: np.ndarray, names: Sequence[str], palette: Palette, title: str = ""
-) -> Image.Image:
+) -> PageLayout:
     """Photo, overlay and map, with a legend of each class's share of the image, the largest first.
 
     Args:
@@ -148,31 +160,48 @@ def result_picture(
     Raises:
         UserError: a palette that does not fit the names.
     """
-    colours, (height, width) = class_palette(names, palette), labels.shape
-    wide = width > 1.7 * height
-    photo, shown = (fit(array, 1200 if wide else 800) for array in (image, labels))
+    colours = class_palette(names, palette)
+    height, width = labels.shape
+    is_wide = width > 1.7 * height
+    side = 1200 if is_wide else 800
+    photo, fitted_labels = fit(image, side), fit(labels, side)
     panels = [
         (f"image · {width} × {height}", photo),
-        ("overlay", overlay(photo, shown, colours)),
-        ("classes", colour_map(shown, colours)),
+        ("overlay", overlay(photo, fitted_labels, colours)),
+        ("classes", colour_map(fitted_labels, colours)),
     ]
     shares = np.bincount(labels.ravel(), minlength=len(names)) / labels.size
-    found = [k for k in np.argsort(-shares, kind="stable") if shares[k]]
+    present_classes = [label for label in np.argsort(-shares, kind="stable") if shares[label]]
+    texts = _names_inside(fitted_labels, names, present_classes)
+    legend = [(f"{short(names[label])} · {shares[label]:.1%}", colours[label]) for label in present_classes]
+    missing_count = len(names) - len(present_classes)
+    note = ""
+    if missing_count:
+        note = f"share of the image; {missing_count} of {len(names)} classes were not found"
+    return sheet_page(panels, 1 if is_wide else 3, legend, note, title=title, texts=texts)
+
+
+def result_picture(*args: Any, **options: Any) -> Image.Image:
+    """:func:`result_page`, drawn."""
+    return result_page(*args, **options).draw()
+
+
+def _names_inside(labels: np.ndarray, names: Sequence[str], present_classes: list[int]) -> list[tuple[int, int, str]]:
+    """The names that fit into their class, at the centre of the largest circle within it: x, y, name."""
     texts = []
-    for k in found:
-        depth = cv2.distanceTransform(np.pad(shown == k, 1).astype(np.uint8), cv2.DIST_L2, 3)
-        if depth.max() > 8 * len(names[k]):  # the name lies within a circle of the class
-            y, x = np.unravel_index(depth.argmax(), depth.shape)
-            texts.append((x - 1, y - 1, names[k]))
-    legend = [(f"{short(names[k])} · {shares[k]:.1%}", colours[k]) for k in found]
-    missing = len(names) - len(found)
-    note = f"share of the image; {missing} of {len(names)} classes were not found" if missing else ""
-    return sheet(panels, 1 if wide else 3, legend, note, title=title, texts=texts)
+    for label in present_classes:
+        mask = np.pad(labels == label, 1).astype(np.uint8)
+        distance_to_edge = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
+        name = " ".join(names[label].split())
+        if distance_to_edge.max() > 8 * len(name):
+            y, x = np.unravel_index(distance_to_edge.argmax(), distance_to_edge.shape)
+            texts.append((x - 1, y - 1, name))
+    return texts
 
 
-def grid_picture(
+def grid_page(
     rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], legend: Legend, title: str = ""
-) -> Image.Image:
+) -> PageLayout:
     """Images and label maps in rows, with a legend of the classes that occur.
 
     Args:
@@ -182,44 +211,22 @@ def grid_picture(
         title: above all.
     """
     colours = np.array([colour for _, colour in legend], dtype=np.uint8).reshape(-1, 3)
-    pictures = [np.asarray(picture) for row in rows for picture in row]
-    found = set().union(*(np.unique(picture).tolist() for picture in pictures if picture.ndim == 2))
-    listed = [legend[label] for label in sorted(found) if 0 <= label < len(legend)]
-    if len(listed) < len(found):
-        listed.append(("other", IGNORED))
-    shown = [fit(picture, min(640, 2000 // len(rows[0]))) for picture in pictures]
-    shown = [picture if picture.ndim == 3 else colour_map(picture, colours) for picture in shown]
-    return sheet(list(zip_longest(titles, shown, fillvalue="")), len(rows[0]), listed, title=title)
+    panels = [np.asarray(panel) for row in rows for panel in row]
+    labels_present: set[int] = set()
+    for panel in panels:
+        if panel.ndim == 2:
+            labels_present.update(np.unique(panel).tolist())
+    present_legend = [legend[label] for label in sorted(labels_present) if 0 <= label < len(legend)]
+    if len(present_legend) < len(labels_present):
+        present_legend.append(("other", IGNORED))
+    side = min(640, 2000 // len(rows[0]))
+    pictures = []
+    for panel in panels:
+        fitted = fit(panel, side)
+        pictures.append(fitted if panel.ndim == 3 else colour_map(fitted, colours))
+    return sheet_page(list(zip_longest(titles, pictures, fillvalue="")), len(rows[0]), present_legend, title=title)
 
 
-def save_image(image: Image.Image | np.ndarray, path: str | Path, lossless: bool = False) -> Path:
-    """Write an image; the suffix says the format.
-
-    Args:
-        image: a PIL image, or a uint8 array (uint16 for PNG label maps).
-        path: where to; folders are made.
-        lossless: refuse formats that may change a pixel.
-
-    Returns:
-        the path.
-
-    Raises:
-        UserError: an unknown or refused suffix, an image too large for the format, or a place that cannot be written.
-    """
-    path = Path(path)
-    format_name = Image.registered_extensions().get(path.suffix.lower())
-    if lossless and format_name not in ("PNG", "TIFF"):
-        raise UserError(f"{path}: label maps need a format that keeps every value; use .png (or .tif)")
-    if format_name is None or format_name not in Image.SAVE:
-        raise UserError(f"{path} has no suffix of an image format that can be written; use .png or .jpg")
-    if isinstance(image, np.ndarray):
-        image = Image.fromarray(image)
-    if format_name == "JPEG":
-        image = image.convert("RGB")
-    buffer = io.BytesIO()
-    try:
-        # Each format takes the option that it knows; PNG's own level is slow and saves a few per cent.
-        image.save(buffer, format=format_name, quality=92, compress_level=4)
-    except (OSError, ValueError) as error:
-        raise UserError(f"{path} cannot be written as {format_name} ({error}); use .png") from error
-    return write_bytes(path, buffer.getvalue())
+def grid_picture(*args: Any, **options: Any) -> Image.Image:
+    """:func:`grid_page`, drawn."""
+    return grid_page(*args, **options).draw()

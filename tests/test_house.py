@@ -17,6 +17,7 @@ FLOORS = (
     "results",
     "model",
     "segmentation",
+    "formats",
     "visualize",
     "backbones",
     "text",

@@ -1,8 +1,8 @@
 """COCO's JSON: one annotation for each class of an image, as run lengths (RLE) or polygons.
 
 Readers of COCO have habits that cost results in silence, so: ids begin at 1 (``COCOeval`` leaves out an annotation with
-id 0), ``area`` counts the pixels of the mask (``COCOeval`` sorts by it), and ``iscrowd`` is 0 for every annotation, those in
-run lengths among them (crowds are left out of scores).
+id 0), ``area`` counts the pixels of the mask (``COCOeval`` sorts by it), and ``iscrowd`` is 0 for every annotation,
+those in run lengths among them (crowds are left out of scores).
 """
 
 from __future__ import annotations
@@ -22,8 +22,8 @@ def coco_dataset(
     Args:
         label_maps: for each image its file name and its labels, (H, W) integers.
         names: of the classes, in label order; the category of label 0 has the id 1.
-        polygons: write masks of one part and without holes as polygons. Others stay run lengths: a polygon has no hole, and
-            programs that read several polygons may take each for an object.
+        polygons: write masks of one part and without holes as polygons. Others stay run lengths: a polygon has no hole,
+            and programs that read several polygons may take each for an object.
 
     Returns:
         "images", "annotations" and "categories", as COCO has them.
@@ -97,8 +97,8 @@ def mask_polygons(mask: np.ndarray) -> list[list[int]] | None:
 
     Rasterised again, it is the mask to the pixel. None for a mask of several parts or with holes.
     """
-    # In an image of twice the size a contour runs through the outermost pixels; halved and rounded these are the corners
-    # of the mask's own pixels.
+    # In an image of twice the size a contour runs through the outermost pixels; halved and rounded these are the
+    # corners of the mask's own pixels.
     enlarged = mask.astype(np.uint8).repeat(2, axis=0).repeat(2, axis=1)
     contours, _ = cv2.findContours(enlarged, cv2.RETR_CCOMP, cv2.CHAIN_APPROX_NONE)
     if len(contours) != 1:

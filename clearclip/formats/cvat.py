@@ -31,7 +31,8 @@ def write_cvat_masks(
         colours: (K, 3) RGB, one for each class.
 
     Raises:
-        UserError: two classes of one colour, a black one, a name that the format cannot hold, or two images of one name.
+        UserError: two classes of one colour, a black one, a name that the format cannot hold, or two images of one
+            name.
     """
     table = _colour_table(names, colours)
     buffer = io.BytesIO()
@@ -44,10 +45,8 @@ def write_cvat_masks(
             if stem in stems:
                 raise UserError(f"{path}: two images are called {stem!r} without their suffix; rename one of them")
             stems.append(stem)
-            mask = _png_bytes(table[labels])
-            archive.writestr(f"SegmentationClass/{stem}.png", mask)
-            # All pixels of a class are one object.
-            archive.writestr(f"SegmentationObject/{stem}.png", mask)
+            archive.writestr(f"SegmentationClass/{stem}.png", _png_bytes(table[labels]))
+            archive.writestr(f"SegmentationObject/{stem}.png", _png_bytes(_object_mask(table[labels], labels)))
         archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
     return write_bytes(path, buffer.getvalue())
 
@@ -77,6 +76,28 @@ def _label_map_text(names: Sequence[str], table: np.ndarray) -> str:
         if name.lower() != NO_LABEL:
             lines.append(f"{name}:{red},{green},{blue}::")
     return "\n".join(lines) + "\n"
+
+
+def _object_mask(class_mask: np.ndarray, labels: np.ndarray) -> np.ndarray:
+    """The mask of objects, (H, W, 3) uint8: a class is one object, in the colour of its number, from 1."""
+    objects = np.zeros_like(class_mask)
+    is_labelled = class_mask.any(axis=-1)
+    for number, label in enumerate(np.unique(labels[is_labelled]), start=1):
+        objects[labels == label] = _voc_colour(number)
+    return objects
+
+
+def _voc_colour(number: int) -> list[int]:
+    """PASCAL VOC's colour for a number: its lowest bits, three at a time, are the highest of red, green and blue."""
+    colour = [0, 0, 0]
+    bit = 0b1000_0000
+    while number:
+        for channel in range(3):
+            if number & (1 << channel):
+                colour[channel] |= bit
+        number >>= 3
+        bit >>= 1
+    return colour
 
 
 def _png_bytes(pixels: np.ndarray) -> bytes:

@@ -11,10 +11,10 @@ from clearclip.utils.errors import UserError
 
 
 def to_detections(labels: np.ndarray, names: Sequence[str]) -> Any:
-    """The classes of a label map, (H, W) integers, as ``supervision.Detections``: one detection for each class that occurs.
+    """The classes of a label map, (H, W) integers, as ``supervision.Detections``: one for each class that occurs.
 
-    ``class_id`` is the label, ``data["class_name"]`` its name. There is no confidence: a pixel's probability is none of a
-    whole mask's.
+    ``class_id`` is the label, ``data["class_name"]`` its name. There is no confidence: a pixel's probability is none of
+    a whole mask's.
 
     Raises:
         UserError: the supervision package is not installed.

@@ -13,7 +13,6 @@ from typing import Any, TypeAlias, overload
 import numpy as np
 import torch
 import torch.nn.functional as F
-from open_clip import OPENAI_DATASET_MEAN, OPENAI_DATASET_STD
 from PIL import Image
 from torch import Tensor, nn
 
@@ -25,6 +24,7 @@ from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision, is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
+from clearclip.utils.open_clip_import import open_clip
 from clearclip.utils.validators import of_type
 from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
 
@@ -333,7 +333,7 @@ class ClearCLIP(nn.Module):
         OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
         """
         own = torch.stack([self.mean, self.std]) / 255
-        exact = own.new_tensor([OPENAI_DATASET_MEAN, OPENAI_DATASET_STD])[:, :, None, None]
+        exact = own.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
         mean, std = torch.where((own - exact).abs() < 1e-5, exact, own)
         return images * std + mean
 

@@ -15,13 +15,13 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import open_clip
 from huggingface_hub import hf_hub_url
 
 from clearclip.checkpoint_names import CHECKPOINTS
 from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
+from clearclip.utils.open_clip_import import open_clip
 
 #: The value of ``pretrained`` for random weights.
 RANDOM = "random"

@@ -6,15 +6,11 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich.console import Console
-from rich.table import Column, Table
-
 from clearclip.commands.eval_parser import make_parser
 from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.run import evaluate
 from clearclip.results.records import append, check_results_path
-from clearclip.results.workbook import update_workbook
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -35,6 +31,9 @@ def run(args: Namespace) -> int:
     if found[0].is_main:
         append([one.record for one in found], results)
         report(found)
+        # Spreadsheets are needed at the end only.
+        from clearclip.results.workbook import update_workbook
+
         update_workbook(results)
         print(f"{len(found)} row{'s' if len(found) > 1 else ''} added to {results}")
         for hook in hooks:
@@ -44,6 +43,9 @@ def run(args: Namespace) -> int:
 
 def report(found: Sequence[Evaluation]) -> None:
     """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
+    from rich.console import Console
+    from rich.table import Column, Table
+
     first = found[0]
     images = f"{first.images} image{'s' if first.images != 1 else ''}"
     columns = {f"{one.method}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}

@@ -21,6 +21,8 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from clearclip.utils.open_clip_import import without_compiler
+
 
 class _MissingOps(types.ModuleType):
     """Has every function that ``mmcv.ops`` asks for; calling one says what is missing."""
@@ -60,7 +62,7 @@ def import_mmseg() -> None:
     if not hasattr(pkgutil, "find_loader"):
         pkgutil.find_loader = importlib.util.find_spec
     try:
-        with warnings.catch_warnings(), stand_in_for_mmcv_ext():
+        with warnings.catch_warnings(), stand_in_for_mmcv_ext(), without_compiler():
             warnings.simplefilter("ignore")
             for name in ("mmseg.models", "mmseg.datasets", "mmseg.evaluation", "mmseg.visualization"):
                 importlib.import_module(name)

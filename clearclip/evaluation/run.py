@@ -6,7 +6,7 @@ import itertools
 import os
 import time
 import warnings
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -194,6 +194,31 @@ class _Runner(Runner):
     def _log_env(self, env_cfg: dict) -> None:
         pass
 
+    def build_visualizer(self, visualizer: Any = None) -> Any:
+        if isinstance(visualizer, _NoVisualizer):
+            return visualizer
+        return super().build_visualizer(visualizer)
+
+
+class _NoVisualizer:
+    """In the place of MMEngine's visualizer where nothing is drawn: making one takes as long as some images."""
+
+    dataset_meta: Mapping[str, Any] | None = None
+
+    def add_config(self, config: Config, **options: Any) -> None:
+        """The config is kept beside pictures, and there are none."""
+
+    def close(self) -> None:
+        """Nothing was opened."""
+
+
+def _may_draw(cfg: Config) -> bool:
+    """Whether anything in a config could draw or write through MMEngine's visualizer."""
+    default_hooks = cfg.get("default_hooks") or {}
+    # MMEngine has a logger unless a config says None.
+    logs = default_hooks.get("logger", True) is not None
+    return bool(logs or default_hooks.get("visualization") or cfg.get("custom_hooks") or _other_metrics(cfg))
+
 
 def _build_runner(
     cfg: Config,
@@ -218,7 +243,7 @@ def _build_runner(
             launcher=launcher,
             randomness=cfg.get("randomness") or dict(seed=None),
             env_cfg=cfg.get("env_cfg") or {},
-            visualizer=cfg.get("visualizer"),
+            visualizer=cfg.get("visualizer") if _may_draw(cfg) else _NoVisualizer(),
             log_level=cfg.get("log_level") or "ERROR",
             default_scope="mmseg",
             experiment_name=f"{Path(cfg.filename or 'config').stem}_{os.getpid()}_{next(_numbers)}",

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import openpyxl
-import pandas as pd
 from filelock import FileLock
 from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from openpyxl.packaging.custom import StringProperty
@@ -161,11 +160,14 @@ def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequen
             values = values if isinstance(values, dict) else {part: values}
             line |= {f"{part}: {name}": value for name, value in values.items()}
         lines.append({name: _text(value) for name, value in line.items()})
-    frame = pd.DataFrame(lines)
-    for row in (frame.columns, *frame.astype(object).where(frame.notna(), None).itertuples(index=False)):
-        sheet.append(list(row))
+    columns = list(dict.fromkeys(name for line in lines for name in line))
+    sheet.append(columns)
+    for line in lines:
+        cells = [line.get(name) for name in columns]
+        # A score that does not exist is not a number; its cell stays empty.
+        sheet.append([None if cell != cell else cell for cell in cells])
     _finish(sheet, 2, 0, remarks)
-    own = max(1, sum(": " not in name for name in frame.columns))  # what the numbers depend on is for the screen
+    own = max(1, sum(": " not in name for name in columns))  # what the numbers depend on is for the screen
     for cell in chain.from_iterable(sheet.iter_rows(min_row=3, max_col=own)):
         cell.number_format = "0.00" if isinstance(cell.value, float) else cell.number_format
     sheet.print_area = f"A1:{get_column_letter(own)}{sheet.max_row}"

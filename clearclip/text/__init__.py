@@ -1,5 +1,6 @@
 """From a list of words to text features: names files, prompts, the text tower, the cache on disk."""
 
+import clearclip.utils.open_clip_import  # noqa: F401  (before the modules that import parts of OpenCLIP)
 from clearclip.text.cache import TextCache
 from clearclip.text.encoder import TextEncoder, TextFeatures
 from clearclip.text.words import ClassWords

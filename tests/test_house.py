@@ -17,7 +17,6 @@ FLOORS = (
     "results",
     "model",
     "segmentation",
-    "formats",
     "visualize",
     "backbones",
     "text",
@@ -25,7 +24,7 @@ FLOORS = (
     "weights methods windows",
     "checkpoint_names",
     "miniature",
-    "utils version",
+    "rasters utils version",
 )
 FLOOR = {name: number for number, names in enumerate(FLOORS) for name in names.split()}
 

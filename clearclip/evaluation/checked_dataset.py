@@ -1,4 +1,4 @@
-"""A dataset whose faults come out as facts about an image, not as a crash in a worker; its masks keep all bits."""
+"""A dataset whose faults come out as facts about an image, not as a crash in a worker."""
 
 from __future__ import annotations
 
@@ -6,17 +6,18 @@ import os
 import re
 import sys
 import tempfile
+import warnings
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
-from functools import cached_property, lru_cache
+from functools import cached_property
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
-import mmcv
 import numpy as np
 import torch
-from mmengine import fileio
+from mmcv import transforms
 from mmengine.registry import DefaultScope
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
@@ -26,112 +27,16 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from clearclip.evaluation.datasets import build_dataset, entries, plain_datasets, source_of
+from clearclip.evaluation.image_loading import own_loader
+from clearclip.evaluation.mask_loading import PREPARE, VOID, LoadLabels
+from clearclip.rasters.levels import PictureWarning
 from clearclip.utils.errors import UserError
 
-#: What LoadAnnotations writes where nothing is to be counted.
-VOID = 255
-PREPARE = "prepare it as datasets/README.md says, or docs/your_own_data.md for data of your own"
 #: Beyond, the confusion matrix of a method takes more than 800 MB.
 MOST_CLASSES = 10_000
 # How a file begins, what it is, and how it ends if it is whole. Decoders fill what is missing with grey and go on.
 _ENDINGS = {b"\xff\xd8": ("JPEG", b"\xff\xd9"), b"\x89PNG": ("PNG", b"IEND")}
-# For these Pillow would start a program.
-_PROGRAMS = (b"%!PS", b"\xc5\xd0\xd3\xc6")
 _DAMAGE = re.compile(rb"(?:Corrupt JPEG data|Premature end of JPEG)[^\n]*\n?")
-
-
-class LoadLabels(LoadAnnotations):
-    """In the place of ``LoadAnnotations``, which keeps the low byte of each id and lets any id pass.
-
-    What ``reduce_zero_label`` and the dataset's ``label_map`` take out gets the dataset's ``ignore_index``.
-
-    Args:
-        loader: the pipeline's own step.
-        dataset: whose masks are read.
-
-    Raises:
-        UserError: the two disagree about ``reduce_zero_label``; in use, a mask that cannot be read or has other ids.
-    """
-
-    def __init__(self, loader: LoadAnnotations, dataset: BaseSegDataset):
-        super().__init__(None, loader.backend_args, loader.imdecode_backend)
-        given, own = loader.reduce_zero_label, dataset.reduce_zero_label
-        if given not in (None, own):
-            raise UserError(
-                f"LoadAnnotations has reduce_zero_label={given}, the dataset {own}; set it in the dataset only"
-            )
-        self.classes, self.ignore_index = len(dataset.metainfo["classes"]), dataset.ignore_index
-        self.mask_ids = getattr(dataset, "mask_ids", None)
-
-    def _load_seg_map(self, results: dict) -> None:
-        path, label_map = results["seg_map_path"], results.get("label_map")
-        try:
-            ids = self._decode(fileio.get(path, backend_args=self.backend_args))
-        except Exception as error:  # decoders raise all sorts of errors on damaged files
-            raise UserError(f"mask {path} cannot be read ({error}); unpack or convert it again") from error
-        if self.mask_ids is not None:
-            try:
-                ids = self.mask_ids(ids)
-            except UserError as error:
-                raise UserError(f"mask {path} {error}") from error
-        if ids.ndim != 2:
-            raise UserError(f"mask {path} has shape {ids.shape}, not one channel; {PREPARE}")
-        given = None if label_map is None else tuple(label_map.items())
-        bits = 8 * ids.dtype.itemsize
-        table, known = label_table(self.classes, self.ignore_index, results["reduce_zero_label"], given, bits)
-        if not known[ids].all():
-            wrong = np.setdiff1d(ids, np.flatnonzero(known))[:5].tolist()
-            raise UserError(
-                f"mask {path} has id(s) {wrong}, which are neither a class nor ignored; {PREPARE}, or correct the "
-                "dataset's classes, ignore_index and reduce_zero_label"
-            )
-        results["gt_seg_map"] = table[ids]
-        results["seg_fields"].append("gt_seg_map")
-
-    def _decode(self, data: bytes) -> np.ndarray:
-        try:
-            ids = mmcv.imfrombytes(data, flag="unchanged", backend=self.imdecode_backend)
-        except Image.DecompressionBombError:  # OpenCV reads such images, so it has to read their masks
-            ids = mmcv.imfrombytes(data, flag="unchanged", backend="cv2")
-        if ids is None:
-            raise ValueError("OpenCV cannot decode it")
-        ids = ids[..., 0] if ids.shape[2:] == (1,) else ids
-        if ids.dtype.itemsize > 2:
-            whole = ids.astype(np.uint16)
-            if (whole != ids).any():
-                raise ValueError("its values are no ids of 16 bits")
-            return whole
-        return ids.astype(f"u{ids.dtype.itemsize}")
-
-
-@lru_cache(maxsize=8)
-def label_table(
-    classes: int, ignore: int, reduce: bool, label_map: tuple[tuple[int, int], ...] | None, bits: int = 16
-) -> tuple[np.ndarray, np.ndarray]:
-    """What the ids in a dataset's masks mean: MMSegmentation's ``LoadAnnotations`` as a table.
-
-    Args:
-        classes: how many there are.
-        ignore: the dataset's ``ignore_index``.
-        reduce: its ``reduce_zero_label``: 0 and the id of all ones are ignored, others are one less.
-        label_map: the label of each (reduced) id, where MMSegmentation changes them; 255 for none.
-        bits: of the masks.
-
-    Returns:
-        (2 ** bits,) the label of each id, in a type as small as it may be, and which ids are known, bool.
-    """
-    labels = np.arange(1 << bits)
-    if reduce:
-        labels -= 1
-        labels[-1] = -1
-    if label_map is not None:
-        before = labels.copy()
-        for old, new in label_map:
-            labels[before == old] = -1 if new == VOID and classes <= VOID else new
-    known = (labels < classes) | (labels == ignore)
-    labels[labels < 0] = ignore
-    dtype = np.result_type(np.min_scalar_type(classes - 1), np.min_scalar_type(ignore))
-    return labels.astype(dtype), known
 
 
 @DATASETS.register_module()
@@ -147,8 +52,8 @@ class CheckedDataset(Dataset):
         todo: indices of the images that are left.
 
     Each item has ``inputs``, (3, H, W), and ``data_samples``, whose metainfo has the image's ``img_path``, ``index``
-    in the dataset, and ``failure``: None, or what is wrong with the image (``inputs`` is None then). The ground
-    truth has as few bytes as its labels need.
+    in the dataset, ``failure``: None, or what is wrong with the image (``inputs`` is None then), and ``remarks``: what
+    a user should know about how it was read. The ground truth has as few bytes as its labels need.
 
     Raises:
         UserError: no image, too many classes, or settings that contradict each other.
@@ -172,9 +77,8 @@ class CheckedDataset(Dataset):
         for part in parts:
             if classes > VOID and {*part.METAINFO.get("classes", ())} - {*self.metainfo["classes"]}:
                 raise UserError(f"MMSegmentation marks classes left out with {VOID}, which is a class; give them all")
-            # Configs name LoadAnnotations, since MMSegmentation's inference looks for that name to leave it out.
             steps = part.pipeline.transforms
-            steps[:] = [LoadLabels(step, part) if type(step) is LoadAnnotations else step for step in steps]
+            steps[:] = [own_step(step, part) for step in steps]
         self.total = len(found) if limit is None else min(limit, len(found))
         self.names = [_relative(path, part.data_root or ".", part.data_prefix["img_path"]) for part, path in found]
         self.todo = list(range(self.total))
@@ -185,6 +89,15 @@ class CheckedDataset(Dataset):
     def leave_out(self, finished: Collection[int]) -> None:
         """Leave out these images, by their index: an earlier session has them."""
         self.todo = [index for index in self.todo if index not in finished]
+
+    def image(self, index: int) -> np.ndarray:
+        """The image of this index as the pipeline loads it, (H, W, 3) uint8 RGB, at its own size."""
+        plain, info = next(islice(entries(self.dataset), index, None))
+        loaded = plain.pipeline.transforms[0](dict(info))
+        picture = np.clip(loaded["img"], 0, 255).astype(np.uint8)
+        if picture.ndim == 2:
+            picture = picture[..., None]
+        return np.ascontiguousarray(np.broadcast_to(picture[..., 2::-1], (*picture.shape[:2], 3)))
 
     @cached_property
     def file_stems(self) -> list[str]:
@@ -198,10 +111,11 @@ class CheckedDataset(Dataset):
         index = self.todo[position]
         info = self.dataset.get_data_info(index)
         path, failure = info["img_path"], None
+        remarks: list[str] = []
         try:
             for path in (info["seg_map_path"], info["img_path"]):
                 kind = check_whole(path)
-            with _damage(kind == "JPEG") as damage:
+            with _damage(kind == "JPEG") as damage, picture_remarks() as remarks:
                 item = self.dataset[index]
             if damage:
                 raise OSError(damage[0])
@@ -213,7 +127,9 @@ class CheckedDataset(Dataset):
             failure = f"{path} cannot be read ({reason}); unpack or convert it again"
         if failure is not None:
             item = {"inputs": None, "data_samples": SegDataSample()}
-        item["data_samples"].set_metainfo({"img_path": info["img_path"], "index": index, "failure": failure})
+        item["data_samples"].set_metainfo(
+            {"img_path": info["img_path"], "index": index, "failure": failure, "remarks": remarks}
+        )
         return item
 
     def _check(self, item: dict[str, Any], mask_path: str) -> None:
@@ -231,6 +147,29 @@ class CheckedDataset(Dataset):
         low, high = torch.aminmax(truth)
         small = low >= 0 and high < 256 and 0 <= self.ignore_index < 256  # PyTorch compares modulo 256 with a byte
         sample.gt_sem_seg.data = truth.to(torch.uint8 if small else torch.int32)
+
+
+def own_step(step: Any, dataset: BaseSegDataset) -> Any:
+    """A step of a pipeline, or ours in its place: configs name MMSegmentation's, as its own inference expects."""
+    if type(step) is LoadAnnotations:
+        return LoadLabels(step, dataset)
+    if type(step) is transforms.LoadImageFromFile:
+        return own_loader(step)
+    return step
+
+
+@contextmanager
+def picture_remarks() -> Iterator[list[str]]:
+    """What our reader warns of while a picture is read, in place of a line for each of thousands."""
+    remarks: list[str] = []
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always", PictureWarning)
+        yield remarks
+    for warning in caught:
+        if issubclass(warning.category, PictureWarning):
+            remarks.append(str(warning.message))
+        else:
+            warnings.warn_explicit(warning.message, warning.category, warning.filename, warning.lineno)
 
 
 @contextmanager
@@ -254,20 +193,18 @@ def _relative(path: str, *folders: str) -> str:
 
 
 def check_whole(path: str) -> str | None:
-    """Raise where an image file is cut short, or is none that is safe to open.
+    """Raise where an image file is cut short.
 
     Returns:
         "JPEG", "PNG", or None for other kinds.
 
     Raises:
-        OSError: it is missing, empty or truncated, or PostScript.
+        OSError: it is missing, empty or truncated.
     """
     with open(path, "rb") as file:
         head = file.read(4)
         file.seek(max(0, file.seek(0, 2) - 1024))
         tail = file.read()
-    if head.startswith(_PROGRAMS):
-        raise OSError("it is PostScript, not an image")
     kind, ending = next((how for start, how in _ENDINGS.items() if head.startswith(start)), (None, b""))
     if ending not in tail:
         # Unusual but whole files exist; a full decode decides.

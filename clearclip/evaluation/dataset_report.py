@@ -6,7 +6,7 @@ import os
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine import fileio
@@ -15,9 +15,10 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
-from clearclip.evaluation.checked_dataset import PREPARE, VOID, CheckedDataset, reading
+from clearclip.evaluation.checked_dataset import CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings, source_of
+from clearclip.evaluation.mask_loading import PREPARE, VOID
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
 
@@ -31,6 +32,7 @@ class Report:
         expected: number of images of the published benchmark, or None.
         listed: images that belong to it: by its list file, else those in the folder.
         pairs, opened, valid: of these, how many exist with a mask; how many of them were opened; can be evaluated.
+        faults: what is wrong with each pair that was opened and cannot be evaluated.
         problems: what prevents an evaluation, each with its remedy.
         remarks: what makes the result differ from the published one, or is unusual.
     """
@@ -42,6 +44,7 @@ class Report:
     pairs: int = 0
     opened: int = 0
     valid: int = 0
+    faults: list[str] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)
 
@@ -113,12 +116,21 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
     processes = threads if 1 < threads < len(places) else 0
     loader = DataLoader(Subset(dataset, places), batch_size=None, collate_fn=_summary, num_workers=processes)
     with reading():
-        found = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
-    faults = [fault for fault, _ in found if fault]
-    report.opened, report.valid = len(places), len(places) - len(faults)
-    if faults:
-        report.problems.append(f"{len(faults):,} of the {len(places):,} pairs opened are wrong: {faults[0]}")
-    seen = {label for _, labels in found for label in labels}
+        samples = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
+    report.faults = [sample.fault for sample in samples if sample.fault]
+    report.opened, report.valid = len(places), len(places) - len(report.faults)
+    if report.faults:
+        count = f"{len(report.faults):,} of the {len(places):,} pairs opened are wrong"
+        report.problems.append(f"{count}: {report.faults[0]}")
+    picture_remarks = [sample.remark for sample in samples if sample.remark]
+    if picture_remarks:
+        report.remarks.append(f"{len(picture_remarks):,} of the images opened: {picture_remarks[0]}")
+    seen: set[int] = set().union(*(sample.labels for sample in samples))
+    if len(classes) == 1:
+        report.remarks.append(
+            f"there is one class, {classes[0]}, which every pixel that counts gets, so mIoU is always 100; add what "
+            "else is in the images as a second class, such as background"
+        )
     if len(classes) == 2 and len(seen) == 2 and ignored in seen:
         never = 1 - min(seen - {ignored})
         report.remarks.append(
@@ -128,10 +140,18 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
     return report
 
 
-def _summary(item: dict[str, Any]) -> tuple[str | None, list[int]]:
-    """What is wrong with a sample, and the labels in its ground truth."""
+class OpenedSample(NamedTuple):
+    """What is wrong with a sample, or None; a remark on how it was read, or None; the labels in its ground truth."""
+
+    fault: str | None
+    remark: str | None
+    labels: list[int]
+
+
+def _summary(item: dict[str, Any]) -> OpenedSample:
     sample = item["data_samples"]
-    return sample.failure, [] if sample.failure else sample.gt_sem_seg.data.unique().tolist()
+    labels = [] if sample.failure else sample.gt_sem_seg.data.unique().tolist()
+    return OpenedSample(sample.failure, next(iter(sample.remarks), None), labels)
 
 
 def _other_metrics(cfg: Config, ignored: int) -> Iterator[str]:

@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 import cv2
-import mmcv
 import numpy as np
 import torch
 from mmengine import dist
@@ -29,6 +29,9 @@ class ProgressHook(Hook):
 
     bar: tqdm | None = None
 
+    def __init__(self) -> None:
+        self.remarks: list[str] = []
+
     def before_test(self, runner: Any) -> None:
         dataset = runner.test_loop.dataloader.dataset
         self.bar = tqdm(
@@ -43,6 +46,11 @@ class ProgressHook(Hook):
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         seen = len(data_batch["inputs"]) * dist.get_world_size()
         self.bar.update(min(seen, self.bar.total - self.bar.n))
+        self.remarks += [sample.remarks[0] for sample in outputs if sample.get("remarks")]
+
+    def after_test(self, runner: Any) -> None:
+        if self.remarks:
+            warnings.warn(f"{len(self.remarks):,} image(s): {self.remarks[0]}", stacklevel=2)
 
     def close(self) -> None:
         """Leave the bar's line, so that what is said next has one of its own."""
@@ -85,9 +93,10 @@ class PictureHook(Hook):
                 continue
             rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
             name = dataset.file_stems[sample.index]
+            image = dataset.image(sample.index)
             for method, labels in zip(methods, sample.pred_methods.data, strict=True):
                 picture = evaluation_picture(
-                    mmcv.imread(sample.img_path, channel_order="rgb"),
+                    image,
                     sample.gt_sem_seg.data.squeeze(0).cpu().numpy(),
                     labels.cpu().numpy(),
                     list(meta["classes"]),

@@ -3,44 +3,37 @@
 from __future__ import annotations
 
 import os
-import threading
-import warnings
-from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from itertools import islice
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from PIL import Image
-from torch import Tensor, nn
+from torch import Tensor
 
-from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder, load_towers
+from clearclip.backbones import DenseEncoder, load_towers
+from clearclip.inference import WindowedInference
 from clearclip.methods import Method, build_method
 from clearclip.model_settings import ModelSettings
 from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
-from clearclip.utils.devices import choose_device, choose_precision, is_out_of_memory, without_tf32
+from clearclip.utils.devices import choose_device, choose_precision, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
-from clearclip.utils.open_clip_import import open_clip
 from clearclip.utils.validators import of_type
-from clearclip.windows import WindowGrid, class_probabilities, label_map, propagate
+from clearclip.windows import Readout
 
-#: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
-TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 #: Images that segment() holds at a time.
 IMAGES_PER_BATCH = 8
 _PROBABILITY = of_type(float, int, low=0, high=1)
-#: Held while a second encoder is loaded: of several threads that need it, one loads it.
-_LOADING = threading.Lock()
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 Classes: TypeAlias = ClassWords | Sequence[str]
 MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
 
 
-class ClearCLIP(nn.Module):
+class ClearCLIP(WindowedInference):
     """Open-vocabulary segmentation with a frozen CLIP (ClearCLIP, ECCV 2024).
 
     Most people call :meth:`from_pretrained` and then :meth:`segment`.
@@ -65,16 +58,9 @@ class ClearCLIP(nn.Module):
         precision: str = "fp32",
         weights: Any = None,
     ):
-        super().__init__()
-        self.image_encoder = image_encoder
+        super().__init__(image_encoder, settings, mean, std, precision)
         self.text_encoder = text_encoder
-        self.settings = settings
-        self.precision = precision
         self.weights = weights
-        self.window_batch = settings.window_batch
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.second_encoders = nn.ModuleDict()
         self.check(settings.chosen_method)
 
     @classmethod
@@ -109,8 +95,16 @@ class ClearCLIP(nn.Module):
         device = choose_device(settings.device)
         precision = choose_precision(settings.precision, device)
         towers = load_towers(settings, device, precision)
-        own = dict(mean=towers.mean, std=towers.std, weights=towers.weights)
-        return cls(towers.image, towers.text, settings, precision=precision, **own).to(device).eval()
+        model = cls(
+            towers.image,
+            towers.text,
+            settings,
+            mean=towers.mean,
+            std=towers.std,
+            precision=precision,
+            weights=towers.weights,
+        )
+        return model.to(device).eval()
 
     @property
     def method(self) -> Method:
@@ -121,11 +115,6 @@ class ClearCLIP(nn.Module):
     def label(self) -> str:
         """The name of the weights."""
         return self.weights.label if self.weights is not None else type(self.image_encoder).__name__
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.mean.device
 
     def encode_text(self, classes: Classes, progress: bool = False) -> TextFeatures:
         """Text features of classes (a list of names; ``|`` separates the words of one).
@@ -140,202 +129,11 @@ class ClearCLIP(nn.Module):
         with without_tf32():
             return self.text_encoder.encode(classes, progress).to(self.device)
 
-    def check(self, method: Method) -> None:
-        """Raise a UserError where this model cannot compute a method. Its second encoder is loaded if it needs one."""
-        self.image_encoder.check(method)
-        self._second_encoder(method)
-
-    @torch.inference_mode()
-    def similarities(
-        self,
-        images: Sequence[Tensor],
-        text: TextFeatures,
-        methods: Sequence[Method] | None = None,
-        settings: ModelSettings | None = None,
-    ) -> list:
-        """Cosine similarity of every patch with every word.
-
-        Windows of all images that have the same size are encoded together, ``window_batch`` at a time; blocks that
-        several methods share run once.
-
-        Args:
-            images: each (3, H, W), normalised, of any size, on the model's device.
-            text: of :meth:`encode_text`.
-            methods: how the last blocks are computed; None means the model's own method.
-            settings: windows and so on; default: the model's own.
-
-        Returns:
-            For each image its similarities, (rows of patches, columns of patches, words) float32, and its windows;
-            with ``methods`` for each image a list of these, one pair for each method.
-
-        Raises:
-            UserError: a feature is not finite, or a method that the model is too shallow for.
-        """
-        encoder, settings = self.image_encoder, settings or self.settings
-        used = [settings.chosen_method] if methods is None else methods
-        used = [method.completed(encoder.method_options) for method in used]
-        for method in used:
-            self.check(method)
-        layout = (settings.slide_crop, settings.slide_stride, encoder.patch_size, encoder.fixed_size)
-        # Windows of one size that the same methods see run together: (size, methods) → (image, window).
-        together: dict[tuple, list[tuple[int, Tensor]]] = defaultdict(list)
-        found: list[list[tuple[WindowGrid, list[Tensor]]]] = []
-        for index, image in enumerate(images):
-            size = tuple(image.shape[-2:])
-            grids = [
-                WindowGrid.of(size, *layout, method.multiple, whole_resize=settings.whole_image_resize)
-                for method in used
-            ]
-            found.append([(grid, []) for grid in grids])
-            for grid in dict.fromkeys(grids):
-                members = tuple(number for number, own in enumerate(grids) if own == grid)
-                for window in grid.cut(image):
-                    together[window.shape, members].append((index, window))
-        for (_, members), windows in together.items():
-            compared = self._compare([window for _, window in windows], text, [used[member] for member in members])
-            for (index, _), similarities in zip(windows, compared, strict=True):
-                for member, similarity in zip(members, similarities, strict=True):
-                    found[index][member][1].append(similarity)
-        joined = [[_join(grid, windows) for grid, windows in of_image] for of_image in found]
-        # A pixel without a finite similarity must never pass for label 0.
-        if joined and not torch.stack([one.isfinite().all() for pairs in joined for one, _ in pairs]).all():
-            raise UserError(
-                "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
-            )
-        return [pairs[0] for pairs in joined] if methods is None else joined
-
-    def _compare(self, windows: list[Tensor], text: TextFeatures, methods: list[Method]) -> list[list[Tensor]]:
-        """Similarities (h, w, words) by each method of windows of one size, in batches that shrink where memory runs
-        out.
-        """
-        out: list[list[Tensor]] = []
-        while len(out) < len(windows):
-            batch = windows[len(out) : len(out) + self._window_batch(windows[0], methods)]
-            try:
-                with without_tf32():
-                    features = self.encode(torch.stack(batch), methods, text)
-                    similarities = [F.normalize(one.float(), dim=-1) @ text.features.T for one in features]
-                out.extend(map(list, zip(*similarities, strict=True)))
-            except RuntimeError as error:
-                if not is_out_of_memory(error):
-                    raise
-                if len(batch) == 1:
-                    raise UserError(
-                        f"out of GPU memory with a single window of {tuple(batch[0].shape[-2:])} pixels; "
-                        "use smaller windows (slide_crop) or another device"
-                    ) from None
-                self.window_batch = len(batch) // 2
-                warnings.warn(f"out of GPU memory: window_batch is now {self.window_batch}", stacklevel=2)
-                torch.mps.empty_cache() if self.device.type == "mps" else torch.cuda.empty_cache()
-        return out
-
-    def encode(self, images: Tensor, methods: Sequence[Method], text: TextFeatures | None = None) -> list[Tensor]:
-        """Dense features of images, with what the methods ask for: see :meth:`DenseEncoder.forward`.
-
-        Args:
-            images: (B, 3, H, W), normalised, all of one size.
-            methods: how the last blocks are computed.
-            text: of :meth:`encode_text`, where a method's features depend on the words.
-        """
-        methods = [method.completed(self.image_encoder.method_options) for method in methods]
-        guides = {(method.guide, method.guide_weights): self._second_encoder(method) for method in methods}
-        second = {guide: encoder(self.denormalize(images)) for guide, encoder in guides.items() if encoder is not None}
-        return self.image_encoder(images, methods, None if text is None else text.features, second)
-
-    def _second_encoder(self, method: Method) -> SecondEncoder | None:
-        """The second encoder that a method needs, loaded once; None where it needs none."""
-        method = method.completed(self.image_encoder.method_options)
-        if "second encoder" not in method.needs:
-            return None
-        key = f"{method.guide} {method.guide_weights or ''}".strip().replace(".", "_")  # a module's name has no dot
-        with _LOADING:
-            if key not in self.second_encoders:
-                # Inference tensors could neither be moved nor loaded later.
-                with torch.inference_mode(False):
-                    options = (method.guide, method.guide_weights, self.device, self.precision)
-                    self.second_encoders[key] = load_second_encoder(*options)
-        return self.second_encoders[key]
-
-    def _window_batch(self, window: Tensor, methods: Sequence[Method] = ()) -> int:
-        if self.window_batch is not None:
-            return self.window_batch
-        encoders: list[Any] = [self.image_encoder, *filter(None, map(self._second_encoder, methods))]
-        patches = [encoder.patch_size for encoder in encoders]
-        tokens = max(1 + (window.shape[-2] // height) * (window.shape[-1] // width) for height, width in patches)
-        return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
-
-    @torch.inference_mode()
-    def predict(
-        self,
-        images: Sequence[Tensor],
-        text: TextFeatures,
-        sizes: Sequence[tuple[int, int]],
-        keep_probabilities: bool = False,
-        methods: Sequence[Method] | None = None,
-        settings: ModelSettings | None = None,
-    ) -> list:
-        """Labels (and class probabilities) of normalised images.
-
-        Args:
-            images: each (3, H, W) as for :meth:`similarities`.
-            text: what to compare with.
-            sizes: height and width to which each result is resized (that of the original image).
-            keep_probabilities: also return these.
-            methods: how the last blocks are computed; None means the model's own method.
-            settings: windows, threshold and so on; default: the model's own.
-
-        Returns:
-            For each image its labels, (height, width) int64, and its probabilities, (classes, height, width)
-            float32, or None; with ``methods`` for each image a list of these, one pair for each method.
-
-        Raises:
-            UserError: features that are not finite (damaged weights, or fp16 overflow).
-        """
-        settings, results = settings or self.settings, []
-        used = [settings.chosen_method] if methods is None else methods
-        for size, (shown, found) in zip(sizes, self._smoothed(images, sizes, text, used, settings), strict=True):
-            pairs = []
-            for similarity, grid in found:
-                arguments = (similarity, grid, size, text.word_to_class, settings.logit_scale)
-                labels = label_map(*arguments, settings.prob_thd, shown)
-                pairs.append((labels, class_probabilities(*arguments, shown) if keep_probabilities else None))
-            results.append(pairs[0] if methods is None else pairs)
-        return results
-
-    def _smoothed(
-        self,
-        images: Sequence[Tensor],
-        sizes: Sequence[tuple[int, int]],
-        text: TextFeatures,
-        methods: Sequence[Method],
-        settings: ModelSettings,
-    ) -> Iterator[tuple[Tensor | None, list[tuple[Tensor, WindowGrid]]]]:
-        """:meth:`similarities`, which TLP has smoothed if it is asked for. Before those of each image comes the image,
-        (3, height, width), by which PAMR refines logits later, or None.
-        """
-        compared = self.similarities(images, text, methods, settings)
-        for image, size, pairs in zip(images, sizes, compared, strict=True):
-            if settings.post is not None:
-                image = F.interpolate(image[None], size=size, mode="bilinear", align_corners=False)[0]
-            if settings.post == "tlp":
-                pairs = [propagate(one, grid, image, text.features, settings.tlp_grid) for one, grid in pairs]
-            yield image if settings.post == "pamr" else None, pairs
-
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
         if isinstance(image, np.ndarray):
             image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
         return (image.to(self.device, non_blocking=True).float() - self.mean) / self.std
-
-    def denormalize(self, images: Tensor) -> Tensor:
-        """Normalised images (…, 3, H, W) as 0..1 RGB.
-
-        OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
-        """
-        own = torch.stack([self.mean, self.std]) / 255
-        exact = own.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
-        mean, std = torch.where((own - exact).abs() < 1e-5, exact, own)
-        return images * std + mean
 
     @overload
     def segment(self, images: ImageLike, classes: Classes, prob_thd: float | None = None) -> Segmentation: ...
@@ -365,7 +163,9 @@ class ClearCLIP(nn.Module):
         Raises:
             UserError: no classes, or an image that cannot be read.
         """
-        return self._segment(images, classes, prob_thd, None)
+        text = self.encode_text(classes)
+        results = self._results(images, text, self._readout(prob_thd), {"": self.method})
+        return _in_kind(images, (result[""] for result in results))
 
     @overload
     def compare(
@@ -398,39 +198,52 @@ class ClearCLIP(nn.Module):
         """
         if isinstance(methods, str | Mapping | Method):
             methods = [methods]
-        built = [(one, build_method(one)) for one in methods]
-        named = {given if isinstance(given, str) else method.label: method for given, method in built}
-        if not named:
+        method_by_name: dict[str, Method] = {}
+        for description in methods:
+            method = build_method(description)
+            name = description if isinstance(description, str) else method.label
+            method_by_name[name] = method
+        if not method_by_name:
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
-        return self._segment(images, classes, prob_thd, named)
-
-    def _segment(self, images: Any, classes: Classes, prob_thd: float | None, methods: dict[str, Method] | None) -> Any:
         text = self.encode_text(classes)
-        threshold = self.settings.prob_thd if prob_thd is None else _PROBABILITY("prob_thd", prob_thd)
-        one = isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
-        single = one or not isinstance(images, Iterable)
-        found = self._results(iter([images] if single else images), text, threshold, methods)
-        return next(found) if single else list(found) if isinstance(images, Sequence) else found
+        return _in_kind(images, self._results(images, text, self._readout(prob_thd), method_by_name))
+
+    def _readout(self, prob_thd: float | None) -> Readout:
+        """The settings' readout, with another threshold if one is given."""
+        if prob_thd is None:
+            return self.settings.readout
+        return replace(self.settings.readout, prob_thd=_PROBABILITY("prob_thd", prob_thd))
 
     def _results(
-        self, images: Iterator[ImageLike], text: TextFeatures, prob_thd: float, methods: dict[str, Method] | None
-    ) -> Iterator[Any]:
-        how, used = self.settings, list((methods or {"": self.method}).values())
-        while originals := [read_image(image) for image in islice(images, IMAGES_PER_BATCH)]:
-            sizes = [image.shape[:2] for image in originals]
-            resized = [self.normalize(resize_to_protocol(image, how.short_side, how.long_side)) for image in originals]
-            for image, (shown, pairs) in zip(originals, self._smoothed(resized, sizes, text, used, how), strict=True):
-                results = [
-                    Segmentation(image, *pair, text, how.logit_scale, prob_thd, shown, self.label, method.label)
-                    for method, pair in zip(used, pairs, strict=True)
-                ]
-                yield results[0] if methods is None else dict(zip(methods, results, strict=True))
+        self, images: Images, text: TextFeatures, readout: Readout, methods: Mapping[str, Method]
+    ) -> Iterator[dict[str, Segmentation]]:
+        """For each image its result by each method. Images are read a few at a time."""
+        settings = self.settings
+        originals = iter(images) if _are_several(images) else iter([images])
+        while batch := [read_image(image) for image in islice(originals, IMAGES_PER_BATCH)]:
+            sizes = [image.shape[:2] for image in batch]
+            tensors = []
+            for image in batch:
+                resized = resize_to_protocol(image, settings.short_side, settings.long_side)
+                tensors.append(self.normalize(resized))
+            maps = self.score_maps(tensors, sizes, text, list(methods.values()), settings)
+            for image, maps_of_image in zip(batch, maps, strict=True):
+                results = {}
+                for (name, method), scores in zip(methods.items(), maps_of_image, strict=True):
+                    results[name] = Segmentation(image, scores, text, readout, self.label, method.label)
+                yield results
 
     def __repr__(self) -> str:
         return f"ClearCLIP({self.label}, method {self.method.label}, {self.precision} on {self.device})"
 
 
-def _join(grid: WindowGrid, windows: list[Tensor]) -> tuple[Tensor, WindowGrid]:
-    """Similarities (h, w, words) of all windows side by side, and the windows with so many rows and columns each."""
-    grid = grid.with_cells(*windows[0].shape[:2])
-    return grid.join(torch.stack(windows)), grid
+def _are_several(images: Images) -> bool:
+    """Whether it is a sequence of images, or an iterator over some, and not one image."""
+    return isinstance(images, Iterable) and not isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+
+
+def _in_kind(images: Images, results: Iterator[Any]) -> Any:
+    """The result of an image, a list for a sequence of images, or the iterator itself."""
+    if not _are_several(images):
+        return next(results)
+    return list(results) if isinstance(images, Sequence) else results

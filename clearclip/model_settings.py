@@ -22,7 +22,16 @@ from clearclip.utils.validators import Check, choice, did_you_mean, of_type
 if TYPE_CHECKING:
     from clearclip.methods import Method
     from clearclip.weights import Weights
+    from clearclip.windows import PostProcessing, Readout
 
+#: What is done about windows whose sides are no multiple of the patch:
+#: "padded": zeros are put around them, and their part of the map is cut off again (ClearCLIP);
+#: "stretched": they are resized to the next multiple, bicubically (TIPSv2, dino.txt);
+#: "cut": what lies beyond the last full patch is not seen, and the map is stretched over it (NACLIP, SC-CLIP);
+#: "extended": each encoder sees black at the right and below, and the map of all that is squeezed back (LPOSS).
+INCOMPLETE_WINDOWS = ("padded", "stretched", "cut", "extended")
+#: What is averaged where windows overlap: the scores of words, or their softmax in each window.
+WINDOWS_JOINED_BY = ("similarities", "probabilities")
 #: How the patches of a whole image become pixels of the original: resized to its size at once, or to the input's size
 #: first, as windows are.
 WHOLE_IMAGE_RESIZES = ("once", "twice")
@@ -55,6 +64,15 @@ def _method_description(name: str, value: Any) -> Any:
     return of_type(str, Mapping, Method, None)(name, value)
 
 
+def _post_description(name: str, value: Any) -> Any:
+    """A check: what :func:`clearclip.windows.build_post_processing` takes, or None."""
+    from clearclip.windows import POST_PROCESSINGS, PostProcessing
+
+    if isinstance(value, str):
+        return choice(*POST_PROCESSINGS)(name, value)
+    return of_type(Mapping, PostProcessing, None)(name, value)
+
+
 @dataclass(frozen=True)
 class ModelSettings:
     """The options of a model. ``ModelSettings.help(name)`` says what each one means.
@@ -85,14 +103,21 @@ class ModelSettings:
     guide_weights: str | None = option(None, _text, "and its weights: a file, or random (default: the published ones)")
     slide_crop: int = option(448, of_type(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, of_type(int, low=0), "step between windows in pixels")
+    incomplete_windows: str = option("padded", choice(*INCOMPLETE_WINDOWS),
+        "windows that are no multiple of the patch are padded, stretched, cut, or extended with black")
     whole_image_resize: str = option("once", choice(*WHOLE_IMAGE_RESIZES),
         "of whole images: resize patches to the original size once, or twice: to the input's size first")
+    windows_joined_by: str = option("similarities", choice(*WINDOWS_JOINED_BY),
+        "what is averaged where windows overlap: similarities, or their softmax over words in each window")
     logit_scale: float = option(50.0, of_type(int, float, low=0),
         "factor of the similarities before the softmax over words")
-    post: str | None = option(None, choice(None, "pamr", "tlp"),
+    softmax: bool = option(True, _flag, "take probabilities of the scores, or the scores themselves in their place")
+    post: Any = option(None, _post_description,
         "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges")
     tlp_grid: int = option(80, of_type(int, low=1), "cells of each side of the grid that tlp works on, about")
     prob_thd: float = option(0.0, of_type(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
+    area_thd: float = option(0.0, of_type(int, float, low=0, high=1),
+        "classes that cover at most this share of what is not background are dropped")
     normalization: str | None = option(None, choice(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
     precision: str = option("auto", choice(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
@@ -119,6 +144,7 @@ class ModelSettings:
         if self.model_type not in METHODS:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
         self.chosen_method  # noqa: B018 (raises for an impossible combination)
+        self.chosen_post_processing  # noqa: B018
         named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
         if named and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
             warnings.warn(
@@ -162,6 +188,31 @@ class ModelSettings:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
         return replace(method, **switches) if switches else method
 
+    @cached_property
+    def chosen_post_processing(self) -> PostProcessing | None:
+        """What follows the joining of windows. A model's option NAME_OPTION (``tlp_grid``) is OPTION of NAME."""
+        from clearclip.windows import build_post_processing
+
+        if not isinstance(self.post, str):
+            return build_post_processing(self.post)
+        prefix = f"{self.post}_"
+        options = {name.removeprefix(prefix): getattr(self, name) for name in self._options_of(self.post)}
+        return build_post_processing(self.post, **options)
+
+    def _options_of(self, post: str) -> list[str]:
+        """The options of the model that are options of a post-processing."""
+        from clearclip.windows import POST_PROCESSINGS
+
+        options = {f"{post}_{option.name}" for option in fields(POST_PROCESSINGS[post])}
+        return [own.name for own in fields(self) if own.name in options]
+
+    @property
+    def readout(self) -> Readout:
+        """How scores become labels and probabilities."""
+        from clearclip.windows import Readout
+
+        return Readout(self.logit_scale, self.prob_thd, self.area_thd, self.softmax)
+
     @property
     def chosen_weights(self) -> Weights:
         """Which weights these options mean.
@@ -185,7 +236,13 @@ class ModelSettings:
         """
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
         values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}
+        from clearclip.windows import POST_PROCESSINGS
+
         values["normalization"] = self.chosen_normalization, "openai"
-        if self.post != "tlp":
-            del values["tlp_grid"]
+        if self.post is not None and not isinstance(self.post, str):
+            values["post"] = self.chosen_post_processing.settings, None
+        for post in POST_PROCESSINGS:
+            if post != self.post:
+                for name in self._options_of(post):
+                    del values[name]
         return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}

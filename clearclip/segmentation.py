@@ -9,12 +9,11 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
-from torch import Tensor
 
 from clearclip import visualize
 from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
-from clearclip.windows import WindowGrid, class_probabilities, label_map
+from clearclip.windows import Readout, ScoreMap
 
 
 class Segmentation:
@@ -37,12 +36,9 @@ class Segmentation:
     def __init__(
         self,
         image: np.ndarray,
-        similarity: Tensor,
-        grid: WindowGrid,
+        scores: ScoreMap,
         text: TextFeatures,
-        logit_scale: float,
-        prob_thd: float,
-        pamr_image: Tensor | None = None,
+        readout: Readout,
         model: str = "",
         method: str = "",
     ):
@@ -51,13 +47,11 @@ class Segmentation:
         self.words: tuple[tuple[str, ...], ...] = text.classes.classes
         self.model = model
         self.method = method
-        self._similarity = similarity.cpu()
-        self._grid = grid
-        self._text = text.to(self._similarity.device)
-        self._logit_scale = logit_scale
-        self._pamr_image = None if pamr_image is None else pamr_image.cpu()
+        self._scores = scores.to("cpu")
+        self._text = text.to(self._scores.device)
+        self._readout = readout
         self.colours: visualize.Palette = visualize.class_palette(self.classes)
-        labels = label_map(similarity, grid, image.shape[:2], text.word_to_class, logit_scale, prob_thd, pamr_image)
+        labels = readout.labels(scores, image.shape[:2], text.word_to_class)
         self.labels: NDArray[np.uint8 | np.uint16] = (
             labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
         )
@@ -66,8 +60,7 @@ class Segmentation:
     @cached_property
     def probabilities(self) -> NDArray[np.float32]:
         """(classes, H, W) float32, computed when first asked for."""
-        where = (self._similarity, self._grid, self.image.shape[:2])
-        return class_probabilities(*where, self._text.word_to_class, self._logit_scale, self._pamr_image).numpy()
+        return self._readout.probabilities(self._scores, self.image.shape[:2], self._text.word_to_class).numpy()
 
     @property
     def shares(self) -> dict[str, float]:
@@ -77,7 +70,7 @@ class Segmentation:
     @property
     def similarity_range(self) -> tuple[float, float]:
         """The scale of :meth:`heat_maps`: from the smallest similarity, or 0 if that is negative, to the largest."""
-        low, high = float(self._similarity.min()), float(self._similarity.max())
+        low, high = float(self._scores.scores.min()), float(self._scores.scores.max())
         return (low, high) if high <= 0 else (max(0.0, low), high)
 
     def similarity_map(self, word: int | str, size: tuple[int, int] | None = None) -> np.ndarray:
@@ -98,10 +91,7 @@ class Segmentation:
             word = words.index(word)
         if isinstance(word, str) or not -len(words) <= word < len(words):
             raise UserError(f"{word!r} is none of this result's words ({', '.join(words[:20])})")
-        height, width = size or self.image.shape[:2]
-        similarity = self._similarity[..., word]
-        rows, columns = self._grid.rows.weights(height, "cpu"), self._grid.columns.weights(width, "cpu")
-        return (rows @ similarity @ columns.T).numpy()
+        return self._scores.word_map(word, size or self.image.shape[:2]).numpy()
 
     def titled_maps(self, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
         """:meth:`similarity_map` of each word, with its title: the word, its class and its largest similarity."""

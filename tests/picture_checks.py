@@ -9,7 +9,7 @@ from PIL import Image
 from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.visualize.page_layout import FRAME_COLOUR
-from clearclip.windows import WindowGrid
+from clearclip.windows import Readout, ScoreMap, WindowGrid
 
 
 def make_result(image: np.ndarray, names: list[str], seed: int = 0) -> Segmentation:
@@ -19,7 +19,7 @@ def make_result(image: np.ndarray, names: list[str], seed: int = 0) -> Segmentat
     windows = torch.rand(grid.count, *(axis.cells for axis in (grid.rows, grid.columns)), len(classes.words),
                          generator=torch.Generator().manual_seed(seed))  # fmt: skip
     text = TextFeatures(classes, torch.zeros(len(classes.words), 2), torch.tensor(classes.word_to_class))
-    return Segmentation(image, grid.join(windows), grid, text, logit_scale=50.0, prob_thd=0.0)
+    return Segmentation(image, ScoreMap(grid.join(windows), grid), text, Readout())
 
 
 def noise(height: int, width: int) -> np.ndarray:

@@ -195,11 +195,11 @@ def test_segments_through_the_public_object(folder):
     assert result["GEM"].labels.shape == (45, 70)
     assert len(np.unique(result["ClearCLIP"].labels)) > 1
     normalised, text = model.normalize(image.copy()), model.encode_text(["cat", "dog", "the sky"])
-    ((similarity, _),) = model.similarities([normalised], text)
-    assert similarity.shape == (2 * 2, 4 * 2, 3)  # windows at 0, 13 and 0, 16, 32, 38; two patches a side
+    ((scores,),) = model.similarities([normalised], text)
+    assert scores.scores.shape == (2 * 2, 4 * 2, 3)  # windows at 0, 13 and 0, 16, 32, 38; two patches a side
     model = ClearCLIP.from_pretrained(slide_crop=0, **options)
-    ((similarity, _),) = model.similarities([normalised], text)
-    assert similarity.shape == (SIZE // PATCH, SIZE // PATCH, 3)
+    ((scores,),) = model.similarities([normalised], text)
+    assert scores.scores.shape == (SIZE // PATCH, SIZE // PATCH, 3)
 
 
 def test_half_precision_keeps_layer_norms_in_fp32(folder):

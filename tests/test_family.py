@@ -25,7 +25,7 @@ from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, b
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
 from clearclip.results.published import FAMILY
-from clearclip.windows import WindowGrid, class_probabilities, label_map, pamr
+from clearclip.windows import ImageContext, Readout, ScoreMap, WindowGrid, pamr
 
 RECORDED = np.load(Path(__file__).with_name("release") / "family.npz")
 SCLIP = LastBlock("qq+kk", residual=True, ffn=True)
@@ -114,7 +114,7 @@ def test_recorded(models, key):
 
 def refined(image, maps):
     """PAMR of maps (K, H, W)."""
-    return pamr.PAMR(image)(maps.permute(1, 2, 0)).permute(2, 0, 1)
+    return pamr.NeighbourWeights(image, (8, 16)).refine(maps.permute(1, 2, 0), 10).permute(2, 0, 1)
 
 
 def test_recorded_pamr():
@@ -252,13 +252,14 @@ def test_labels_with_pamr(monkeypatch, pixels, at_once):
     logits = grid.rows.weights(size[0], "cpu") @ similarity.permute(2, 0, 1) @ grid.columns.weights(size[1], "cpu").T
     probabilities = (50 * refined(image, logits)).softmax(dim=0)
     wanted = torch.stack([probabilities[words == label].amax(dim=0) for label in range(3)])
-    monkeypatch.setattr(pamr, "PIXELS", pixels)
-    monkeypatch.setattr(pamr, "WORDS", at_once)
+    monkeypatch.setattr(pamr, "PIXELS_AT_ONCE", pixels)
+    monkeypatch.setattr(pamr, "WORDS_AT_ONCE", at_once)
     monkeypatch.setattr(pamr, "MAP_BYTES", {"cpu": 1})
-    torch.testing.assert_close(class_probabilities(similarity, grid, size, words, 50, image), wanted, atol=1e-4, rtol=0)
+    scores = pamr.PAMR()(ScoreMap(similarity, grid), ImageContext(image, size, torch.ones(5, 8), words))
+    torch.testing.assert_close(Readout(50).probabilities(scores, size, words), wanted, atol=1e-4, rtol=0)
     for threshold in (0.0, 0.5):
         expected = wanted.argmax(dim=0).masked_fill(wanted.amax(dim=0) < threshold, 0)
-        found = label_map(similarity, grid, size, words, 50, threshold, image)
+        found = Readout(50, threshold).labels(scores, size, words)
         assert (found != expected).float().mean() < 1e-3
         assert len(found.unique()) == 3
 
@@ -269,11 +270,12 @@ def test_segment_with_pamr(load):
     photo = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
     found = model.segment(photo, ["sky", "hill, mountain", "grass"])
     image, text = model.normalize(photo), model.encode_text(["sky", "hill, mountain", "grass"])
-    ((similarity, grid),) = model.similarities([image], text)
-    arguments = (similarity, grid, photo.shape[:2], text.word_to_class, 50.0)
-    np.testing.assert_array_equal(found.labels, label_map(*arguments, image=image))
+    ((scores,),) = model.similarities([image], text)
+    size = photo.shape[:2]
+    refined_scores = pamr.PAMR()(scores, ImageContext(image, size, text.features, text.word_to_class))
+    np.testing.assert_array_equal(found.labels, Readout().labels(refined_scores, size, text.word_to_class))
     np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.labels)
-    assert (found.labels != label_map(*arguments).numpy()).any()
-    ((labels, _),) = model.predict([image], text, [photo.shape[:2]])
+    assert (found.labels != Readout().labels(scores, size, text.word_to_class).numpy()).any()
+    (((labels, _),),) = model.predict([image], text, [photo.shape[:2]])
     np.testing.assert_array_equal(found.labels, labels)
     assert model.settings.facts()["post"] == "pamr"

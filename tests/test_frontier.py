@@ -46,7 +46,7 @@ from clearclip.methods.pearl import newton_schulz
 from clearclip.methods.proxyclip import proxy_attention
 from clearclip.methods.sfr import feedback_matrix
 from clearclip.text import ClassWords, TextFeatures
-from clearclip.windows import WindowGrid, tlp
+from clearclip.windows import ImageContext, ScoreMap, WindowGrid, tlp
 
 RELEASE = Path(__file__).with_name("release")
 PEARLS, SFRS, PROXIES = (np.load(RELEASE / f"{name}.npz") for name in ("pearl", "sfr", "proxyclip"))
@@ -119,18 +119,25 @@ def tlp_input(words: int, size: tuple[int, int], amplitude: float) -> Tensor:
     return F.interpolate(torch.from_numpy(coarse), size=size, mode="bilinear")[0] * amplitude
 
 
+def smoothed(z: Tensor, image: Tensor, text: Tensor, cells: int) -> ScoreMap:
+    """TLP of similarities (words, H, W)."""
+    size = tuple(image.shape[1:])
+    context = ImageContext(image, size, text, torch.arange(len(text)))
+    return tlp.TLP(cells)(ScoreMap(z.permute(1, 2, 0), WindowGrid.of(size, 0, 0, (1, 1))), context)
+
+
 @pytest.mark.parametrize("setting", sorted({key.rpartition("|")[0] for key in PEARLS.files if key.startswith("TLP")}))
 def test_recorded_tlp(setting):
     kind, (words, cells, amplitude), size = setting.split("|")[0], *parse(setting + "|")[:2]
     z = tlp_input(int(words[1:]), size, float(amplitude[3:]))
-    text, image, grid = random_text(len(z)), sized_image(*size), WindowGrid.of(size, 0, 0, (1, 1))
-    smooth, place = tlp.propagate(z.permute(1, 2, 0), grid, image, text, int(cells[4:]))
-    out = F.interpolate(smooth.double().permute(2, 0, 1)[None], size=size, mode="bilinear")[0]
-    assert [place.rows.cells, place.columns.cells] == list(smooth.shape[:2])
+    text, image = random_text(len(z)), sized_image(*size)
+    smooth = smoothed(z, image, text, int(cells[4:]))
+    out = F.interpolate(smooth.scores.double().permute(2, 0, 1)[None], size=size, mode="bilinear")[0]
+    assert [smooth.grid.rows.cells, smooth.grid.columns.cells] == list(smooth.scores.shape[:2])
     step = [max(1, round(length / int(cells[4:]))) for length in size]
     pooled = [F.avg_pool2d(part.double()[None], step)[0] for part in (z, image)]
-    data, across, down = tlp._system(pooled[0].permute(1, 2, 0), pooled[1], text.double())
-    found = {"sdiag": tlp.own_share(text), "C": data, "wh": across, "wv": down, "out": out}
+    data, across, down = tlp.linear_system(pooled[0].permute(1, 2, 0), pooled[1], text.double())
+    found = {"sdiag": tlp.word_shares(text), "C": data, "wh": across, "wv": down, "out": out}
     for key in (key for key in PEARLS.files if key.startswith(setting + "|")):
         what, _, thinned = key.split("|")[-1].partition("_")
         got = found[what][..., ::3, ::3] if thinned else found[what]
@@ -156,7 +163,7 @@ def test_recorded_images_with_tlp(models, key):  # noqa: F811
     how = {"method": "PEARL", "slide_crop": crop, "slide_stride": stride, "logit_scale": 40, "prob_thd": float(thd[3:])}
     how |= {"post": "tlp" if post == "tlp" else None, "tlp_grid": 16}
     settings = replace(models[8].settings, **how)
-    ((labels, _),) = models[8].predict([sized_image(*size)], text, [size], settings=settings)
+    (((labels, _),),) = models[8].predict([sized_image(*size)], text, [size], settings=settings)
     assert (labels.numpy() != PEARLS[key]).sum() <= ties
 
 
@@ -247,7 +254,7 @@ def test_recorded_proxyclip(models, guide, key):  # noqa: F811
     method = ProxyCLIP(**guide(words[0]), beta=beta, gamma=gamma)
     model, image = models[8], sized_image(*size)[None]
     with torch.inference_mode():
-        second = model._second_encoder(method)(model.denormalize(image))
+        second = model._second_encoder(model._completed(method))(model.denormalize(image))
         found = {
             "vfm": second[0].flatten(0, 1),
             "attn": proxy_attention(second[0].flatten(0, 1), beta, gamma),
@@ -266,12 +273,11 @@ def test_recorded_images_by_proxyclip(models, guide, key):  # noqa: F811
     how = replace(model.settings, method=ProxyCLIP(**guide(name)), logit_scale=40, prob_thd=thd, **windows)
     text, image = as_classes(random_text(8), [0, 0, 1, 2, 2, 3, 4, 5]), sized_image(*size)
     if what.startswith("labels"):
-        ((labels, _),) = model.predict([image], text, [original], settings=how)
+        (((labels, _),),) = model.predict([image], text, [original], settings=how)
         np.testing.assert_array_equal(labels.numpy(), PROXIES[key])
     else:
-        ((similarity, grid),) = model.similarities([image], text, settings=how)
-        rows, columns = grid.rows.weights(original[0], "cpu"), grid.columns.weights(original[1], "cpu")
-        assert_close((rows @ similarity.permute(2, 0, 1) @ columns.T)[:, ::3, ::3].numpy(), PROXIES[key])
+        ((scores,),) = model.similarities([image], text, settings=how)
+        assert_close(scores.dense(original)[::3, ::3].permute(2, 0, 1).numpy(), PROXIES[key])
 
 
 #: Windows: square, 4 × 13 patches, one row, one column, single patches.
@@ -343,7 +349,7 @@ def test_proxyclip_formula(models, tower, guide, name, size):  # noqa: F811
     model = models[12]
     (got,) = model.encode(image[None], [method])
     with torch.inference_mode():
-        second = model._second_encoder(method)(model.denormalize(image[None]))[0]
+        second = model._second_encoder(model._completed(method))(model.denormalize(image[None]))[0]
     patch = 8 if name == "dino8" else 14
     assert got.shape[1:3] == second.shape[:2] == (size[0] // patch, size[1] // patch)
     assert_close(got[0].numpy(), tower.proxy_features(image.double().numpy(), second.double().numpy(), 1.1, 4))
@@ -355,10 +361,9 @@ def test_proxyclip_formula(models, tower, guide, name, size):  # noqa: F811
 def test_tlp_formula(size, cells):
     z, text = tlp_input(5, size, 0.5), random_text(5)
     wanted = reference.tlp(*(part.double().numpy() for part in (z, sized_image(*size), text)), cells)
-    grid = WindowGrid.of(size, 0, 0, (1, 1))
-    smooth, place = tlp.propagate(z.permute(1, 2, 0), grid, sized_image(*size), text, cells)
-    np.testing.assert_allclose(smooth.permute(2, 0, 1).numpy(), wanted, atol=1e-6)
-    assert place.rows.weights(size[0], "cpu").shape == (size[0], wanted.shape[1])
+    smooth = smoothed(z, sized_image(*size), text, cells)
+    np.testing.assert_allclose(smooth.scores.permute(2, 0, 1).numpy(), wanted, atol=1e-6)
+    assert smooth.grid.rows.weights(size[0], "cpu").shape == (size[0], wanted.shape[1])
 
 
 def test_a_window_without_positive_entries_is_defined():
@@ -393,9 +398,9 @@ def test_windows_are_padded_only_for_methods_that_ask(load, guide, monkeypatch):
     )
     (pairs,) = model.similarities([image], text, [other, proxy, PEARL()])
     assert sorted(seen) == [((48, 48), 2), ((56, 56), 1)]
-    torch.testing.assert_close(pairs[0][0], alone[0][0])
-    assert pairs[0][1] == alone[0][1]
-    assert (pairs[0][1].rows.cells, pairs[1][1].rows.cells) == (3, 7)
+    torch.testing.assert_close(pairs[0].scores, alone[0].scores)
+    assert pairs[0].grid == alone[0].grid
+    assert (pairs[0].grid.rows.cells, pairs[1].grid.rows.cells) == (3, 7)
     seen.clear()
     model.settings = replace(model.settings, slide_crop=56)  # for both 64 and 56: neither is the other's multiple
     model.similarities([image], text, [other, proxy])
@@ -409,9 +414,9 @@ def test_windows_are_padded_only_for_methods_that_ask(load, guide, monkeypatch):
 def test_whole_images_are_seen_by_each_encoder_to_its_last_patch(load, guide):  # noqa: F811
     method = ProxyCLIP(**guide("dino8"))
     model, image = load(8, method=method, slide_crop=0), sized_image(120, 110)
-    ((similarity, grid),) = model.similarities([image], as_classes(random_text(4), [0, 1, 2, 3]))
-    assert similarity.shape == (15, 13, 4)
-    assert grid.rows.weights(120, "cpu").shape == (120, 15)
+    ((scores,),) = model.similarities([image], as_classes(random_text(4), [0, 1, 2, 3]))
+    assert scores.scores.shape == (15, 13, 4)
+    assert scores.grid.rows.weights(120, "cpu").shape == (120, 15)
 
 
 def test_half_precision(load, guide):  # noqa: F811

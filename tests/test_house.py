@@ -18,6 +18,7 @@ FLOORS = (
     "model",
     "segmentation",
     "visualize",
+    "inference",
     "backbones",
     "text",
     "model_settings",

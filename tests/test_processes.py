@@ -140,5 +140,5 @@ def test_any_number_of_images_in_bounded_memory(quick_name):
     path, read = sorted((BENCHMARK / "images" / "val").iterdir())[0], []
     results = model.segment((read.append(index) or path for index in range(10_000)), list(CLASSES))
     for _ in range(3):
-        assert next(results)._similarity.device.type == "cpu"
+        assert next(results)._scores.device.type == "cpu"
     assert len(read) < 20

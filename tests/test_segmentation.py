@@ -13,12 +13,12 @@ from clearclip.utils.errors import UserError
 def test_similarity_map_agrees_with_the_windows() -> None:
     """Upsampled window by window and averaged, as the method says."""
     result = make_result(noise(24, 40), ["a, b", "c"])
-    grid = result._grid
+    grid = result._scores.grid
     rows, columns = len(grid.rows.starts), len(grid.columns.starts)
     total, count = torch.zeros(24, 40), torch.zeros(24, 40)
     for i, y in enumerate(grid.rows.starts):
         for j, x in enumerate(grid.columns.starts):
-            patches = result._similarity.reshape(rows, 4, columns, 4, 3)[i, :, j, :, 1]
+            patches = result._scores.scores.reshape(rows, 4, columns, 4, 3)[i, :, j, :, 1]
             window = torch.nn.functional.interpolate(patches[None, None], size=(16, 16), mode="bilinear")[0, 0]
             total[y : y + 16, x : x + 16] += window
             count[y : y + 16, x : x + 16] += 1

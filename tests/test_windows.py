@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from clearclip import UserError
-from clearclip.windows import WindowGrid, class_probabilities, label_map, labels, window_grid
+from clearclip.windows import Readout, ScoreMap, WindowGrid, score_map, window_grid
 
 
 def plain_logits(grids, grid: WindowGrid, image_size, patch, size):
@@ -37,10 +37,10 @@ CASES = [
 
 
 @pytest.mark.parametrize(("image_size", "crop", "stride", "words", "size"), CASES)
-@pytest.mark.parametrize("tile_bytes", [labels.TILE_BYTES["cpu"], 200_000])
+@pytest.mark.parametrize("tile_bytes", [score_map.TILE_BYTES["cpu"], 200_000])
 def test_labels_and_probabilities(image_size, crop, stride, words, size, tile_bytes, monkeypatch):
-    monkeypatch.setitem(labels.TILE_BYTES, "cpu", tile_bytes)
-    monkeypatch.setattr(labels, "STRIP_BYTES", 50 * tile_bytes)
+    monkeypatch.setitem(score_map.TILE_BYTES, "cpu", tile_bytes)
+    monkeypatch.setattr(score_map, "STRIP_BYTES", 50 * tile_bytes)
     torch.manual_seed(words)
     grid = WindowGrid.of(image_size, crop, stride, (16, 16))
     grids = torch.randn(grid.count, grid.rows.cells, grid.columns.cells, words) * 0.05
@@ -49,10 +49,10 @@ def test_labels_and_probabilities(image_size, crop, stride, words, size, tile_by
     by_word = (logits * 50).softmax(0)
     wanted = torch.stack([by_word[2 * k : 2 * k + 2].amax(0) for k in range((words + 1) // 2)])
 
-    joined = grid.join(grids)
-    torch.testing.assert_close(class_probabilities(joined, grid, size, classes, 50), wanted, atol=1e-4, rtol=0)
+    scores = ScoreMap(grid.join(grids), grid)
+    torch.testing.assert_close(Readout(50).probabilities(scores, size, classes), wanted, atol=1e-4, rtol=0)
     for threshold in (0.0, 0.3):
-        got = label_map(joined, grid, size, classes, 50, threshold)
+        got = Readout(50, threshold).labels(scores, size, classes)
         expected = wanted.argmax(0).masked_fill(wanted.amax(0) < threshold, 0)
         differs = got != expected
         assert differs.float().mean() < 1e-3
@@ -94,11 +94,11 @@ def test_impossible_windows(crop, stride, message):
 
 def test_work_is_bounded(monkeypatch):
     """No tile is larger than allowed, however many words and pixels."""
-    monkeypatch.setitem(labels.TILE_BYTES, "cpu", 1 << 20)
-    monkeypatch.setattr(labels, "STRIP_BYTES", 4 << 20)
+    monkeypatch.setitem(score_map.TILE_BYTES, "cpu", 1 << 20)
+    monkeypatch.setattr(score_map, "STRIP_BYTES", 4 << 20)
     grid = WindowGrid.of((448, 896), 448, 224, (16, 16))
     joined = torch.randn(28, grid.columns.cells * len(grid.columns.starts), 300)
-    tiles = labels._tiles(joined, grid, (1500, 3000), None)
+    tiles = ScoreMap(joined, grid).tiles((1500, 3000))
     sizes = [logits.numel() * 4 for _, _, parts in tiles for logits in parts]
     assert max(sizes) <= 1 << 20
     assert sum(sizes) == 300 * 1500 * 3000 * 4
@@ -106,13 +106,13 @@ def test_work_is_bounded(monkeypatch):
 
 def test_matrices_of_many_sizes_are_bounded(monkeypatch):
     """The latest stay, at most so many bytes; all are right."""
-    monkeypatch.setattr(window_grid, "KEPT_BYTES", 200_000)
+    monkeypatch.setattr(window_grid, "CACHED_BYTES", 200_000)
     first = None
     for length in range(100, 180):
         axis = window_grid.Axis.sliding(length, 64, 32, 8, 8)
         weights = axis.weights(length, torch.device("cpu"))
         assert axis.weights(length, torch.device("cpu")) is weights
         first = (axis, length, weights.clone()) if first is None else first
-        assert sum(one.nbytes for one in window_grid._kept.values()) <= 200_000
+        assert sum(one.nbytes for one in window_grid._cached_weights.values()) <= 200_000
     axis, length, wanted = first
     assert torch.equal(axis.weights(length, torch.device("cpu")), wanted)

@@ -11,6 +11,7 @@ is in ``tools/costs.py``.
 from __future__ import annotations
 
 from clearclip import ClearCLIP, Method, build_method  # before PyTorch, as in the scripts: it says how threads wait
+from clearclip.inference import WindowBatch
 
 # isort: split
 import json
@@ -44,7 +45,7 @@ from clearclip.utils.devices import PRECISIONS
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_text_atomically
 from clearclip.utils.images import resize_to_protocol
-from clearclip.windows import WindowGrid, label_map
+from clearclip.windows import ScoreMap, WindowGrid
 
 #: Original sizes (height, width) that are typical of the benchmarks.
 SIZES = {"photo": (448, 600), "voc": (375, 500), "ade": (512, 683), "coco": (480, 640), "city": (1024, 2048)}
@@ -140,8 +141,8 @@ def from_files(model: ClearCLIP, loader: DataLoader, text: TextFeatures) -> None
     """Files to labels on the CPU."""
     for batch in loader:
         images = [model.normalize(image) for image, _ in batch]
-        for labels, _ in model.predict(images, text, [size for _, size in batch]):
-            labels.cpu()
+        for predictions in model.predict(images, text, [size for _, size in batch]):
+            predictions[0].labels.cpu()
 
 
 def medians(ways: dict[str, Callable[[], object]], repeats: int, device: torch.device) -> dict[str, float]:
@@ -169,7 +170,7 @@ def compare(model: ClearCLIP, size_name: str, words: int, methods: list[Method],
     patch = model.image_encoder.patch_size
     cut = [WindowGrid.of(tuple(image.shape[-2:]), crop, stride, patch).cut(image) for image in tensors]
     windows = torch.stack([window for of_image in cut for window in of_image])
-    batch = model._window_batch(windows[0])
+    batch = model._windows_per_batch(WindowBatch((0,), "padded", windows=[windows[0]]), [model.method])
 
     def run(*methods: Method) -> list:
         results = model.predict(tensors, text, sizes, methods=methods)
@@ -218,8 +219,8 @@ def parts(model: ClearCLIP, size_name: str, words: int, args: Any) -> dict[str, 
         now["similarity"] = now["grid"].join(features @ text.features.T)
 
     def labels() -> None:
-        arguments = (now["similarity"], now["grid"], size, text.word_to_class, model.settings.logit_scale)
-        now["labels"] = label_map(*arguments, model.settings.prob_thd)
+        scores = ScoreMap(now["similarity"], now["grid"])
+        now["labels"] = model.settings.readout.labels(scores, size, text.word_to_class)
 
     block = encoder.blocks[0]
     matrices = (block.attn.in_proj_weight, block.attn.out_proj.weight, block.mlp.c_fc.weight, block.mlp.c_proj.weight)

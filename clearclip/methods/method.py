@@ -9,20 +9,32 @@ A method of your own is a class in your own file (see docs/your_own_method.md):
 
         def __call__(self, blocks, x, context):
             ...
+
+From an image to its labels there are five stages. The first three are a method's, and have defaults but for the first:
+
+1. :meth:`Method.__call__`: tokens before the last blocks to tokens after them, and by the tower's head to features;
+2. :meth:`Method.scores`: features of a window to scores of the words;
+3. :meth:`Method.join`: scores of all windows to a map of the image;
+4. a post-processing (:mod:`clearclip.windows.post_processing`), if one is asked for;
+5. the readout (:mod:`clearclip.windows.readout`): scores to labels and probabilities.
 """
 
 from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, fields, is_dataclass, replace
+from dataclasses import dataclass, field, replace
 from typing import Any
 
+import torch.nn.functional as F
 from torch import Tensor
 
 from clearclip.methods.block_parts import BlockParts
 from clearclip.utils.errors import UserError
-from clearclip.utils.validators import Check
+from clearclip.utils.registry import Configurable, Registry, option  # noqa: F401 (methods import it from here)
+from clearclip.windows.joining import ImageContext, join_windows
+from clearclip.windows.score_map import ScoreMap
+from clearclip.windows.window_grid import WindowGrid
 
 
 @dataclass(frozen=True)
@@ -65,12 +77,7 @@ class Context:
 NEEDS = {"text": "text", "image": "image", "second encoder": "second"}
 
 
-def option(default: Any, check: Check) -> Any:
-    """A field of a method: its default, and the check of its values (:mod:`clearclip.utils.validators`)."""
-    return field(default=default, metadata={"check": check})
-
-
-class Method:
+class Method(Configurable):
     """How the last blocks are computed. Subclasses are frozen dataclasses, whose fields are the method's options.
 
     Raises:
@@ -85,12 +92,8 @@ class Method:
     needs_class_token = False  # the method reads the class token, the first one
     needs_same_tokens = False  # the method mixes tokens of several blocks, which must stand for the same places
     multiple: int | None = None  # windows are padded to multiples of so many pixels; None means the patch
-
-    def __post_init__(self):
-        for one in fields(self):
-            if "check" in one.metadata:
-                value = one.metadata["check"](f"{one.name} of {self.name}", getattr(self, one.name))
-                object.__setattr__(self, one.name, value)
+    incomplete_windows: str | None = None  # what is done about windows with an incomplete patch; None: the model's way
+    keeps: Collection[str] = ()  # features of all windows that :meth:`join` reads: "features", "second encoder"
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Compute the last ``depth`` blocks.
@@ -104,6 +107,28 @@ class Method:
             (B, P + N, D): the tokens after the last block; N is that of :meth:`grid_size`.
         """
         raise NotImplementedError
+
+    def scores(self, features: Tensor, context: Context) -> Tensor:
+        """How much each patch is like each word: by default their cosine similarity.
+
+        Args:
+            features: of windows, (B, h, w, E), not normalised.
+            context: as for :meth:`__call__`, with ``text``, but without ``inputs``.
+
+        Returns:
+            (B, h', w', words) float32; h' and w' are those of the features unless the method has others.
+        """
+        return F.normalize(features.float(), dim=-1) @ context.text.T
+
+    def join(self, windows: Tensor, grid: WindowGrid, context: ImageContext) -> ScoreMap:
+        """One map of the image, after its last window: by default the mean where windows overlap.
+
+        Args:
+            windows: scores of all windows, (windows, h, w, words) float32, windows row by row.
+            grid: where the windows lie.
+            context: what is known of the image; ``context.features`` has what :attr:`keeps` names.
+        """
+        return join_windows(windows, grid, context)
 
     def grid_size(self, context: Context) -> tuple[int, int]:
         """Rows and columns of the patches that :meth:`__call__` returns: those that it gets, unless it has its own."""
@@ -145,25 +170,6 @@ class Method:
         return replace(self, **own) if own else self
 
     @property
-    def options(self) -> dict[str, Any]:
-        """The method's options by name."""
-        return {one.name: getattr(self, one.name) for one in fields(self)} if is_dataclass(self) else dict(vars(self))
-
-    @property
-    def name(self) -> str:
-        """The name that the method is registered under."""
-        return next((name for name, known in METHODS.items() if known is type(self)), type(self).__name__)
-
-    @property
-    def settings(self) -> dict[str, Any]:
-        """The registered name as "type", and every option: what :func:`build_method` takes, as plain data."""
-
-        def plain(value: Any) -> Any:
-            return value.settings if isinstance(value, Method) else list(value) if isinstance(value, tuple) else value
-
-        return {"type": self.name, **{name: plain(value) for name, value in self.options.items()}}
-
-    @property
     def label(self) -> str:
         """The method's name in tables: its base if it has one, its registered name, and in brackets the options that
         are not the default.
@@ -177,27 +183,8 @@ class Method:
         return f"{base.label} + {own}" if isinstance(base, Method) else own
 
 
-class MethodRegistry(dict[str, Callable[..., Method]]):
-    """Methods by name."""
-
-    def register_module(self, name: str | None = None, module: Callable[..., Method] | None = None) -> Callable:
-        """Register a class (as a decorator, or given as ``module``) under ``name``, by default its own name.
-
-        Raises:
-            KeyError: the name is taken.
-        """
-
-        def register(module: Callable[..., Method]) -> Callable[..., Method]:
-            key = name or module.__name__
-            if key in self:
-                raise KeyError(f"{key} is already registered")
-            self[key] = module
-            return module
-
-        return register if module is None else register(module)
-
-
-METHODS = MethodRegistry()
+METHODS: Registry[Method] = Registry()
+Method.registry = METHODS
 
 
 def brief(value: Any) -> str:

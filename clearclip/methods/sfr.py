@@ -27,7 +27,7 @@ from clearclip.methods.method import METHODS, Context, Method, any_method, optio
 from clearclip.methods.rcs import RCS
 from clearclip.utils.errors import UserError
 from clearclip.utils.validators import of_type
-from clearclip.windows import WindowGrid, label_map
+from clearclip.windows import PAMR, ImageContext, Readout, ScoreMap, WindowGrid
 
 LOGIT_SCALE = 40.0  # before the softmax over words, whatever the model's own
 
@@ -97,11 +97,15 @@ class SFR(Method):
         )
         size, words = (rows * height, columns * width), torch.arange(len(context.text), device=patches.device)
         similarities = F.normalize(context.embed(patches).float(), dim=-1) @ context.text.T
-        whole = WindowGrid.of(size, 0, 0, (height, width))
+        grid = WindowGrid.of(size, 0, 0, (height, width))
+        readout = Readout(LOGIT_SCALE, self.threshold)
         found = []
-        for similarity, image in zip(similarities.unflatten(1, context.grid_size), context.image, strict=True):
-            image = image[:, : size[0], : size[1]] if self.pamr else None
-            pixels = label_map(similarity, whole, size, words, LOGIT_SCALE, self.threshold, image)
+        for similarity, window in zip(similarities.unflatten(1, context.grid_size), context.image, strict=True):
+            scores = ScoreMap(similarity, grid)
+            if self.pamr:
+                image = window[:, : size[0], : size[1]]
+                scores = PAMR()(scores, ImageContext(image, size, context.text, words))
+            pixels = readout.labels(scores, size, words)
             pixels = pixels.unflatten(1, (columns, width)).unflatten(0, (rows, height)).transpose(1, 2).flatten(2)
             counts = pixels.new_zeros(rows, columns, len(words)).scatter_add_(2, pixels, torch.ones_like(pixels))
             found.append(counts.argmax(dim=-1))

@@ -1,7 +1,23 @@
-"""Where the windows of an image lie, and how their patch grids become the labels of its pixels."""
+"""Where the windows of an image lie, and how the scores of their patches become the labels of its pixels."""
 
-from clearclip.windows.labels import class_probabilities, label_map
-from clearclip.windows.tlp import propagate
+from clearclip.windows.joining import ImageContext, join_windows
+from clearclip.windows.pamr import PAMR
+from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing, build_post_processing
+from clearclip.windows.readout import Readout
+from clearclip.windows.score_map import ScoreMap, WindowProbabilities
+from clearclip.windows.tlp import TLP
 from clearclip.windows.window_grid import WindowGrid
 
-__all__ = ["WindowGrid", "class_probabilities", "label_map", "propagate"]
+__all__ = [
+    "PAMR",
+    "POST_PROCESSINGS",
+    "TLP",
+    "ImageContext",
+    "PostProcessing",
+    "Readout",
+    "ScoreMap",
+    "WindowGrid",
+    "WindowProbabilities",
+    "build_post_processing",
+    "join_windows",
+]

@@ -15,53 +15,54 @@ method; in fp32 rounding would show in the third digit, so all of it is computed
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from clearclip.windows.window_grid import Axis, WindowGrid
+from clearclip.utils.registry import option
+from clearclip.utils.validators import of_type
+from clearclip.windows.joining import ImageContext
+from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing
+from clearclip.windows.score_map import ScoreMap
 
-STEPS = 25
-CELLS = 80
+GRADIENT_STEPS = 25
+GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue
 
 
-def propagate(
-    similarities: Tensor, grid: WindowGrid, image: Tensor, text: Tensor, cells: int = CELLS
-) -> tuple[Tensor, WindowGrid]:
-    """Smooth the similarities of an image.
+@POST_PROCESSINGS.register_module("tlp")
+@dataclass(frozen=True)
+class TLP(PostProcessing):
+    """Scores at the original size, averaged over the cells of a grid and smoothed there.
 
     Args:
-        similarities: (rows of patches, columns of patches, words), cosine, as :meth:`WindowGrid.join` gives them.
-        grid: the windows they come from.
-        image: normalised RGB at the original size, (3, H, W).
-        text: the words' features, (words, E), of length 1.
-        cells: about how many cells each side of the grid has; 224 for Cityscapes in PEARL's release.
-
-    Returns:
-        The similarities of the grid's cells, (h, w, words) float32, and the grid as one window over the image.
+        grid: about how many cells each side of the grid has; 224 for Cityscapes in PEARL's release.
     """
-    device, dtype = similarities.device, torch.float64
-    if device.type == "mps":  # has no fp64
-        moved, grid = propagate(similarities.cpu(), grid, image.cpu(), text.cpu(), cells)
-        return moved.to(device), grid
-    blocks = [max(1, round(length / cells)) for length in image.shape[1:]]
-    pooled = []
-    for axis, length, block in zip((grid.rows, grid.columns), image.shape[1:], blocks, strict=True):
-        weights = axis.weights(length, device).to(dtype)
-        pooled.append(weights[: length // block * block].unflatten(0, (-1, block)).mean(dim=1))
-    z = torch.einsum("hr,rcq,wc->hwq", pooled[0], similarities.to(dtype), pooled[1])
-    colours = F.avg_pool2d(image.to(dtype)[None], blocks)[0]
-    smooth = _solve(*_system(z, colours, text.to(dtype)), z)
-    rows, columns = (Axis(length, (0,), length, (0, 0), length, direct=True) for length in z.shape[:2])
-    return smooth.float(), WindowGrid(rows, columns)
+
+    grid: int = option(80, of_type(int, low=1))
+
+    def __call__(self, scores: ScoreMap, context: ImageContext) -> ScoreMap:
+        if scores.device.type == "mps":  # has no fp64
+            return self._smoothed(scores.to("cpu"), context).to(scores.device)
+        return self._smoothed(scores, context)
+
+    def _smoothed(self, scores: ScoreMap, context: ImageContext) -> ScoreMap:
+        height, width = context.size
+        blocks = (max(1, round(height / self.grid)), max(1, round(width / self.grid)))
+        z = scores.pooled(context.size, blocks)
+        image = context.image_at_original_size.to(scores.device, torch.float64)
+        colours = F.avg_pool2d(image[None], blocks)[0]
+        data, across, down = linear_system(z, colours, context.text.to(scores.device, torch.float64))
+        return ScoreMap.of_cells(solve(data, across, down, z).float())
 
 
-def own_share(text: Tensor) -> Tensor:
+def word_shares(text: Tensor) -> Tensor:
     """s_c of unit text features (words, E): (words,), between 10/11 and 1."""
     return ((text @ text.T / 0.5).softmax(dim=1).diagonal() + 10) / (11 + 1e-6)
 
 
-def _system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+def linear_system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """C (h, w), w of horizontal neighbours (h, w - 1), and of vertical ones (h - 1, w).
 
     Args:
@@ -69,22 +70,26 @@ def _system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Tensor, T
         colours: of the image, (3, h, w).
         text: the words' features, (words, E).
     """
-    p, share = z.softmax(dim=-1), own_share(text)
-    gain = (share * p.square()).sum(dim=-1).clamp(0, 1)
+    p = z.softmax(dim=-1)
+    shares = word_shares(text)
+    gain = (shares * p.square()).sum(dim=-1).clamp(0, 1)
     data = p.amax(dim=-1).clamp_min(0.05).square() * (1 + gain)
-    grey = (torch.tensor([0.299, 0.587, 0.114], dtype=z.dtype, device=z.device)[:, None, None] * colours).sum(dim=0)
-    edges = []
-    for one, other in ((slice(0, -1), slice(1, None)),) * 2:
-        unlike = (grey[:, one] - grey[:, other]).abs()
-        like = (share * p[:, one] * p[:, other]).sum(dim=-1).clamp(0, 1)
-        weight = torch.exp(-5 * unlike / (unlike.mean() + 1e-6)) * (1 + like)
-        edges.append(weight.clamp(0, 1))
-        grey, p = grey.T, p.transpose(0, 1)
-    return data, edges[0], edges[1].T
+    grey = (torch.tensor(GREY, dtype=z.dtype, device=z.device)[:, None, None] * colours).sum(dim=0)
+    across = _weights_across(grey, p, shares)
+    down = _weights_across(grey.T, p.transpose(0, 1), shares).T
+    return data, across, down
 
 
-def _solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
-    """F (h, w, words) after 25 steps from ``z``."""
+def _weights_across(grey: Tensor, p: Tensor, shares: Tensor) -> Tensor:
+    """w of neighbours in a row, (h, w - 1), for grey values (h, w) and probabilities (h, w, words)."""
+    unlike = (grey[:, :-1] - grey[:, 1:]).abs()
+    like = (shares * p[:, :-1] * p[:, 1:]).sum(dim=-1).clamp(0, 1)
+    weights = torch.exp(-5 * unlike / (unlike.mean() + 1e-6)) * (1 + like)
+    return weights.clamp(0, 1)
+
+
+def solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
+    """F (h, w, words) after 25 steps from ``z``; arguments as :func:`linear_system` gives them."""
     across, down = across[..., None], down[..., None]
     diagonal = data[..., None].clone()
     diagonal[:, :-1] += across
@@ -93,6 +98,7 @@ def _solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
     diagonal[1:] += down
 
     def apply(x: Tensor) -> Tensor:
+        """(C + L) x."""
         out = diagonal * x
         out[:, :-1].addcmul_(across, x[:, 1:], value=-1)
         out[:, 1:].addcmul_(across, x[:, :-1], value=-1)
@@ -102,12 +108,13 @@ def _solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
 
     x = z.clone()
     residual = data[..., None] * z - apply(x)
-    direction, size = residual.clone(), residual.square().sum()
-    for _ in range(STEPS):
+    direction = residual.clone()
+    squared_norm = residual.square().sum()
+    for _ in range(GRADIENT_STEPS):
         image = apply(direction)
-        step = size / ((direction * image).sum() + 1e-12)
+        step = squared_norm / ((direction * image).sum() + 1e-12)
         x.addcmul_(direction, step)
         residual.addcmul_(image, -step)
-        previous, size = size, residual.square().sum()
-        direction = residual + size / (previous + 1e-12) * direction
+        previous, squared_norm = squared_norm, residual.square().sum()
+        direction = residual + squared_norm / (previous + 1e-12) * direction
     return x

@@ -1,8 +1,8 @@
-"""The geometry of sliding windows: where they start, how they are padded, how patches map to pixels.
+"""The geometry of sliding windows: where they start, how they are completed, how patches map to pixels.
 
 Upsampling a window's patch grid, cutting off its padding, averaging overlapping windows and resizing the result
 to the original image are each linear and separable into rows and columns. So is their composition: with the patch
-grids of all windows side by side as one matrix S (all rows of patches × all columns), the logits of the original
+grids of all windows side by side as one matrix S (all rows of patches × all columns), the scores of the original
 image are ``rows @ S @ columns.T``. The two small matrices are made here.
 """
 
@@ -19,9 +19,9 @@ from torch import Tensor
 from clearclip.utils.errors import UserError
 
 #: Matrices that are kept for the next image of the same size take at most so many bytes.
-KEPT_BYTES = 1 << 26
-_kept: dict[tuple, Tensor] = {}
-_lock = threading.Lock()
+CACHED_BYTES = 1 << 26
+_cached_weights: dict[tuple, Tensor] = {}
+_cache_lock = threading.Lock()
 
 
 @dataclass(frozen=True)
@@ -32,8 +32,9 @@ class Axis:
         length: of the image, in pixels.
         starts: first pixel of each window.
         extent: length of a window in pixels (all are equal: the last one is shifted back inside).
-        pad: zeros before and after, that make the extent a multiple of the patch.
-        cells: patches per window.
+        pad: zeros before and after the window, whose part of the map is cut off again.
+        cells: patches per window, or cells of features where a method has a grid of its own.
+        resized: pixels that the window is stretched to before it is encoded; None leaves it as it is.
         direct: the whole image at once: its cells are stretched over the output in one step, not over the input first.
     """
 
@@ -42,67 +43,100 @@ class Axis:
     extent: int
     pad: tuple[int, int]
     cells: int
+    resized: int | None = None
     direct: bool = False
 
     @classmethod
-    def sliding(cls, length: int, crop: int, stride: int, patch: int, multiple: int) -> Axis:
-        """Windows of ``crop`` pixels every ``stride`` pixels, padded to a ``multiple``."""
+    def sliding(
+        cls, length: int, crop: int, stride: int, patch: int, multiple: int, incomplete: str = "padded"
+    ) -> Axis:
+        """Windows of ``crop`` pixels every ``stride`` pixels.
+
+        Args:
+            length: of the image, in pixels.
+            crop, stride: length of a window, and step to the next one.
+            patch: length of a patch.
+            multiple: padded windows become a multiple of so many pixels.
+            incomplete: see the option ``incomplete_windows``.
+        """
         count = max(length - crop + stride - 1, 0) // stride + 1
-        last = max(length - crop, 0)
-        starts = tuple(min(index * stride, last) for index in range(count))
+        last_start = max(length - crop, 0)
+        starts = tuple(min(index * stride, last_start) for index in range(count))
         extent = min(crop, length)
-        missing = -extent % multiple
-        return cls(length, starts, extent, (missing // 2, missing - missing // 2), (extent + missing) // patch)
+        return cls(length, starts, extent, (0, 0), 0).completed(patch, multiple, incomplete)
 
     @classmethod
-    def whole(cls, length: int, patch: int, cut: bool = True, resize: str = "once") -> Axis:
-        """The whole image; what is left over beyond the last full patch is cut off: a strided convolution does not
-        see it. Encoders with patches of another size may see more of it.
+    def whole(
+        cls, length: int, patch: int, crop_to_patches: bool = True, resize: str = "once", incomplete: str = "cut"
+    ) -> Axis:
+        """The whole image as one window.
 
         Args:
             length: of the image, in pixels.
             patch: length of a patch.
-            cut: leave out what is beyond the last full patch.
-            resize: how the patches become pixels, "once" or "twice": see the option ``whole_image_resize``.
+            crop_to_patches: leave out what is beyond the last full patch, which a strided convolution does not see.
+                Encoders with patches of another size may see more of it.
+            resize: "once" or "twice": see the option ``whole_image_resize``.
+            incomplete: see the option ``incomplete_windows``; of whole images, padded ones are cut, as published.
         """
-        cells = length // patch
-        if resize == "twice" and cells:
-            # Like a window as large as the image: its patches cover all of it, and not only those that a patch sees.
-            return cls(length, (0,), length, (0, 0), cells)
-        if cells:
-            return cls(length, (0,), cells * patch if cut else length, (0, 0), cells, direct=True)
-        missing = patch - length
-        return cls(length, (0,), length, (missing // 2, missing - missing // 2), 1, direct=resize == "once")
+        rule = "cut" if incomplete == "padded" else incomplete
+        axis = cls(length, (0,), length, (0, 0), 0).completed(patch, patch, rule)
+        axis = replace(axis, direct=resize == "once")
+        if crop_to_patches and rule == "cut" and axis.direct and length >= patch:
+            axis = replace(axis, extent=axis.cells * patch)
+        return axis
+
+    def completed(self, patch: int, multiple: int, incomplete: str) -> Axis:
+        """These windows with their patches counted, and with what is done about an incomplete last patch."""
+        if incomplete == "cut" and self.extent >= patch:
+            return replace(self, cells=self.extent // patch)
+        if incomplete == "extended":
+            return replace(self, cells=-(-self.extent // patch))
+        if incomplete == "stretched" and self.extent % patch:
+            cells = -(-self.extent // patch)
+            return replace(self, cells=cells, resized=cells * patch)
+        missing = -self.extent % (patch if incomplete == "cut" else multiple)
+        pad = (missing // 2, missing - missing // 2)
+        return replace(self, pad=pad, cells=(self.extent + missing) // patch)
 
     def weights(self, out_length: int, device: torch.device) -> Tensor:
         """The linear map from all patches along this axis to output pixels: (out_length, windows × cells), float32."""
         key = (self, out_length, str(device))
-        with _lock:
-            found = _kept.pop(key, None)
-        found = _weights(self, out_length).to(device) if found is None else found
-        with _lock:
-            _kept[key] = found  # as the latest
-            while sum(one.nbytes for one in _kept.values()) > KEPT_BYTES:
-                del _kept[next(iter(_kept))]
-        return found
+        with _cache_lock:
+            weights = _cached_weights.pop(key, None)
+        if weights is None:
+            weights = _weights(self, out_length).to(device)
+        with _cache_lock:
+            _cached_weights[key] = weights  # as the latest
+            while sum(cached.nbytes for cached in _cached_weights.values()) > CACHED_BYTES:
+                del _cached_weights[next(iter(_cached_weights))]
+        return weights
+
+    def window_weights(self) -> Tensor:
+        """The linear map from the patches of one window to its pixels: (extent, cells), float32."""
+        padded = self.extent + sum(self.pad)
+        return _resize(torch.eye(self.cells)[None], padded)[0, :, self.pad[0] : self.pad[0] + self.extent].T
 
     def bands(self, out_length: int, tile: int) -> list[tuple[slice, slice]]:
         """Cut the output into tiles: (output pixels, the patches that reach them), as slices of the weights."""
         return _bands(self, out_length, tile)
 
 
+def resize_weights(length: int, out_length: int) -> Tensor:
+    """The linear map that resizes pixels bilinearly: (out_length, length), float32."""
+    return _resize(torch.eye(length)[None], out_length)[0].T
+
+
 def _weights(axis: Axis, out_length: int) -> Tensor:
-    one_cell_each = torch.eye(axis.cells)[None]
     if axis.direct:
-        return _resize(one_cell_each, out_length)[0].T.contiguous()
-    padded = axis.extent + sum(axis.pad)
-    window = _resize(one_cell_each, padded)[0, :, axis.pad[0] : axis.pad[0] + axis.extent]
+        return _resize(torch.eye(axis.cells)[None], out_length)[0].T.contiguous()
+    window = axis.window_weights().T
     spread = torch.zeros(len(axis.starts), axis.cells, axis.length)
-    count = torch.zeros(axis.length)
+    windows_of_pixel = torch.zeros(axis.length)
     for index, start in enumerate(axis.starts):
         spread[index, :, start : start + axis.extent] += window
-        count[start : start + axis.extent] += 1
-    return _resize((spread / count).flatten(0, 1)[None], out_length)[0].T.contiguous()
+        windows_of_pixel[start : start + axis.extent] += 1
+    return _resize((spread / windows_of_pixel).flatten(0, 1)[None], out_length)[0].T.contiguous()
 
 
 @lru_cache(maxsize=256)
@@ -122,10 +156,16 @@ def _resize(signal: Tensor, length: int) -> Tensor:
 
 @dataclass(frozen=True)
 class WindowGrid:
-    """The windows of one image: the product of its row windows and its column windows (all of one size)."""
+    """The windows of one image: the product of its row windows and its column windows (all of one size).
+
+    Args:
+        rows, columns: the windows along each axis.
+        incomplete: what is done about windows that are no multiple of the patch: see the option ``incomplete_windows``.
+    """
 
     rows: Axis
     columns: Axis
+    incomplete: str = "padded"
 
     @classmethod
     def of(
@@ -137,6 +177,7 @@ class WindowGrid:
         square: int | None = None,
         multiple: int | None = None,
         whole_resize: str = "once",
+        incomplete: str = "padded",
     ) -> WindowGrid:
         """Lay windows over an image.
 
@@ -146,9 +187,11 @@ class WindowGrid:
             stride: step between windows.
             patch: height and width of a patch.
             square: for encoders that take one size only: every window will be resized to this many pixels squared,
-                so none is padded.
-            multiple: windows are padded to multiples of so many pixels instead of the patch, and whole images not cut.
+                so none is incomplete.
+            multiple: padded windows become multiples of so many pixels instead of the patch, and whole images are not
+                cut.
             whole_resize: of a whole image, "once" or "twice": see the option ``whole_image_resize``.
+            incomplete: see the option ``incomplete_windows``.
 
         Raises:
             UserError: crop or stride that cannot tile an image.
@@ -160,31 +203,45 @@ class WindowGrid:
                 axis = Axis.sliding(length, crop or length, stride or 1, 1, 1)
                 axis = replace(axis, cells=square // step, direct=not crop and whole_resize == "once")
             elif crop:
-                axis = Axis.sliding(length, crop, stride, step, multiple or step)
+                axis = Axis.sliding(length, crop, stride, step, multiple or step, incomplete)
             else:
-                axis = Axis.whole(length, step, cut=multiple is None, resize=whole_resize)
+                axis = Axis.whole(length, step, multiple is None, whole_resize, incomplete)
             axes.append(axis)
-        return cls(*axes)
+        return cls(*axes, incomplete)
 
     def with_cells(self, rows: int, columns: int) -> WindowGrid:
         """The same windows with so many rows and columns of features in each."""
-        return WindowGrid(replace(self.rows, cells=rows), replace(self.columns, cells=columns))
+        return replace(self, rows=replace(self.rows, cells=rows), columns=replace(self.columns, cells=columns))
 
     @property
     def count(self) -> int:
         """Number of windows."""
         return len(self.rows.starts) * len(self.columns.starts)
 
+    @property
+    def is_whole(self) -> bool:
+        """Whether the image is one window."""
+        return self.count == 1
+
     def cut(self, image: Tensor) -> list[Tensor]:
-        """The windows of ``image`` (3, H, W), zero-padded, row by row: views where no padding is needed."""
+        """The windows of ``image`` (3, H, W), zero-padded or stretched, row by row: views where nothing is done."""
         top, bottom = self.rows.pad
         left, right = self.columns.pad
         windows = []
         for y in self.rows.starts:
             for x in self.columns.starts:
                 window = image[:, y : y + self.rows.extent, x : x + self.columns.extent]
-                windows.append(F.pad(window, (left, right, top, bottom)) if top + bottom + left + right else window)
+                if top + bottom + left + right:
+                    window = F.pad(window, (left, right, top, bottom))
+                windows.append(self._stretched(window))
         return windows
+
+    def _stretched(self, window: Tensor) -> Tensor:
+        if self.rows.resized is None and self.columns.resized is None:
+            return window
+        height, width = window.shape[1:]
+        size = (self.rows.resized or height, self.columns.resized or width)
+        return F.interpolate(window[None], size=size, mode="bicubic", align_corners=False)[0]
 
     def join(self, grids: Tensor) -> Tensor:
         """Patch grids of all windows (…, windows, h, w, K) side by side: (…, all rows of patches, all columns, K)."""

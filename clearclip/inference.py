@@ -1,0 +1,434 @@
+"""From images to scores and labels, window by window: the stages of :class:`WindowedInference`, in their order.
+
+    images → windows → features → scores of windows → score map of the image → post-processing → readout
+
+Several methods are computed in one pass: the blocks that they share run once.
+"""
+
+from __future__ import annotations
+
+import threading
+import warnings
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
+from clearclip.methods import Context, Method
+from clearclip.model_settings import ModelSettings
+from clearclip.text import TextFeatures
+from clearclip.utils.devices import is_out_of_memory, without_tf32
+from clearclip.utils.errors import UserError
+from clearclip.utils.open_clip_import import open_clip
+from clearclip.windows import ImageContext, ScoreMap, WindowGrid
+
+#: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
+TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
+#: Held while a second encoder is loaded: of several threads that need it, one loads it.
+_LOADING = threading.Lock()
+#: Which second encoder: a method's ``guide`` and ``guide_weights``.
+Guide = tuple[str | None, str | None]
+
+
+class Prediction(NamedTuple):
+    """What one method says of one image.
+
+    Attributes:
+        labels: (height, width) int64.
+        probabilities: (classes, height, width) float32, or None where they were not asked for.
+    """
+
+    labels: Tensor
+    probabilities: Tensor | None
+
+
+@dataclass
+class EncodedImage:
+    """The windows of one image by one method, as they are encoded one after the other.
+
+    Attributes:
+        grid: where the windows lie.
+        scores: of each window, (h, w, words).
+        features: of each window, those that the method keeps for the whole image, by name.
+    """
+
+    grid: WindowGrid
+    scores: list[Tensor] = field(default_factory=list)
+    features: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
+class WindowBatch:
+    """Windows of one size that the same methods see, so that they can be encoded together.
+
+    Attributes:
+        methods: numbers of the methods.
+        incomplete: what is done about windows that are no multiple of the patch.
+        images: of each window, the number of its image.
+        windows: (3, h, w) each.
+    """
+
+    methods: tuple[int, ...]
+    incomplete: str
+    images: list[int] = field(default_factory=list)
+    windows: list[Tensor] = field(default_factory=list)
+
+    def part(self, start: int, count: int) -> WindowBatch:
+        """``count`` of the windows, from number ``start`` on, or those that are left."""
+        stop = start + count
+        return replace(self, images=self.images[start:stop], windows=self.windows[start:stop])
+
+
+class WindowedInference(nn.Module):
+    """Scores and labels of images by a frozen image tower.
+
+    Args:
+        image_encoder: images to dense features.
+        settings: method, windows, threshold and so on; may be replaced at any time.
+        mean, std: normalisation of 0..255 RGB.
+        precision: "fp32", "fp16" or "bf16": what the encoders compute in.
+    """
+
+    def __init__(
+        self,
+        image_encoder: DenseEncoder,
+        settings: ModelSettings,
+        mean: Sequence[float],
+        std: Sequence[float],
+        precision: str,
+    ):
+        super().__init__()
+        self.image_encoder = image_encoder
+        self.settings = settings
+        self.precision = precision
+        self.window_batch = settings.window_batch
+        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        self.second_encoders = nn.ModuleDict()
+
+    @property
+    def device(self) -> torch.device:
+        """Where the model computes."""
+        return self.mean.device
+
+    def check(self, method: Method) -> None:
+        """Raise a UserError where this model cannot compute a method. Its second encoder is loaded if it needs one."""
+        self.image_encoder.check(method)
+        self._second_encoder(self._completed(method))
+
+    @torch.inference_mode()
+    def predict(
+        self,
+        images: Sequence[Tensor],
+        text: TextFeatures,
+        sizes: Sequence[tuple[int, int]],
+        keep_probabilities: bool = False,
+        methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
+    ) -> list[list[Prediction]]:
+        """Labels (and class probabilities) of normalised images: all stages.
+
+        Args:
+            images: each (3, H, W) as for :meth:`similarities`.
+            text: what to compare with.
+            sizes: height and width to which each result is resized (that of the original image).
+            keep_probabilities: also return these.
+            methods: how the last blocks are computed; None means the model's own method.
+            settings: windows, threshold and so on; default: the model's own.
+
+        Returns:
+            For each image, for each method its labels and probabilities.
+
+        Raises:
+            UserError: features that are not finite (damaged weights, or fp16 overflow).
+        """
+        settings = settings or self.settings
+        readout = settings.readout
+        predictions = []
+        for size, maps in zip(sizes, self.score_maps(images, sizes, text, methods, settings), strict=True):
+            predictions_of_image = []
+            for scores in maps:
+                labels = readout.labels(scores, size, text.word_to_class)
+                probabilities = readout.probabilities(scores, size, text.word_to_class) if keep_probabilities else None
+                predictions_of_image.append(Prediction(labels, probabilities))
+            predictions.append(predictions_of_image)
+        return predictions
+
+    def similarities(
+        self,
+        images: Sequence[Tensor],
+        text: TextFeatures,
+        methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
+    ) -> list[list[ScoreMap]]:
+        """Cosine similarity of every patch with every word, or what else the method has for scores: the stages up to
+        the image's score map, without post-processing.
+
+        Windows of all images that have the same size are encoded together, ``window_batch`` at a time; blocks that
+        several methods share run once.
+
+        Args:
+            images: each (3, H, W), normalised, of any size, on the model's device.
+            text: of :meth:`ClearCLIP.encode_text`.
+            methods: how the last blocks are computed; None means the model's own method.
+            settings: windows and so on; default: the model's own.
+
+        Returns:
+            For each image, for each method its score map.
+
+        Raises:
+            UserError: a feature is not finite, or a method that the model is too shallow for.
+        """
+        sizes = [tuple(image.shape[-2:]) for image in images]
+        return self.score_maps(images, sizes, text, methods, settings, post_process=False)
+
+    @torch.inference_mode()
+    def score_maps(
+        self,
+        images: Sequence[Tensor],
+        sizes: Sequence[tuple[int, int]],
+        text: TextFeatures,
+        methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
+        post_process: bool = True,
+    ) -> list[list[ScoreMap]]:
+        """All stages but the readout; arguments and result as for :meth:`similarities`.
+
+        Args:
+            images, text, methods, settings: see there.
+            sizes: height and width of the original images, which a post-processing may ask for.
+            post_process: whether to do what the settings' ``post`` says.
+        """
+        settings = settings or self.settings
+        methods = [self._completed(method) for method in methods or [settings.chosen_method]]
+        for method in methods:
+            self.check(method)
+        encoded = [[EncodedImage(self._grid(image, method, settings)) for method in methods] for image in images]
+        for batch in _window_batches(images, encoded):
+            done = 0
+            while done < len(batch.windows):
+                part = batch.part(done, self._windows_per_batch(batch, methods))
+                with self._halving_batches(part):
+                    self._encode(part, methods, text, encoded)
+                    done += len(part.windows)
+        post = settings.chosen_post_processing if post_process else None
+        contexts = [self._image_context(*arguments, text, settings) for arguments in zip(images, sizes, strict=True)]
+        with without_tf32():
+            maps = self._join(encoded, methods, contexts, post is not None)
+            _check_finite(maps)
+            if post is not None:
+                for context, maps_of_image in zip(contexts, maps, strict=True):
+                    maps_of_image[:] = [post(scores, context) for scores in maps_of_image]
+        return maps
+
+    def _grid(self, image: Tensor, method: Method, settings: ModelSettings) -> WindowGrid:
+        """Where the windows of an image lie for a method."""
+        encoder = self.image_encoder
+        return WindowGrid.of(
+            tuple(image.shape[-2:]),
+            settings.slide_crop,
+            settings.slide_stride,
+            encoder.patch_size,
+            encoder.fixed_size,
+            method.multiple,
+            settings.whole_image_resize,
+            method.incomplete_windows or settings.incomplete_windows,
+        )
+
+    def _encode(
+        self,
+        batch: WindowBatch,
+        methods: Sequence[Method],
+        text: TextFeatures,
+        encoded: Sequence[Sequence[EncodedImage]],
+    ) -> None:
+        """Encode windows, compare them with the words, and add their scores to ``encoded``, by image and method."""
+        used = [methods[number] for number in batch.methods]
+        windows = torch.stack(batch.windows)
+        second = self._second_features(windows, batch.incomplete, used)
+        if batch.incomplete == "extended":
+            windows = extend(windows, self.image_encoder.patch_size, -self.mean / self.std)
+        features = self.image_encoder(windows, used, text.features, second)
+        contexts = []
+        for method, method_features in zip(used, features, strict=True):
+            grid = tuple(method_features.shape[1:3])
+            second_features = second.get((method.guide, method.guide_weights))
+            contexts.append(Context(grid, image=windows, text=text.features, second=second_features))
+        # All scores before any is added: where memory runs out on the way, the whole part is done again.
+        scores = [method.scores(*arguments) for method, *arguments in zip(used, features, contexts, strict=True)]
+        for position, number in enumerate(batch.methods):
+            named = {"features": features[position], "second encoder": contexts[position].second}
+            for index, image in enumerate(batch.images):
+                encoded[image][number].scores.append(scores[position][index])
+                for name in methods[number].keeps:
+                    encoded[image][number].features[name].append(named[name][index])
+
+    def _join(
+        self,
+        encoded: Sequence[Sequence[EncodedImage]],
+        methods: Sequence[Method],
+        contexts: Sequence[ImageContext],
+        has_post_processing: bool,
+    ) -> list[list[ScoreMap]]:
+        """The score maps of images of which all windows are encoded; what was held of the windows is dropped."""
+        maps = []
+        for windows_by_method, context in zip(encoded, contexts, strict=True):
+            maps_of_image = []
+            for method, windows in zip(methods, windows_by_method, strict=True):
+                second = self._second_encoder(method)
+                joining_context = replace(
+                    context,
+                    features={name: torch.stack(features) for name, features in windows.features.items()},
+                    second_patch=None if second is None else second.patch_size,
+                    has_post_processing=has_post_processing,
+                )
+                maps_of_image.append(method.join(torch.stack(windows.scores), windows.grid, joining_context))
+                windows.scores.clear()
+                windows.features.clear()
+            maps.append(maps_of_image)
+        return maps
+
+    def encode(self, images: Tensor, methods: Sequence[Method], text: TextFeatures | None = None) -> list[Tensor]:
+        """Dense features of images, with what the methods ask for: see :meth:`DenseEncoder.forward`.
+
+        Args:
+            images: (B, 3, H, W), normalised, all of one size.
+            methods: how the last blocks are computed.
+            text: of :meth:`ClearCLIP.encode_text`, where a method's features depend on the words.
+        """
+        methods = [self._completed(method) for method in methods]
+        second = self._second_features(images, "cut", methods)
+        return self.image_encoder(images, methods, None if text is None else text.features, second)
+
+    def _second_features(self, images: Tensor, incomplete: str, methods: Sequence[Method]) -> dict[Guide, Tensor]:
+        """Features of images (B, 3, H, W) by the second encoders that methods need."""
+        features: dict[Guide, Tensor] = {}
+        for method in methods:
+            guide = (method.guide, method.guide_weights)
+            encoder = self._second_encoder(method)
+            if encoder is not None and guide not in features:
+                rgb = self.denormalize(images)
+                if incomplete == "extended":
+                    rgb = extend(rgb, encoder.patch_size, torch.zeros_like(self.mean))
+                features[guide] = encoder(rgb)
+        return features
+
+    def _second_encoder(self, method: Method) -> SecondEncoder | None:
+        """The second encoder that a method needs, loaded once; None where it needs none."""
+        if "second encoder" not in method.needs:
+            return None
+        key = f"{method.guide} {method.guide_weights or ''}".strip().replace(".", "_")  # a module's name has no dot
+        with _LOADING:
+            if key not in self.second_encoders:
+                # Inference tensors could neither be moved nor loaded later.
+                with torch.inference_mode(False):
+                    options = (method.guide, method.guide_weights, self.device, self.precision)
+                    self.second_encoders[key] = load_second_encoder(*options)
+        return self.second_encoders[key]
+
+    def _completed(self, method: Method) -> Method:
+        """A method with the model's own values of options that are None."""
+        return method.completed(self.image_encoder.method_options)
+
+    def _windows_per_batch(self, batch: WindowBatch, methods: Sequence[Method]) -> int:
+        """How many of a batch's windows are encoded together."""
+        if self.window_batch is not None:
+            return self.window_batch
+        height, width = batch.windows[0].shape[-2:]
+        encoders: list[Any] = [self.image_encoder]
+        encoders += [self._second_encoder(methods[number]) for number in batch.methods]
+        patches = [encoder.patch_size for encoder in encoders if encoder is not None]
+        tokens = max(1 + (height // patch_height) * (width // patch_width) for patch_height, patch_width in patches)
+        return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
+
+    @contextmanager
+    def _halving_batches(self, batch: WindowBatch) -> Iterator[None]:
+        """Where memory runs out inside: go on afterwards, with half as many windows at a time.
+
+        Raises:
+            UserError: it was a single window.
+        """
+        try:
+            with without_tf32():
+                yield
+            return
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+        if len(batch.windows) == 1:
+            raise UserError(
+                f"out of GPU memory with a single window of {tuple(batch.windows[0].shape[-2:])} pixels; "
+                "use smaller windows (slide_crop) or another device"
+            )
+        self.window_batch = len(batch.windows) // 2
+        warnings.warn(f"out of GPU memory: window_batch is now {self.window_batch}", stacklevel=2)
+        if self.device.type == "mps":
+            torch.mps.empty_cache()
+        else:
+            torch.cuda.empty_cache()
+
+    def _image_context(
+        self, image: Tensor, size: tuple[int, int], text: TextFeatures, settings: ModelSettings
+    ) -> ImageContext:
+        """What is known of an image when its windows are joined."""
+        return ImageContext(
+            image,
+            size,
+            text.features,
+            text.word_to_class,
+            windows_joined_by=settings.windows_joined_by,
+            logit_scale=settings.logit_scale,
+            denormalize=self.denormalize,
+        )
+
+    def denormalize(self, images: Tensor) -> Tensor:
+        """Normalised images (…, 3, H, W) as 0..1 RGB.
+
+        OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
+        """
+        rounded = torch.stack([self.mean, self.std]) / 255
+        exact = rounded.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
+        mean, std = torch.where((rounded - exact).abs() < 1e-5, exact, rounded)
+        return images * std + mean
+
+
+def _window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedImage]]) -> Iterator[WindowBatch]:
+    """The windows of all images, those together that have one size and are seen by the same methods."""
+    batches: dict[tuple, WindowBatch] = {}
+    for number, (image, windows_by_method) in enumerate(zip(images, encoded, strict=True)):
+        methods_by_grid: dict[WindowGrid, list[int]] = defaultdict(list)
+        for method, windows in enumerate(windows_by_method):
+            methods_by_grid[windows.grid].append(method)
+        for grid, methods in methods_by_grid.items():
+            for window in grid.cut(image):
+                key = (window.shape, grid.incomplete, *methods)
+                batch = batches.setdefault(key, WindowBatch(tuple(methods), grid.incomplete))
+                batch.images.append(number)
+                batch.windows.append(window)
+    yield from batches.values()
+
+
+def extend(images: Tensor, patch: tuple[int, int], black: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with black at the right and below, so that both sides are multiples of the patch.
+
+    Args:
+        black: its value in each channel, (3, 1, 1).
+    """
+    height, width = images.shape[-2:]
+    right, below = -width % patch[1], -height % patch[0]
+    if not (right or below):
+        return images
+    return F.pad(images - black, (0, right, 0, below)) + black
+
+
+def _check_finite(maps: Sequence[Sequence[ScoreMap]]) -> None:
+    """Raise a UserError for scores that are not finite: a pixel with such must never pass for label 0."""
+    finite = [scores.scores.isfinite().all() for maps_of_image in maps for scores in maps_of_image]
+    if finite and not torch.stack(finite).all():
+        raise UserError("features have NaN or infinite values: the weights or images are damaged, or fp16 overflows")

@@ -1,0 +1,148 @@
+"""From the scores of words to the labels and probabilities of pixels.
+
+Softmax keeps the order, and the largest word's class is the largest class: labels need only an argmax over words per
+pixel. The threshold compares the largest probability, 1 / sum(exp(logit - largest)), which one pass over the same tile
+gives.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from clearclip.windows.score_map import ScoreMap
+
+
+@dataclass(frozen=True)
+class Readout:
+    """How scores become labels and probabilities.
+
+    The probability of a word is the softmax of ``logit_scale`` × scores over the words, that of a class the largest of
+    its words' (the values of a pixel need not sum to 1 where classes have several words), and the label the class with
+    the largest one.
+
+    Attributes:
+        logit_scale: factor of the scores before the softmax.
+        prob_thd: pixels whose largest probability is below get label 0.
+        area_thd: a class other than 0 that covers at most this share of all pixels that are not labelled 0 gets
+            probability 0 everywhere, before ``prob_thd`` is compared; its pixels go to the next class (SC-CLIP, SFP).
+        softmax: False takes the scores themselves in place of probabilities (LPOSS).
+    """
+
+    logit_scale: float = 50.0
+    prob_thd: float = 0.0
+    area_thd: float = 0.0
+    softmax: bool = True
+
+    def labels(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
+        """The class of every pixel.
+
+        Args:
+            scores: of the image's words.
+            size: height and width of the output.
+            word_to_class: (words,) int64, ascending from 0.
+
+        Returns:
+            (height, width) int64
+        """
+        word_to_class = word_to_class.to(scores.device)
+        if self.area_thd > 0:
+            large = self._large_classes(scores, size, word_to_class)
+            return self._labels(scores, size, word_to_class, large[word_to_class])
+        return self._labels(scores, size, word_to_class, None)
+
+    def probabilities(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
+        """The probability of every class, (classes, height, width) float32; arguments as for :meth:`labels`."""
+        word_to_class = word_to_class.to(scores.device)
+        classes = int(word_to_class[-1]) + 1
+        out = torch.empty(classes, *size, device=scores.device)
+        for rows, columns, parts in scores.tiles(size):
+            by_word = torch.cat(list(parts))
+            if self._takes_softmax(scores):
+                by_word = (by_word * self.logit_scale).softmax(dim=0)
+            out[:, rows, columns] = _largest_by_class(by_word, word_to_class, classes)
+        if self.area_thd > 0:
+            out[~self._large_classes(scores, size, word_to_class)] = 0
+        return out
+
+    def _takes_softmax(self, scores: ScoreMap) -> bool:
+        return self.softmax and not scores.are_probabilities
+
+    def _labels(
+        self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor, allowed_words: Tensor | None
+    ) -> Tensor:
+        """Labels among some words; the others still have their share of the softmax."""
+        labels = torch.empty(size, dtype=torch.int64, device=scores.device)
+        softmax = self._takes_softmax(scores)
+        for rows, columns, parts in scores.tiles(size):
+            if allowed_words is None:
+                word, score, total = _largest_word(parts, self.logit_scale, softmax and self.prob_thd > 0)
+            else:
+                word, score, total = _largest_allowed_word(torch.cat(list(parts)), self.logit_scale, allowed_words)
+            label = word_to_class[word]
+            if self.prob_thd > 0:
+                probability = 1 / total if softmax else score
+                label = label.masked_fill(probability < self.prob_thd, 0)
+            labels[rows, columns] = label
+        return labels
+
+    def _large_classes(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
+        """Which classes cover enough of the image, (classes,) bool; class 0 always does."""
+        labels = self._labels_without_thresholds(scores, size, word_to_class)
+        pixels = torch.bincount(labels.flatten(), minlength=int(word_to_class[-1]) + 1)
+        large = pixels > self.area_thd * pixels[1:].sum()
+        large[0] = True
+        return large
+
+    def _labels_without_thresholds(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
+        return Readout(softmax=self.softmax)._labels(scores, size, word_to_class, None)
+
+
+def _largest_word(
+    parts: Iterable[Tensor], logit_scale: float, needs_total: bool
+) -> tuple[Tensor, Tensor, Tensor | None]:
+    """The word with the largest score at each pixel.
+
+    Args:
+        parts: scores (words, rows, columns) of all words, so many at a time.
+        logit_scale: factor before the softmax.
+        needs_total: whether to compute the last of what is returned.
+
+    Returns:
+        The word's index, its score, and the sum over all words of exp(logit - largest logit): (rows, columns) each.
+    """
+    largest = word = total = None
+    words_before = 0
+    for scores in parts:
+        largest_here, index = scores.max(dim=0)
+        total_here = ((scores - largest_here) * logit_scale).exp_().sum(dim=0) if needs_total else None
+        if largest is None:
+            largest, word, total = largest_here, index, total_here
+        else:
+            if needs_total:
+                top = torch.maximum(largest, largest_here)
+                total = total * ((largest - top) * logit_scale).exp()
+                total = total + total_here * ((largest_here - top) * logit_scale).exp()
+            word = torch.where(largest_here > largest, index + words_before, word)
+            largest = torch.maximum(largest, largest_here)
+        words_before += len(scores)
+    return word, largest, total
+
+
+def _largest_allowed_word(scores: Tensor, logit_scale: float, allowed_words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    """The same as :func:`_largest_word` for all words at once, of which only the allowed ones are chosen."""
+    largest, word = scores.masked_fill(~allowed_words[:, None, None], -torch.inf).max(dim=0)
+    total = ((scores - largest) * logit_scale).exp_().sum(dim=0)
+    return word, largest, total
+
+
+def _largest_by_class(by_word: Tensor, word_to_class: Tensor, classes: int) -> Tensor:
+    """Per class the largest of its words: (words, rows, columns) to (classes, rows, columns)."""
+    if classes == len(word_to_class):
+        return by_word
+    index = word_to_class[:, None, None].expand_as(by_word)
+    lowest = by_word.new_full((classes, *by_word.shape[1:]), -torch.inf)
+    return lowest.scatter_reduce_(0, index, by_word, "amax")

@@ -17,6 +17,7 @@ from clearclip.backbones import DenseEncoder, load_towers
 from clearclip.inference import WindowedInference
 from clearclip.methods import Method, build_method
 from clearclip.model_settings import ModelSettings
+from clearclip.rasters.georeference import georeference_of
 from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision, without_tf32
@@ -220,17 +221,20 @@ class ClearCLIP(WindowedInference):
         """For each image its result by each method. Images are read a few at a time."""
         settings = self.settings
         originals = iter(images) if _are_several(images) else iter([images])
-        while batch := [read_image(image) for image in islice(originals, IMAGES_PER_BATCH)]:
+        while sources := list(islice(originals, IMAGES_PER_BATCH)):
+            batch = [read_image(source) for source in sources]
             sizes = [image.shape[:2] for image in batch]
             tensors = []
             for image in batch:
                 resized = resize_to_protocol(image, settings.short_side, settings.long_side)
                 tensors.append(self.normalize(resized))
             maps = self.score_maps(tensors, sizes, text, list(methods.values()), settings)
-            for image, maps_of_image in zip(batch, maps, strict=True):
+            for source, image, maps_of_image in zip(sources, batch, maps, strict=True):
                 results = {}
+                georeference = georeference_of(source)
                 for (name, method), scores in zip(methods.items(), maps_of_image, strict=True):
                     results[name] = Segmentation(image, scores, text, readout, self.label, method.label)
+                    results[name].georeference = georeference
                 yield results
 
     def __repr__(self) -> str:

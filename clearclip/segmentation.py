@@ -11,6 +11,8 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clearclip import visualize
+from clearclip.rasters.georeference import Georeference
+from clearclip.rasters.label_maps import write_label_map, write_polygons
 from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.windows import Readout, ScoreMap
@@ -31,6 +33,7 @@ class Segmentation:
         class_pixels: how many pixels each class has, (classes,) int64.
         model, method: labels of what computed them.
         colours: of the classes in the pictures, (classes, 3) RGB; set it to choose others.
+        georeference: where the image lies on the earth, of a GeoTIFF; else None.
     """
 
     def __init__(
@@ -51,6 +54,7 @@ class Segmentation:
         self._text = text.to(self._scores.device)
         self._readout = readout
         self.colours: visualize.Palette = visualize.class_palette(self.classes)
+        self.georeference: Georeference | None = None
         labels = readout.labels(scores, image.shape[:2], text.word_to_class)
         self.labels: NDArray[np.uint8 | np.uint16] = (
             labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
@@ -131,8 +135,25 @@ class Segmentation:
         return visualize.sheet_page([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture to ``path`` (its suffix says the format), whole or not at all."""
+        """Write the picture to ``path`` (its suffix says the format), whole or not at all.
+
+        A ``.tif`` is a map instead: a GeoTIFF of labels with the image's coordinates, a palette and class names.
+        """
+        if Path(path).suffix.lower() in (".tif", ".tiff"):
+            return self.save_map(path)
         return visualize.save_image(self.page(), path)
+
+    def save_map(self, path: str | Path, polygons: bool = False) -> Path:
+        """Write the labels as a GeoTIFF, with ``polygons`` also their areas as GeoJSON beside it.
+
+        Raises:
+            UserError: rasterio is missing, or a place that cannot be written.
+        """
+        colours = visualize.class_palette(self.classes, self.colours)
+        written = write_label_map(path, [self.labels], self.labels.shape, self.classes, colours, self.georeference)
+        if polygons:
+            write_polygons(written, written.with_suffix(".geojson"), self.classes, colours)
+        return written
 
     def save_labels(self, path: str | Path) -> Path:
         """Write the labels as a PNG or TIFF whose grey values are the class ids (8 bits, 16 beyond 256 classes).

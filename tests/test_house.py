@@ -15,6 +15,7 @@ FLOORS = (
     "analysis",
     "evaluation",
     "results",
+    "map_segmentation",
     "model",
     "segmentation",
     "visualize",

@@ -8,6 +8,7 @@ import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 
+from clearclip.commands.demo_maps import picture_options, segment_maps, separate_maps
 from clearclip.commands.demo_parser import make_parser
 from clearclip.commands.model_arguments import (
     SCENES,
@@ -58,8 +59,10 @@ def run(args: Namespace) -> int:
     images = find_images(args.images) or SCENES
     classes = choose_classes(args, settings)
     check_folder("--out", args.out)
+    maps, images = separate_maps(images)
+    reading = picture_options(args)
     if len(images) == 1:
-        read_image(images[0])  # before a model is loaded for nothing
+        read_image(images[0], **reading)  # before a model is loaded for nothing
     warn_of_photographs(settings, images)
     model = ClearCLIP.from_settings(settings)
     for method in list(compared):
@@ -71,11 +74,14 @@ def run(args: Namespace) -> int:
             warnings.warn(f"{method.label} is left out of the comparison: {error}", stacklevel=2)
             compared.remove(method)
     model.encode_text(classes, progress=True)
+    failed_maps = segment_maps(args, model, maps, classes)
+    if not images:
+        return 2 if failed_maps else 0
 
     taken, failed, label = {path.resolve() for path in images}, 0, model.method.label
     for path in images:
         try:
-            image = read_image(path)
+            image = read_image(path, **reading)
         except UserError as error:
             print(f"error: {error}", file=sys.stderr)
             failed += 1
@@ -92,4 +98,4 @@ def run(args: Namespace) -> int:
             print(save_image(shown, f"{stem}_compare.png"), flush=True)
     if failed < len(images):
         print(f"label maps (grey values are class ids) and what they mean: {args.out / '*_labels.png'}, *_labels.json")
-    return 2 if failed else 0
+    return 2 if failed or failed_maps else 0

@@ -6,6 +6,7 @@ from pathlib import Path
 
 from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.known_names import METHOD_NAMES
+from clearclip.commands.map_flags import add_map_options
 from clearclip.commands.model_flags import WORDS, add_model_options
 from clearclip.model_settings import ModelSettings
 from clearclip.results.published import FAMILY
@@ -34,6 +35,7 @@ def make_parser() -> CommandParser:
     rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
+    add_map_options(out)
     add = out.add_argument_group("web page").add_argument
     add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")
     add("--port", type=int, help="of the page (default: the first free one from 7860)")

@@ -1,0 +1,71 @@
+"""Maps on ``demo.py``'s command line: what has coordinates is segmented at its own resolution, and stays a map."""
+
+from __future__ import annotations
+
+import sys
+from argparse import Namespace
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from clearclip.commands.model_arguments import free_stem
+from clearclip.map_segmentation import MapSegmentation, segment_map
+from clearclip.model import ClearCLIP
+from clearclip.rasters.georeference import raster_header
+from clearclip.text import ClassWords
+from clearclip.utils.errors import UserError
+from clearclip.utils.images import pixel_limit
+
+
+def separate_maps(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The files that are maps, and the others: a map has coordinates, or is a raster too large for a picture."""
+    maps = [path for path in images if is_map(path)]
+    return maps, [path for path in images if path not in maps]
+
+
+def is_map(path: Path) -> bool:
+    """Whether a file has coordinates, or is a raster of more pixels than a picture may have."""
+    header = raster_header(path)
+    if header is None:
+        return False
+    width, height = header.size or (0, 0)
+    return header.georeferenced or width * height > pixel_limit()
+
+
+def picture_options(args: Namespace) -> dict[str, Any]:
+    """``--bands`` and ``--levels``, as :func:`~clearclip.utils.images.read_image` takes them."""
+    return {"bands": args.bands, "levels": args.levels}
+
+
+def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[Path], classes: ClassWords) -> int:
+    """Segment maps one after the other; returns how many could not be.
+
+    Raises:
+        UserError: ``--compare`` or ``--heatmaps``, which are pictures.
+    """
+    if maps and (args.compare is not None or args.heatmaps):
+        raise UserError(f"{maps[0]} is a map, of which --compare and --heatmaps make no picture; leave them out")
+    failed = 0
+    taken = {path.resolve() for path in maps}
+    for path in maps:
+        out = Path(f"{free_stem(args.out, path, taken)}_labels.tif")
+        try:
+            result = segment_map(
+                model, path, classes, out, polygons=args.polygons, progress=True, **picture_options(args)
+            )
+        except UserError as error:
+            print(f"error: {error}", file=sys.stderr)
+            failed += 1
+            continue
+        _report(result)
+    return failed
+
+
+def _report(result: MapSegmentation) -> None:
+    for remark in result.remarks:
+        print(f"warning: {remark}", file=sys.stderr)
+    largest = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
+    shares = ", ".join(f"{name} {share:.1%}" for name, share in largest if share)
+    print(f"{result.path}  ({shares}); coordinates, palette and class names are those of the map", flush=True)
+    if result.polygons_path is not None:
+        print(f"{result.polygons_path}  ({result.polygon_count:,} polygons)", flush=True)

@@ -62,12 +62,12 @@ def die(command: list[str], at: int) -> subprocess.CompletedProcess:
 
 
 def rows_of(results: str | Path) -> list[dict]:
-    """The records beside a workbook, none of them with a remark."""
+    """The records beside a workbook by their keys in the file, none of them with a remark."""
     from clearclip.results.records import read_records
 
     records, remarks = read_records(results)
     assert not remarks
-    return records
+    return [record.to_json() for record in records]
 
 
 def make_model(folder: Path, config: dict) -> Path:

@@ -27,7 +27,7 @@ from clearclip.commands.model_arguments import (
 )
 from clearclip.commands.model_flags import MODEL_FLAGS
 from clearclip.miniature import CLASSES, PALETTE
-from clearclip.results.published import FAMILY
+from clearclip.results.table_definitions import FAMILY
 from clearclip.text import ClassWords
 
 ROOT = Path(__file__).resolve().parent.parent

@@ -12,7 +12,8 @@ from open_clip import get_pretrained_cfg
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.eval import make_parser
-from clearclip.results.published import WITHOUT_BACKGROUND, published, table_rows
+from clearclip.results.published_numbers import find_published
+from clearclip.results.table_definitions import find_table
 from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -29,11 +30,13 @@ def test_every_option_is_described():
 
 def test_published_figures():
     page = (ROOT / "docs" / "published.md").read_text(encoding="utf-8")
+    table = find_table("2")
     for vit, part in zip(("ViT-B/16", "ViT-L/14"), page.split("| ViT-")[1:], strict=True):
         lines = dict(line.strip("| *").split(" | ", 1) for line in part.splitlines() if re.match(r"\| \w.*\d", line))
-        for row in (row for row in table_rows("2") if row.vit == vit):
+        for row in table.select_rows(sizes=[vit]):
             shown = [float(cell.strip(" *|")) for cell in lines[row.system].split(" | ")]
-            assert shown == [published("2", row, name, "clearclip")[0] for name in (*WITHOUT_BACKGROUND, "average")]
+            columns = (*table.datasets, "average")
+            assert shown == [find_published(table, row, name, "clearclip").miou for name in columns]
 
 
 def test_weights_are_where_open_clip_has_them():

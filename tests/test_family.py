@@ -24,7 +24,7 @@ from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
-from clearclip.results.published import FAMILY
+from clearclip.results.table_definitions import FAMILY
 from clearclip.windows import ImageContext, Readout, ScoreMap, WindowGrid, pamr
 
 RECORDED = np.load(Path(__file__).with_name("release") / "family.npz")

@@ -23,7 +23,7 @@ from clearclip.commands.model_arguments import (
 )
 from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
-from clearclip.results.published import FAMILY
+from clearclip.results.table_definitions import FAMILY
 from clearclip.segmentation import compare_picture
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder

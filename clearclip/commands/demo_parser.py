@@ -9,7 +9,7 @@ from clearclip.commands.known_names import METHOD_NAMES
 from clearclip.commands.map_flags import add_map_options
 from clearclip.commands.model_flags import WORDS, add_model_options
 from clearclip.model_settings import ModelSettings
-from clearclip.results.published import FAMILY
+from clearclip.results.table_definitions import FAMILY
 from clearclip.utils.files import user_path
 
 

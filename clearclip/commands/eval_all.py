@@ -4,23 +4,29 @@ from __future__ import annotations
 
 from argparse import Namespace
 from collections.abc import Sequence
-from dataclasses import replace
+from pathlib import Path
 
 from rich import box
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as ConsoleTable
+from rich.text import Text
 
 from clearclip.commands.eval_all_parser import make_parser
-from clearclip.commands.table_run import has_result, plan, run_all
-from clearclip.methods import METHODS, build_method
+from clearclip.commands.row_choice import choose_rows
+from clearclip.commands.table_check import TableCheck
+from clearclip.commands.table_run import Group, Outcome, has_result, plan, run_all
 from clearclip.miniature import METHOD_NOTE
-from clearclip.results.published import Row, protocol_names, select_datasets, select_rows
-from clearclip.results.records import check_results_path, read_records, records_path
-from clearclip.results.tables import fill_row, headings, to_markdown
+from clearclip.results.cells import OWN_ROW, fill_row, headings, notes_of, own_rows, replaced_remarks
+from clearclip.results.explanation import explain, explanation_lines
+from clearclip.results.protocols import protocol_names
+from clearclip.results.record import Record
+from clearclip.results.records import check_results_path, find_record, read_records, records_path
+from clearclip.results.table_definitions import Table, find_table
+from clearclip.results.table_text import FORMATS
 from clearclip.results.workbook import update_workbook
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import source_of
+from clearclip.utils.printable import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -32,82 +38,128 @@ def run(args: Namespace) -> int:
     """Do as the arguments say.
 
     Returns:
-        0, or 1 where a run failed.
+        0, or 1 where a run failed or the workbook could not be written.
     """
     results = check_results_path(args.results)
+    _check_numbers(args)
+    if args.rebuild:
+        return rebuild(results)
+    if args.explain is not None:
+        return print_explanation(results, args.explain)
+    table = choose_table(args)
+    if args.format is not None:
+        records = read_records(results)[0]
+        print(FORMATS[args.format](_with_own_rows(table, args, records), records, args.protocol))
+        return 0
+    groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol)
+    if args.dry_run:
+        print_plan(groups, [] if args.force else read_records(results)[0], args)
+        return 0
+    return evaluate_table(table, groups, results, args)
+
+
+def _check_numbers(args: Namespace) -> None:
+    """Check what is wrong whatever the table is."""
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:
             raise UserError(f"{name} must be at least 1, not {value}")
     if args.device is not None:
         choose_device(args.device)
-    if args.rebuild:
-        count = len(read_records(results)[0])
-        if not count:
-            raise UserError(f"{records_path(results)} has no records to make a workbook from; name another (--results)")
-        if not update_workbook(results, force=True):
-            return 1
-        print(f"{results}: {count} run{'s' if count != 1 else ''}")
-        return 0
-    table, protocol = args.table or ("2" if args.miniature else "benchmarks"), args.protocol
-    if protocol != protocol_names()[0] and table != "family":
-        raise UserError(f"--protocol {protocol} is for the family's table; add --table family")
-    rows = choose_rows(table, args.miniature, args.rows, args.vit)
-    datasets = select_datasets(table, args.miniature, args.datasets)
-    if args.markdown:
-        print(to_markdown(table, rows, datasets, read_records(results)[0], protocol))
-        return 0
-    groups = plan(rows, datasets, args.cfg_options, args.limit, protocol)
-    if args.dry_run:
-        known = [] if args.force else read_records(results)[0]
-        for number, group in enumerate(groups, start=1):
-            print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images")
-            for row in group.rows:
-                print(f"       {row.system}{': has a result' if has_result(group, row, known, args.device) else ''}")
-        return 0
-    names = ("gpus", "force", "device", "batch_size", "on_error", "imports")
-    done, skipped, failed = run_all(groups, results, **{name: getattr(args, name) for name in names})
+
+
+def rebuild(results: Path) -> int:
+    """Write the workbook again from its records."""
+    count = len(read_records(results)[0])
+    if not count:
+        raise UserError(f"{records_path(results)} has no records to make a workbook from; name another (--results)")
+    if not update_workbook(results, force=True):
+        return 1
+    print(f"{printable(results)}: {count} run{'s' if count != 1 else ''}")
+    return 0
+
+
+def print_explanation(results: Path, name: str) -> int:
+    """Say why a run is in a table or in none, and which known trap its number looks like."""
+    record = find_record(results, name)
+    for line in explanation_lines(explain(record)):
+        print(printable(line))
+    return 0
+
+
+def choose_table(args: Namespace) -> Table:
+    """The table that is meant, with the rows and columns that are named."""
+    table = find_table(args.table, args.miniature)
+    if args.protocol != protocol_names()[0] and not table.any_protocol:
+        raise UserError(f"--protocol {args.protocol} is for the family's table; add --table family")
+    return table.with_rows(choose_rows(table, args.rows, args.vit)).with_datasets(args.datasets)
+
+
+def _with_own_rows(table: Table, args: Namespace, records: Sequence[Record]) -> Table:
+    """A table with the user's own methods that have a result; where rows are named, those alone."""
+    if args.rows is not None:
+        return table
+    return table.with_rows([*table.rows, *own_rows(table, records, args.protocol)])
+
+
+def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespace) -> None:
+    """Print what would be computed, what has a result, and what is missing for it."""
+    check = TableCheck(args.gpus, args.on_error, may_fetch=False)
+    check.check_start()
+    for number, group in enumerate(groups, start=1):
+        missing = check.missing(group.cfg)
+        reason = f"; cannot run: {printable(missing)}" if missing else ""
+        print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images{reason}")
+        for row in group.rows:
+            remark = ": has a result" if has_result(group, row, records, args.device) else ""
+            print(f"       {printable(row.system)}{remark}")
+
+
+def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: Namespace) -> int:
+    """Compute what has no result yet, and print and write the table."""
+    options = {name: getattr(args, name) for name in ("force", "device", "batch_size", "on_error", "imports")}
+    outcome = run_all(groups, results, TableCheck(args.gpus, args.on_error), gpus=args.gpus, **options)
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     records = read_records(results)[0]
-    print_table(table, rows, datasets, records, protocol)
-    written = not records or update_workbook(results)
-    count = sum(map(len, failed.values()))
-    print(f"{done} done; {skipped} skipped; {count} failed; results in {results}")
-    for why, labels in failed.items():
-        print(f"failed: {labels[0]}{f' and {len(labels) - 1} more' if len(labels) > 1 else ''}: {why}")
-    return 0 if written and not failed else 1
+    print_table(_with_own_rows(table, args, records), records, args.protocol)
+    is_written = not records or update_workbook(results, opens_on=_sheet_of(table, args.protocol))
+    print_outcome(outcome, results)
+    return 0 if is_written and not outcome.failed else 1
 
 
-def choose_rows(table: str, miniature: bool, names: list[str] | None, vits: list[str] | None) -> list[Row]:
-    """The rows that are named, those of methods that ``--import`` registered among them, with CLIP's weights.
-
-    Raises:
-        UserError: an unknown name, or a table without such a row.
-    """
-    own = [name for name in names or () if name in METHODS and source_of(METHODS[name])]
-    others = None if names is None else [name for name in names if name not in own]
-    rows = select_rows(table, miniature, others, vits)
-    if own:
-        every = select_rows(table, miniature, None, vits)
-        for row in {row.vit: row for row in every if row.clip_type in ("CLIP", "Miniature")}.values():
-            rows += [replace(row, name=one, clearclip="", method=one, label=build_method(one).label) for one in own]
-    if not rows:
-        raise UserError(f"the table {table} has no such row; choose other --rows or --vit, or another --table")
-    return rows
+def _sheet_of(table: Table, protocol: str) -> str:
+    """The title of a table's sheet in the workbook."""
+    return table.title if protocol == protocol_names()[0] else f"{table.title}, {protocol}"
 
 
-def print_table(table: str, rows: list[Row], datasets: Sequence[str], records: list[dict], protocol: str) -> None:
+def print_outcome(outcome: Outcome, results: Path) -> None:
+    """Print how many rows were computed, where they are, and what failed."""
+    count = sum(len(labels) for labels in outcome.failed.values())
+    where = f"; results in {printable(results)}" if results.exists() else ""
+    print(f"{outcome.done} done; {outcome.skipped} skipped; {count} failed{where}")
+    for reason, labels in outcome.failed.items():
+        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
+        print(f"failed: {printable(labels[0])}{more}: {printable(reason)}")
+
+
+def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
     """Print measured mIoU with the published figure below it; eight datasets fit into 80 columns."""
-    print("\nmIoU, %, measured and (published)" + (f", protocol {protocol}" if table == "family" else ""))
-    vits = {row.vit for row in rows}
-    shown = Table(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    shown.add_column(rows[0].vit if len(vits) == 1 else "")
-    for heading in headings(table, datasets):
+    print("\nmIoU, %, measured and (published)" + (f", protocol {protocol}" if table.any_protocol else ""))
+    sizes = {row.vit for row in table.rows}
+    has_one_size = len(sizes) == 1
+    shown = ConsoleTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    shown.add_column(table.rows[0].vit if has_one_size else "")
+    for heading in headings(table):
         shown.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
-    for row in rows:
-        name = row.system if len(vits) == 1 else f"{row.system} {row.vit.removeprefix('ViT-')}"
-        cells = fill_row(table, row, datasets, records, protocol)
-        shown.add_row(name, *(str(cell).replace(" ", "\n") for cell in cells))
+    rows = [(row, fill_row(table, row, records, protocol)) for row in table.rows]
+    for row, cells in rows:
+        name = row.system if has_one_size else f"{row.system} {row.vit.removeprefix('ViT-')}"
+        mark = OWN_ROW[0] if row.is_own else ""
+        # Text, so that no name is taken for a format of rich's.
+        shown.add_row(Text(printable(name) + mark), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
     Console().print(shown)
-    if any(row.clip_type == "Miniature" for row in rows) and table == "family":
+    every_cell = [cell for _, cells in rows for cell in cells]
+    for note in (*notes_of(table.rows, every_cell), *replaced_remarks(table, rows)):
+        print(printable(note))
+    if table.is_miniature and table.any_protocol:
         print(METHOD_NOTE)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.key_values import KeyValues
-from clearclip.results.published import TABLES, protocol_names
+from clearclip.results.protocols import protocol_names
+from clearclip.results.table_definitions import tables
 
 
 def make_parser() -> CommandParser:
@@ -14,15 +15,13 @@ def make_parser() -> CommandParser:
         "and started again at any time.",
     )
     add = parser.add_argument
-    tables = (
-        "benchmarks: ClearCLIP on all eight (default); 2: the paper's table; background: the three with background; "
-        "ablation: attention × residual × FFN; family: CLIP to ProxyCLIP by one protocol; backbones: CLIP and "
-        "ClearCLIP on other weights; large: PC-459 and ADE-847; remote: eight remote-sensing sets"
-    )
-    add("--table", choices=TABLES, help=tables)
+    first = next(iter(tables()))
+    notes = [f"{table.name}: {table.note}{' (default)' * (table.name == first)}" for table in tables().values()]
+    add("--table", choices=tables(), help="; ".join(notes))
     by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
     add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
-    add("--rows", nargs="+", metavar="ROW", help="such as MaskCLIP, 'MaskCLIP + ClearCLIP', or what --import registers")
+    rows = "such as MaskCLIP, 'MaskCLIP + ClearCLIP', a method that --import registers, or a JSON object with options"
+    add("--rows", nargs="+", metavar="ROW", help=rows)
     add("--datasets", nargs="+", metavar="DATASET", help="such as voc20 ade20k")
     add("--vit", nargs="+", metavar="VIT", help="ViT-B/16, ViT-L/14")
     add("--miniature", action="store_true", help="the bundled model and benchmark, offline")
@@ -36,6 +35,10 @@ def make_parser() -> CommandParser:
     add("--import", action=ImportFile)
     add("--force", action="store_true", help="repeat runs that have a result")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
-    add("--markdown", action="store_true", help="print the table as Markdown and run nothing")
+    for name, what in (("markdown", "Markdown"), ("latex", "LaTeX (booktabs)"), ("csv", "CSV")):
+        text = f"print the table as {what} and run nothing"
+        add(f"--{name}", dest="format", action="store_const", const=name, help=text)
+    why = "say why a run is in a table or in none: its line in the list of runs, or its fingerprint; default: the last"
+    add("--explain", nargs="?", const="last", metavar="RUN", help=why)
     add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
     return parser

@@ -16,6 +16,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from clearclip.commands.table_check import START_SCRIPT, TableCheck
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, load_config, model_settings
 from clearclip.evaluation.facts import method_facts, run_facts
@@ -23,11 +24,14 @@ from clearclip.evaluation.run import evaluate
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import NAMING, ModelSettings
-from clearclip.results.published import Row, find_protocol
-from clearclip.results.records import append, read_records
+from clearclip.results.protocols import find_protocol, protocol_names
+from clearclip.results.record import Record
+from clearclip.results.records import append, command_id, read_records
+from clearclip.results.table_definitions import Row
 from clearclip.utils.devices import choose_device, choose_precision
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
+from clearclip.utils.printable import printable
 
 #: Options of a config that the rows of a table set.
 OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_type", "ignore_residual", "attention",
@@ -57,7 +61,7 @@ class Group:
 
     def method(self, row: Row) -> Method:
         """How a row's last blocks are computed, with the protocol's options."""
-        return build_method(row.method).with_options(find_protocol(self.protocol, self.dataset).options)
+        return build_method(row.method).with_options(find_protocol(self.protocol, self.dataset).method_options)
 
     @property
     def settings(self) -> ModelSettings:
@@ -111,134 +115,222 @@ def plan(
             raise UserError(f"{name} is what the rows of a table set; choose rows (--rows, --vit), or use eval.py")
     groups: dict[tuple, Group] = {}
     for row, dataset in product(rows, datasets):
-        thd = row.prob_thd(dataset)
-        key = (*row.naming.values(), dataset, thd)
+        row_overrides = {**_row_overrides(row, dataset, protocol), **overrides}
+        key = (dataset, *row.weights.values(), *row.settings_for(dataset).items())
         if key not in groups:
-            changed: dict[str, Any] = {f"model.{name}": value for name, value in row.naming.items()}
-            how = find_protocol(protocol, dataset)
-            if protocol != "clearclip":  # which is the configs' own
-                changed |= {f"model.{name}": value for name, value in how.model.items()}
-                changed["model.name_path"] = str(CONFIGS / how.names_file)
-                changed["test_dataloader.dataset.pipeline.1.scale"] = tuple(how.scale)
-            changed |= {} if thd is None else {"model.prob_thd": thd}
-            changed |= overrides
-            cfg = load_config(CONFIGS / f"cfg_{dataset}.py", changed)
-            groups[key] = Group(dataset, [], cfg, changed, limit, protocol)
+            cfg = load_config(CONFIGS / f"cfg_{dataset}.py", row_overrides)
+            groups[key] = Group(dataset, [], cfg, row_overrides, limit, protocol)
         groups[key].rows.append(row)
-    order = [row.naming for row in rows]
-    return sorted(groups.values(), key=lambda one: order.index(one.rows[0].naming))
+    weights_in_order = [row.weights for row in rows]
+    return sorted(groups.values(), key=lambda group: weights_in_order.index(group.rows[0].weights))
 
 
-def has_result(group: Group, row: Row, records: Sequence[Mapping[str, Any]], device: str | None) -> bool:
+def _row_overrides(row: Row, dataset: str, protocol: str) -> dict[str, Any]:
+    """What a row and a protocol change in the config of a dataset, as dotted names to values."""
+    overrides: dict[str, Any] = {f"model.{name}": value for name, value in row.weights.items()}
+    how = find_protocol(protocol, dataset)
+    # The first protocol is that of the configs themselves.
+    if protocol != protocol_names()[0]:
+        overrides |= {f"model.{name}": value for name, value in how.model.items()}
+        overrides["model.name_path"] = str(CONFIGS / how.names_file)
+        overrides["test_dataloader.dataset.pipeline.1.scale"] = tuple(how.scale)
+    return overrides | {f"model.{name}": value for name, value in row.settings_for(dataset).items()}
+
+
+def has_result(group: Group, row: Row, records: Sequence[Record], device: str | None) -> bool:
     """Whether a record has the fingerprint that the row's run would have."""
-    known = {record["fingerprint"] for record in records if not record.get("remark") and not record.get("skipped")}
-    return group.fingerprint(row, device) in known
+    fingerprints = {record.fingerprint for record in records if not record.remark and not record.skipped}
+    return group.fingerprint(row, device) in fingerprints
+
+
+@dataclass
+class Outcome:
+    """What became of the rows of a table.
+
+    Attributes:
+        done: how many were computed.
+        skipped: how many had a result.
+        failed: why groups failed → their labels.
+    """
+
+    done: int = 0
+    skipped: int = 0
+    failed: dict[str, list[str]] = field(default_factory=dict)
+
+    def fail(self, group: Group, reason: str) -> None:
+        """Note that a group failed, and print why, each reason once."""
+        print("    failed" if reason in self.failed else f"    failed: {printable(reason)}", flush=True)
+        self.failed.setdefault(reason, []).append(group.label)
 
 
 def run_all(
     groups: Sequence[Group],
     results: Path,
+    check: TableCheck,
     *,
     gpus: int | None = None,
     force: bool = False,
     device: str | None = None,
     imports: Sequence[Path] = (),
     **options: Any,
-) -> tuple[int, int, dict[str, list[str]]]:
+) -> Outcome:
     """Compute the cells that have no result yet; a group that fails does not stop the others.
 
     Args:
         groups: of :func:`plan`.
         results: the workbook.
+        check: looks at data and weights before a group is started.
         gpus: go through ``dist_test.sh`` with so many processes; None computes in this process.
         force: repeat what has a result.
         device: see :func:`clearclip.evaluation.run.evaluate`.
         imports: files with methods of the user's own, for other processes.
         **options: see :func:`clearclip.evaluation.run.evaluate`: ``batch_size``, ``on_error``.
-
-    Returns:
-        How many rows were computed and how many had a result; the labels of the groups that failed, by the reason.
     """
-    known = [] if force else read_records(results)[0]
-    left = [[row for row in group.rows if not has_result(group, row, known, device)] for group in groups]
-    todo = [replace(group, rows=rows) for group, rows in zip(groups, left, strict=True) if rows]
-    skipped, done, failed = sum(len(group.rows) for group in groups) - sum(map(len, left)), 0, {}
+    outcome = Outcome()
+    records = [] if force else read_records(results)[0]
+    remaining = _without_result(groups, records, device, outcome)
+    if remaining:
+        check.check_start()
     options |= {"device": device, "resume": "no" if force else "auto"}
-    model, loaded, started, finished = None, None, time.monotonic(), 0
-    for number, group in enumerate(todo, start=1):
-        elapsed = time.monotonic() - started
-        ahead = sum(other.images for other in todo[number - 1 :])
-        estimate = f", about {_clock(elapsed / finished * ahead)} left" if finished else ""
-        print(f"[{number}/{len(todo)}] {group.label} (elapsed {_clock(elapsed)}{estimate})", flush=True)
-        before = len(read_records(results)[0])
+    in_process = InProcess(options)
+    progress = Progress(remaining)
+    for group in remaining:
+        print(progress.line(group), flush=True)
+        reason = check.missing(group.cfg)
         try:
-            if gpus:
-                _run_processes(group, results, gpus, imports, options)
+            if reason:
+                outcome.fail(group, reason)
+            elif gpus:
+                _report(group, _run_processes(group, results, gpus, imports, options), outcome)
             else:
-                settings = group.settings
-                if loaded != (key := _weights(settings)):
-                    model = loaded = None  # frees its memory before the next one is loaded
-                    model, loaded = ClearCLIP.from_settings(replace(settings, device=device or settings.device)), key
-                _run_here(group, results, model, options)
+                _report(group, append(in_process.evaluate(group), results), outcome)
         except Exception as error:  # whatever stops one group, the others go on
-            why = " ".join(str(error).split()) or type(error).__name__
-            print("    failed" if why in failed else f"    failed: {why}")
-            failed.setdefault(why, []).append(group.label)
-        else:
-            labels = {group.method(row).label: row for row in group.rows}
-            for record in read_records(results)[0][before:]:
-                if record["dataset"] == group.dataset and record["method"] in labels:
-                    done += 1
-                    print(f"    {labels.pop(record['method']).system}: mIoU {record['mIoU']:.2f}", flush=True)
-        finished += group.images
-    return done, skipped, failed
+            outcome.fail(group, " ".join(str(error).split()) or type(error).__name__)
+        progress.finish(group)
+    return outcome
 
 
-def _weights(settings: ModelSettings) -> tuple:
+def _without_result(
+    groups: Sequence[Group], records: Sequence[Record], device: str | None, outcome: Outcome
+) -> list[Group]:
+    """The groups with the rows that have no result; the others are counted as skipped."""
+    remaining = []
+    for group in groups:
+        rows = [row for row in group.rows if not has_result(group, row, records, device)]
+        outcome.skipped += len(group.rows) - len(rows)
+        if rows:
+            remaining.append(replace(group, rows=rows))
+    return remaining
+
+
+def _report(group: Group, records: Sequence[Record], outcome: Outcome) -> None:
+    """Print and count the rows that were computed."""
+    row_by_label = {group.method(row).label: row for row in group.rows}
+    for record in records:
+        outcome.done += 1
+        miou = "n/a (no pixel counted)" if record.mIoU is None else f"{record.mIoU:.2f}"
+        print(f"    {printable(row_by_label[record.method].system)}: mIoU {miou}", flush=True)
+
+
+class Progress:
+    """How far a table is, by the images of its groups."""
+
+    def __init__(self, groups: Sequence[Group]):
+        self._groups = list(groups)
+        self._started = time.monotonic()
+        self._images_done = 0
+        self._number = 0
+
+    def line(self, group: Group) -> str:
+        """What is printed before a group is computed."""
+        self._number += 1
+        elapsed = time.monotonic() - self._started
+        images_ahead = sum(other.images for other in self._groups[self._number - 1 :])
+        text = f"elapsed {_clock(elapsed)}"
+        if self._images_done:
+            text += f", about {_clock(elapsed / self._images_done * images_ahead)} left"
+        return f"[{self._number}/{len(self._groups)}] {printable(group.label)} ({text})"
+
+    def finish(self, group: Group) -> None:
+        """Count the images of a group."""
+        self._images_done += group.images
+
+
+class InProcess:
+    """Evaluates groups in this process, one model after the other.
+
+    Args:
+        options: see :func:`clearclip.evaluation.run.evaluate`.
+    """
+
+    def __init__(self, options: Mapping[str, Any]):
+        self._options = options
+        self._model: ClearCLIP | None = None
+        self._model_key: tuple | None = None
+
+    def evaluate(self, group: Group) -> list[dict[str, Any]]:
+        """Evaluate the rows of a group: what is to be recorded of each."""
+        settings = group.settings
+        key = _model_key(settings)
+        if self._model_key != key:
+            self._model = self._model_key = None  # frees its memory before the next one is loaded
+            device = self._options["device"] or settings.device
+            self._model, self._model_key = ClearCLIP.from_settings(replace(settings, device=device)), key
+        evaluations = evaluate(
+            group.cfg,
+            work_dir(group),
+            methods=[group.method(row) for row in group.rows],
+            model=self._model,
+            overrides=group.overrides,
+            limit=group.limit,
+            **self._options,
+        )
+        return [evaluation.record for evaluation in evaluations]
+
+
+def _model_key(settings: ModelSettings) -> tuple:
     """What groups have in common that share a model."""
     # BLIP's positional embeddings are resized for one window.
     crop = settings.slide_crop if settings.clip_type == "BLIP" else None
     return (crop, *(getattr(settings, name) for name in (*NAMING, "normalization", "precision")))
 
 
-def _run_here(group: Group, results: Path, model: ClearCLIP, options: Mapping[str, Any]) -> None:
-    found = evaluate(
-        group.cfg,
-        work_dir(group),
-        methods=[group.method(row) for row in group.rows],
-        model=model,
-        overrides=group.overrides,
-        limit=group.limit,
-        **options,
-    )
-    append([one.record for one in found], results)
+def _run_processes(
+    group: Group, results: Path, gpus: int, imports: Sequence[Path], options: Mapping[str, Any]
+) -> list[Record]:
+    """Evaluate a group in several processes, which record it themselves.
 
-
-def _run_processes(group: Group, results: Path, gpus: int, imports: Sequence[Path], options: Mapping[str, Any]) -> None:
-    script = CONFIGS.parent / "dist_test.sh"
-    if not script.is_file():
-        raise UserError("--gpus needs dist_test.sh, which a clone of the repository has, not an installed package")
-    given = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
-    words = [(f"--{name.replace('_', '-')}", str(value)) for name, value in given.items() if value is not None]
-    words += [("--import", str(file)) for file in imports]
-    methods = (group.method(row).settings for row in group.rows)
-    command = [
-        *("bash", str(script), str(group.cfg.filename), *(word for pair in words for word in pair)),
-        *("--methods", *map(json.dumps, methods)),
-        *("--cfg-options", *(f"{name}={value}" for name, value in group.overrides.items())),
-    ]
+    Returns:
+        Their records: other commands may have added records to the same file in the meantime.
+    """
+    ids_before = {record.id for record in read_records(results)[0]}
+    arguments = {"results": results, "work_dir": work_dir(group), "limit": group.limit, **options}
+    command = ["bash", str(START_SCRIPT), str(group.cfg.filename)]
+    for name, value in arguments.items():
+        if value is not None:
+            command += [f"--{name.replace('_', '-')}", str(value)]
+    for file in imports:
+        command += ["--import", str(file)]
+    command += ["--methods", *(json.dumps(group.method(row).settings) for row in group.rows)]
+    command += ["--cfg-options", *(f"{name}={value}" for name, value in group.overrides.items())]
+    # The id of this command goes to the processes with the environment.
+    command_prefix = command_id()
     environment = {**os.environ, "PYTHON": sys.executable, "GPUS": str(gpus)}
-    # Its progress and its errors go to the terminal.
+    # Their progress and their errors go to the terminal.
     code = subprocess.run(command, stdout=subprocess.DEVNULL, env=environment).returncode
     if code:
-        killed = code in (-9, 137)
-        raise UserError("it was killed, perhaps because memory ran out" if killed else f"exit code {code}, see above")
+        is_killed = code in (-9, 137)
+        raise UserError(
+            "it was killed, perhaps because memory ran out" if is_killed else f"exit code {code}, see above"
+        )
+    records = read_records(results)[0]
+    return [record for record in records if record.id.startswith(command_prefix) and record.id not in ids_before]
 
 
 def work_dir(group: Group) -> Path:
     """Where the journals of a group are kept."""
     row = group.rows[0]
-    name = f"{' '.join(row.naming.values())} {group.dataset} {group.protocol}"
+    name = f"{' '.join(row.weights.values())} {group.dataset} {group.protocol}"
     return Path("work_dirs") / "tables" / name.replace("/", "-").replace(" ", "_")
 
 

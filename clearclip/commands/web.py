@@ -28,7 +28,7 @@ from clearclip.commands.model_arguments import (
 )
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.model import ClearCLIP
-from clearclip.results.published import FAMILY
+from clearclip.results.table_definitions import FAMILY
 from clearclip.utils.errors import UserError
 from clearclip.visualize import fit, heat_map, overlay
 

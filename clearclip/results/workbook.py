@@ -1,52 +1,33 @@
-"""``results.xlsx``, made from the records: the runs, a sheet per table, and the IoU of each class."""
+"""``results.xlsx``, made from the records: which of its sheets are ours, and when it is made again."""
 
 from __future__ import annotations
 
+import hashlib
 import warnings
-from collections.abc import Sequence
-from itertools import chain, zip_longest
 from pathlib import Path
-from typing import Any
 
 import openpyxl
-from filelock import FileLock
-from openpyxl.cell.cell import ILLEGAL_CHARACTERS_RE
 from openpyxl.packaging.custom import StringProperty
-from openpyxl.styles import Alignment, Font, PatternFill
-from openpyxl.utils import get_column_letter
 from openpyxl.workbook import Workbook
+from openpyxl.workbook.defined_name import DefinedName
 from openpyxl.worksheet.worksheet import Worksheet
 
-from clearclip.results.published import TABLES, protocol_names, table_rows, title
-from clearclip.results.records import check_results_path, read_records, records_path
-from clearclip.results.tables import SECOND_HAND, STATED, fill_row, headings, protocol_of
+from clearclip.results.data_files import data_digest
+from clearclip.results.records import check_results_path, locked_records, read_records, records_path
+from clearclip.results.sheet_style import sheet_title
+from clearclip.results.workbook_sheets import Sheet, make_sheets
 from clearclip.utils.files import write_atomically
-from clearclip.utils.fingerprint import hash_file
+from clearclip.utils.fingerprint import digest, hash_file
 
-#: Differences to the published figure beyond this many points are coloured.
-NOTABLE = 0.5
-_BETTER, _WORSE = (PatternFill("solid", fgColor=colour) for colour in ("BBD7F0", "F6C9A8"))
-_RIGHT = Alignment(horizontal="right")
-_BOLD, _TITLE, _GREY = Font(bold=True), Font(bold=True, size=14), Font(italic=True, color="666666")
-#: Where a workbook says which of its sheets are made here; all others are the user's, and stay.
-_OURS = "sheets of ClearCLIP"
-#: And of which records it was made.
-_RECORDS = "records of ClearCLIP"
-_NOTES = (
-    "here: measured, complete runs of the published images by this protocol only; all others are in the sheet of runs",
-    "publ.: published; re-run: an independent run of others; diff.: here minus published, in points",
-    "–: not measured here; n/a: not published. Coloured: more than 0.5 points from the published figure",
-)
-#: What a table shows of a cell: its heading, what stands where there is nothing, and the number's format.
-_PARTS = {
-    "measured": ("here", "–", "0.0"),
-    "published": ("publ.", "n/a", "0.0"),
-    "rerun": ("re-run", "n/a", "0.0"),
-    "difference": ("diff.", "–", "+0.0;-0.0;0.0"),
-}
+#: The property by which a workbook says of what it was made.
+_MADE_OF = "made by ClearCLIP of"
+#: Raised when sheets change their layout, so that workbooks are made again.
+_LAYOUT = 2
+#: The name, hidden and of one sheet only, by which a sheet is known as ours.
+_MARK = "ClearCLIP_sheet"
 
 
-def update_workbook(results: str | Path, force: bool = False) -> bool:
+def update_workbook(results: str | Path, force: bool = False, opens_on: str | None = None) -> bool:
     """Make the workbook again if it is not that of its records. One that cannot be written costs no result.
 
     Sheets that are the user's own stay; a file that is no workbook is kept under another name.
@@ -54,22 +35,24 @@ def update_workbook(results: str | Path, force: bool = False) -> bool:
     Args:
         results: the workbook.
         force: make it again in any case.
+        opens_on: the title of the table that it opens on; None takes the first that shows a measured number.
 
     Returns:
         Whether the workbook shows all records now.
     """
     results = check_results_path(results)
     try:
-        with FileLock(f"{results}.lock"):
-            for left in results.parent.glob(f".{results.stem}-*.xlsx"):  # of a process that was killed
-                left.unlink(missing_ok=True)
-            book, records = _open(results), records_path(results)
-            made_of = hash_file(records)
-            if force or _property(book, _RECORDS) != made_of:
+        results.parent.mkdir(parents=True, exist_ok=True)
+        with locked_records(results):
+            for temporary in results.parent.glob(f".{results.stem}-*.xlsx"):  # of a process that was killed
+                temporary.unlink(missing_ok=True)
+            book, is_new = _open_workbook(results)
+            made_of = digest([_LAYOUT, hash_file(records_path(results)), data_digest(), opens_on])
+            if force or _property(book, _MADE_OF) != made_of:
                 if results.exists() and not results.stat().st_mode & 0o222:
                     raise PermissionError("it is read-only")
-                make_workbook(*read_records(results), book)
-                _set_property(book, _RECORDS, made_of)
+                make_workbook(make_sheets(*read_records(results)), book, is_new, opens_on)
+                _set_property(book, _MADE_OF, made_of)
                 write_atomically(results, book.save)
     except OSError as error:
         warnings.warn(
@@ -81,8 +64,33 @@ def update_workbook(results: str | Path, force: bool = False) -> bool:
     return True
 
 
+def _open_workbook(results: Path) -> tuple[Workbook, bool]:
+    """The workbook as it is, or an empty one; and whether it is new."""
+    if not results.is_file():
+        return Workbook(), True
+    try:
+        return openpyxl.load_workbook(results), False
+    except Exception as error:  # what openpyxl raises on what is no workbook is of many kinds
+        kept_as = _free_name(results)
+        warnings.warn(f"{results} is no workbook ({error}); it is kept as {kept_as}", stacklevel=3)
+        results.replace(kept_as)
+        return Workbook(), True
+
+
+def _free_name(results: Path) -> Path:
+    """A name beside the workbook that no file has."""
+    for number in ("", *range(2, 10_000)):
+        path = results.with_name(f"{results.stem}.before{number}.xlsx")
+        if not path.exists():
+            return path
+    raise FileExistsError(f"{results.stem}.before.xlsx and all its numbers exist")
+
+
 def _property(book: Workbook, name: str) -> str:
-    return next((one.value or "" for one in book.custom_doc_props.props if one.name == name), "")
+    for entry in book.custom_doc_props.props:
+        if entry.name == name:
+            return entry.value or ""
+    return ""
 
 
 def _set_property(book: Workbook, name: str, value: str) -> None:
@@ -91,158 +99,52 @@ def _set_property(book: Workbook, name: str, value: str) -> None:
     book.custom_doc_props.append(StringProperty(name=name, value=value))
 
 
-def _open(results: Path) -> Workbook:
-    """The workbook as it is, or an empty one."""
-    if not results.is_file():
-        return Workbook()
-    try:
-        book = openpyxl.load_workbook(results)
-    except Exception as error:  # what openpyxl raises on what is no workbook is of many kinds
-        numbers = ("", *range(2, 1000))
-        kept = next(path for n in numbers if not (path := results.with_name(f"{results.stem}.before{n}.xlsx")).exists())
-        warnings.warn(f"{results} is no workbook ({error}); it is kept as {kept}", stacklevel=3)
-        results.replace(kept)
-        return Workbook()
-    return book
+def _mark(sheet: Worksheet) -> None:
+    """Mark a sheet as ours."""
+    value = f'"{_title_digest(sheet)}"'
+    sheet.defined_names[_MARK] = DefinedName(_MARK, attr_text=value, hidden=True)
 
 
-def make_workbook(records: Sequence[dict[str, Any]], remarks: Sequence[str], book: Workbook) -> None:
-    """Make the sheets of these records anew in a workbook; the user's own stay.
+def is_ours(sheet: Worksheet) -> bool:
+    """Whether a sheet was made here. One that the user has copied or renamed is theirs."""
+    mark = sheet.defined_names.get(_MARK)
+    return mark is not None and mark.attr_text == f'"{_title_digest(sheet)}"'
+
+
+def _title_digest(sheet: Worksheet) -> str:
+    # A title is any text; its digest is none that a program could take for a formula.
+    return hashlib.sha256(sheet.title.encode("utf-8", "replace")).hexdigest()[:16]
+
+
+def make_workbook(sheets: list[Sheet], book: Workbook, is_new: bool, opens_on: str | None = None) -> None:
+    """Make sheets anew in a workbook, before the user's own, which stay as they are.
 
     Args:
-        records, remarks: as :func:`~clearclip.results.records.read_records` gives them.
+        sheets: what :func:`~clearclip.results.workbook_sheets.make_sheets` gives, in their order.
         book: where.
+        is_new: it has nothing but openpyxl's empty sheet.
+        opens_on: the title of the sheet that it opens on.
     """
-    made_before = _property(book, _OURS).split("|")
-    blank = [sheet.title for sheet in book.worksheets if sheet.dimensions == "A1:A1" and sheet["A1"].value is None]
-    for name in {*made_before, *blank} & {*book.sheetnames}:
-        book.remove(book[name])
-    own = list(book.worksheets)
-    made = [_add_runs(book, records, remarks)]
-    first, *others = protocol_names()
-    sheets = [(table, first, False) for table in TABLES]
-    sheets += [("family", name, False) for name in others if any(protocol_of(one) == name for one in records)]
-    if any(one["dataset"] == "miniature" for one in records):
-        sheets += [(table, first, True) for table in ("2", "ablation", "family")]
-    made += [_add_table(book, records, *which) for which in sheets]
-    for dataset in dict.fromkeys(one["dataset"] for one in records):
-        made.append(_add_classes(book, dataset, [one for one in records if one["dataset"] == dataset]))
-    book._sheets.sort(key=lambda sheet: sheet in own)  # the user's own at the end
-    _set_property(book, _OURS, "|".join(sheet.title for sheet in made))
+    for worksheet in list(book.worksheets):
+        if is_new or is_ours(worksheet):
+            book.remove(worksheet)
+    for position, sheet in enumerate(sheets):
+        # openpyxl numbers the title where the user has a sheet of that name.
+        worksheet = book.create_sheet(sheet_title(sheet.title), position)
+        sheet.write(worksheet)
+        _mark(worksheet)
+    book.active = _opened_position(sheets, opens_on)
+    for worksheet in book.worksheets:
+        # More than one selected sheet would be edited together.
+        worksheet.sheet_view.tabSelected = worksheet is book.active
 
 
-def _sheet(book: Workbook, name: str, heading: str) -> Worksheet:
-    name = "".join(" " if letter in "[]:*?/\\'" else letter for letter in _text(name))[:26] or "sheet"
-    sheet = book.create_sheet(name)  # openpyxl numbers it where the user has a sheet of that name
-    sheet["A1"], sheet["A1"].font = _text(heading), _TITLE
-    sheet.page_setup.orientation, sheet.page_setup.fitToWidth, sheet.page_setup.fitToHeight = "landscape", 1, 0
-    sheet.sheet_properties.pageSetUpPr.fitToPage = True
-    return sheet
-
-
-def _text(value: Any) -> Any:
-    """A value that a cell can hold."""
-    if isinstance(value, str):
-        return ILLEGAL_CHARACTERS_RE.sub("�", value)[:32000]
-    return value if value is None or isinstance(value, bool | int | float) else str(value)
-
-
-def _add_runs(book: Workbook, records: Sequence[dict[str, Any]], remarks: Sequence[str]) -> Worksheet:
-    """One line per run: what it was, its scores, and every setting that changes the result."""
-    sheet = _sheet(book, "runs", "All runs: mIoU and accuracies in percent, and what each number depends on")
-    lines = []
-    for record in records:
-        facts = {} if record.get("remark") else record["facts"]
-        known = ("classes", "iou", "facts", "checksum")
-        line = {name: value for name, value in record.items() if name not in known and not isinstance(value, dict)}
-        line["dataset"], line["protocol"] = title(record["dataset"]), protocol_of(record)
-        for part, values in facts.items():
-            values = values if isinstance(values, dict) else {part: values}
-            line |= {f"{part}: {name}": value for name, value in values.items()}
-        lines.append({name: _text(value) for name, value in line.items()})
-    columns = list(dict.fromkeys(name for line in lines for name in line))
-    sheet.append(columns)
-    for line in lines:
-        cells = [line.get(name) for name in columns]
-        # A score that does not exist is not a number; its cell stays empty.
-        sheet.append([None if cell != cell else cell for cell in cells])
-    _finish(sheet, 2, 0, remarks)
-    own = max(1, sum(": " not in name for name in columns))  # what the numbers depend on is for the screen
-    for cell in chain.from_iterable(sheet.iter_rows(min_row=3, max_col=own)):
-        cell.number_format = "0.00" if isinstance(cell.value, float) else cell.number_format
-    sheet.print_area = f"A1:{get_column_letter(own)}{sheet.max_row}"
-    return sheet
-
-
-def _add_classes(book: Workbook, dataset: str, records: Sequence[dict[str, Any]]) -> Worksheet:
-    """IoU: classes × the latest runs of each method, by the order of the classes; names are labels only."""
-    sheet = _sheet(book, f"IoU {title(dataset)}", f"{title(dataset)}: IoU of each class, %")
-    latest: dict[tuple, dict[str, Any]] = {}
-    for one in records:
-        if isinstance(one.get("iou"), list) and isinstance(one.get("classes"), list):
-            weights = {} if one.get("remark") else one["facts"]["weights"]
-            named = weights.get("clip_type") or weights.get("model") or ""
-            key = (one["method"], " ".join(filter(None, (named, weights.get("vit_type")))), protocol_of(one))
-            latest[(*key, len(one["iou"]))] = one
-    for line in zip(("method", "weights", "protocol"), *latest, strict=False):
-        sheet.append([*map(_text, line)])
-    names = max((one["classes"] for one in latest.values()), key=len, default=[])
-    for name, *values in zip_longest(names, *(one["iou"] for one in latest.values())):
-        sheet.append([_text(str(name)), *("n/a" if value is None else value for value in values)])
-    sheet.append(["mIoU", *(one["mIoU"] for one in latest.values())])
-    for cell in chain.from_iterable(sheet.iter_rows(min_row=5, min_col=2)):
-        cell.number_format, cell.alignment = "0.0", _RIGHT
-    _finish(sheet, 4, 1)
-    return sheet
-
-
-def _add_table(
-    book: Workbook, records: Sequence[dict[str, Any]], table: str, protocol: str, miniature: bool
-) -> Worksheet:
-    """The paper's layout: rows × datasets, each with measured and published mIoU, a re-run's, and their difference."""
-    name = f"table {table}" if table.isdigit() else table
-    ours = f"{'miniature, ' * miniature}{name}"
-    which = "" if protocol == protocol_names()[0] else f", protocol {protocol}"
-    sheet = _sheet(book, ours + which.replace("protocol ", ""), f"ClearCLIP, {ours}{which}: mIoU, %")
-    datasets = ("miniature",) if miniature else TABLES[table]
-    rows = [(row, fill_row(table, row, datasets, records, protocol)) for row in table_rows(table, miniature)]
-    sheet.append(["ViT", "system", "ClearCLIP"])
-    columns = []  # (place of the cell, what is shown of it)
-    for place, heading in enumerate(headings(table, datasets)):
-        again = any(cells[place].rerun is not None for _, cells in rows)
-        parts = ["measured"] if miniature else [part for part in _PARTS if part != "rerun" or again]
-        start = 4 + len(columns)
-        sheet.cell(2, start, heading).alignment = Alignment(horizontal="center")
-        sheet.merge_cells(start_row=2, start_column=start, end_row=2, end_column=start + len(parts) - 1)
-        columns += [(place, part) for part in parts]
-    sheet.append([None, None, None, *(_PARTS[part][0] for _, part in columns)])
-    for number, (row, cells) in enumerate(rows, start=4):
-        sheet.append([row.vit, row.name, row.clearclip])
-        for column, (place, part) in enumerate(columns, start=4):
-            value, mark, (_, missing, form) = getattr(cells[place], part), cells[place].marks.get(part), _PARTS[part]
-            there = sheet.cell(number, column, missing if value is None else value)
-            there.number_format = f'{form}"{mark}"' if mark else form
-            if part == "difference" and value is not None and abs(value) > NOTABLE:
-                there.fill = _BETTER if value > 0 else _WORSE
-    for cell in chain.from_iterable(sheet.iter_rows(min_row=3, min_col=4)):
-        cell.alignment = _RIGHT
-    every = [cell for _, cells in rows for cell in cells]
-    marks = [note for note in (STATED, SECOND_HAND) if any(note[0] in cell.marks.values() for cell in every)]
-    sources = dict.fromkeys(f"published: {cell.source}" for cell in every if cell.source)
-    _finish(sheet, 3, 3, [*_NOTES, *marks, *sources])
-    return sheet
-
-
-def _finish(sheet: Worksheet, header: int, columns: int, notes: Sequence[str] = ()) -> None:
-    """Bold headings that stay in view and come again on every page; columns as wide as what stands in them; notes."""
-    for cell in chain.from_iterable(sheet.iter_rows(min_row=2, max_row=header)):
-        cell.font = _BOLD
-    sheet.freeze_panes = sheet.cell(header + 1, columns + 1)
-    sheet.print_title_rows = f"1:{header}"
-    for index, column in enumerate(sheet.iter_cols(min_row=2), start=1):
-        shown = [cell.value for cell in column if cell.row >= header or index <= columns]
-        texts = [f"{value:.1f}" if isinstance(value, float) else str(value or "") for value in shown]
-        sheet.column_dimensions[get_column_letter(index)].width = min(max(map(len, texts), default=6) + 2, 34)
-    for note in notes:
-        sheet.append([_text(note)])
-        sheet.cell(sheet.max_row, 1).font = _GREY
+def _opened_position(sheets: list[Sheet], opens_on: str | None) -> int:
+    """The sheet that is shown first: the one that is named, else the first table with a measured number."""
+    titles = [sheet.title for sheet in sheets]
+    if opens_on in titles:
+        return titles.index(opens_on)
+    for position, sheet in enumerate(sheets):
+        if sheet.has_measured:
+            return position
+    return 0

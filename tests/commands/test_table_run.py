@@ -1,4 +1,4 @@
-"""eval_all.py: plans, passes that are not repeated or fail, a table that is killed, and one pass against many."""
+"""A whole table: plans, passes that are not repeated or fail, a table that is killed, and one pass against many."""
 
 from __future__ import annotations
 
@@ -9,85 +9,46 @@ import open_clip
 import pytest
 from conftest import die, rows_of
 
-from clearclip import LastBlock, UserError
+from clearclip import UserError
 from clearclip.commands.eval_all import main
 from clearclip.commands.table_run import has_result, plan, work_dir
 from clearclip.evaluation.config import class_words, load_config
-from clearclip.methods import GEM, build_method
-from clearclip.results.published import BENCHMARKS, FAMILY, find_protocol, select_datasets, select_rows, table_rows
-from clearclip.results.tables import fill_row
+from clearclip.results.records import read_records
+from clearclip.results.table_definitions import FAMILY, find_table
 
-ROOT = Path(__file__).resolve().parents[1]
-WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
-
-
-def test_rows_are_the_methods_that_they_name():
-    """From spec section 1: attention, residual and FFN of each row."""
-    clear = LastBlock("qq", residual=False, ffn=False)
-    whole = LastBlock("qk", residual=True, ffn=True)
-    wanted = {(name, added): clear if added == "yes" else whole for name in WEIGHTS for added in ("no", "yes")}
-    for name, attention in (("MaskCLIP", "identity"), ("SCLIP", "qq+kk")):
-        wanted[name, "no"] = LastBlock(attention, residual=True, ffn=True)
-        wanted[name, "yes"] = LastBlock(attention, residual=False, ffn=False)
-    wanted["GEM", "no"], wanted["GEM", "yes"] = GEM(residual=True), GEM(residual=False)
-    rows = table_rows("2")
-    assert len(rows) == 28
-    for row in rows:
-        assert build_method(row.method) == wanted[row.name, row.clearclip]
-        assert row.clip_type == (row.name if row.name in WEIGHTS else "CLIP")
-
-
-def test_ablation_has_every_combination():
-    rows = select_rows("ablation")
-    assert len({build_method(row.method) for row in rows}) == len(rows) == 6 * 2 * 2
-    assert {row.vit for row in rows} == {"ViT-B/16"}
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_plans():
-    assert [row.vit for row in select_rows("benchmarks")] == ["ViT-B/16"]
-    assert select_datasets("benchmarks") == BENCHMARKS
-    rows = select_rows("2", False, ["MaskCLIP", "SCLIP + ClearCLIP"], ["ViT-L/14"])
-    assert [(row.name, row.clearclip) for row in rows] == [("MaskCLIP", "no"), ("MaskCLIP", "yes"), ("SCLIP", "yes")]
+    benchmarks = find_table("benchmarks")
+    assert [row.vit for row in benchmarks.select_rows()] == ["ViT-B/16"]
+    rows = find_table("2").select_rows(["MaskCLIP", "MaskCLIP + ClearCLIP", "SCLIP + ClearCLIP"], ["ViT-L/14"])
     first, second = plan(rows, ("voc20", "ade20k"), {})
     assert (first.dataset, second.dataset, first.images, second.images) == ("voc20", "ade20k", 1449, 2000)
     assert [row.system for row in first.rows] == ["MaskCLIP", "MaskCLIP + ClearCLIP", "SCLIP + ClearCLIP"]
     # Vanilla CLIP on VOC21 was published with a threshold of its own, which is another pass.
-    groups = plan(select_rows("background", False, ["CLIP", "GEM"], ["ViT-B/16"]), ("voc21",), {})
+    systems = ["CLIP", "CLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"]
+    groups = plan(find_table("background").select_rows(systems, ["ViT-B/16"]), ("voc21",), {})
     assert sorted((group.settings.prob_thd, len(group.rows)) for group in groups) == [(0.2, 1), (0.5, 3)]
     # Table 2: four kinds of weights in two sizes, on five datasets.
-    assert len(plan(table_rows("2"), select_datasets("2"), {})) == 8 * 5
+    assert len(plan(find_table("2").rows, find_table("2").datasets, {})) == 8 * 5
 
 
-def test_backbones(tmp_path, monkeypatch):
-    """Published weights of models that run here, CLIP and ClearCLIP each; a run of such weights is in its cell."""
-    rows = table_rows("backbones")
-    ran, _ = (ROOT / "docs" / "models.md").read_text().split("## Refused")
+def test_backbones():
+    """Published weights of models that run here, CLIP and ClearCLIP each, with the normalisation of the weights."""
+    rows = find_table("backbones").rows
+    listed, _ = (ROOT / "docs" / "models.md").read_text().split("## Refused")
     for row in rows:
-        assert f"| {row.vit} |" in ran
+        assert f"| {row.vit} |" in listed
         assert open_clip.get_pretrained_cfg(row.vit, row.name)
     assert len({(row.vit, row.name, row.label) for row in rows}) == len(rows)
     groups = plan(rows, ("voc20",), {})
     assert {(len(group.rows), group.settings.chosen_normalization) for group in groups} == {(2, "pretrained")}
     assert len({work_dir(group) for group in groups}) == len(groups) == len(rows) / 2
-    group = groups[[row.vit for row in rows].index("ViT-B-16-SigLIP") // 2]
-    protocol = find_protocol("clearclip", "voc20")
-    model = {"words": protocol.words, **group.settings.facts()}
-    dataset = {"name": "voc20", "count": 1449, "classes": 20, "ignore_index": 255, "reduce_zero_label": True}
-    dataset |= dict(zip(("images", "masks"), (protocol.data or "a b").split(), strict=True))
-    steps = [{"type": "LoadImageFromFile"}, {"type": "Resize", "scale": protocol.scale, "keep_ratio": True}]
-    steps += [{"type": "LoadAnnotations"}, {"type": "PackSegInputs"}]
-    weights = {"clip_type": None, "vit_type": None, "model": "ViT-B-16-SigLIP", "tag": "webli", "origin": "published"}
-    facts = {"dataset": dataset, "input": {"pipeline": steps}, "model": model, "weights": weights, "method": {}}
-    facts |= {"other": {}, "environment": {"precision": "fp32"}}
-    record = {"dataset": "voc20", "method": "ClearCLIP", "facts": facts, "mIoU": 50.0}
-    cells = {(row.vit, row.label): fill_row("backbones", row, ["voc20"], [record], "clearclip")[0] for row in rows}
-    assert [where for where, cell in cells.items() if cell.measured] == [("ViT-B-16-SigLIP", "ClearCLIP")]
-    with pytest.raises(UserError, match="backbones has no row of the miniature's"):
-        main(["--table", "backbones", "--miniature"])
 
 
 def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
-    (group,) = plan(select_rows("family"), ("voc20",), {})
+    (group,) = plan(find_table("family").select_rows(), ("voc20",), {})
     assert [row.name for row in group.rows] == list(FAMILY)
     monkeypatch.chdir(tmp_path)
     assert main(["--table", "family", "--miniature", "--limit", "2"]) == 0
@@ -105,8 +66,9 @@ OF_NACLIP = {
 
 @pytest.mark.parametrize("protocol", ["naclip", "resclip"])
 def test_protocols(protocol):
-    rows = select_rows("family")
-    for group in plan(rows, BENCHMARKS, {}, None, protocol):
+    table = find_table("family")
+    rows = table.select_rows()
+    for group in plan(rows, table.datasets, {}, None, protocol):
         side, crop, threshold = OF_NACLIP[group.dataset]
         settings, own = group.settings, load_config(ROOT / "config" / f"cfg_{group.dataset}.py")
         assert (settings.slide_crop, settings.slide_stride, settings.prob_thd) == (crop, 112, threshold)
@@ -122,31 +84,10 @@ def test_protocols(protocol):
     assert (changed.post, changed.prob_thd) == (None, 0.3), "what is given on the command line goes further"
 
 
-def test_protocols_have_their_place():
-    with pytest.raises(UserError, match="--protocol naclip is for the family's table; add --table family"):
-        main(["--table", "2", "--protocol", "naclip"])
-    with pytest.raises(UserError, match=r"protocol naclip is for voc21.*not for miniature"):
-        main(["--table", "family", "--protocol", "naclip", "--miniature"])
-
-
-@pytest.mark.parametrize(
-    ("select", "message"),
-    [
-        (lambda: select_rows("2", False, ["DeepLab"], None), "unknown row 'DeepLab'.*MaskCLIP"),
-        (lambda: select_rows("2", False, None, ["ViT-H/14"]), "unknown vit.*ViT-L/14"),
-        (lambda: select_rows("2", True, ["BLIP"], None), "unknown row 'BLIP'"),
-        (lambda: select_datasets("2", False, ["voc21"]), "unknown dataset 'voc21'.*voc20"),
-    ],
-)
-def test_unknown_names_list_the_valid_ones(select, message):
-    with pytest.raises(UserError, match=message):
-        select()
-
-
 def test_a_killed_table_goes_on(tmp_path, monkeypatch, capfd):
     """Killed in its pass, started again, and again: every row is there once."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["--miniature", "--limit", "20", "--rows", "CLIP", "SCLIP + ClearCLIP"]
+    arguments = ["--miniature", "--limit", "20", "--rows", "CLIP", "CLIP + ClearCLIP", "SCLIP + ClearCLIP"]
     arguments += ["--cfg-options", "test_dataloader.batch_size=1"]
     killed = die(["eval_all.py", *arguments], at=5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
@@ -194,10 +135,11 @@ def test_a_result_is_known_by_its_fingerprint(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     only = ["--miniature", "--rows", "CLIP + ClearCLIP", "--results", "results.xlsx"]
     assert main([*only, "--limit", "2"]) == 0
-    (group,) = plan(select_rows("2", True, ["CLIP + ClearCLIP"]), ("miniature",), {}, 2)
+    rows = find_table("2", miniature=True).select_rows(["CLIP + ClearCLIP"])
+    (group,) = plan(rows, ("miniature",), {}, 2)
     (full,) = plan(group.rows, ("miniature",), {})
     (other,) = plan(group.rows, ("miniature",), {"model.slide_stride": 64}, 2)
-    (row,), records = group.rows, rows_of("results.xlsx")
+    (row,), records = group.rows, read_records("results.xlsx")[0]
     assert has_result(group, row, records, None)
     assert not has_result(full, row, records, None)
     assert not has_result(other, row, records, None)
@@ -219,7 +161,7 @@ def test_rows_set_weights_and_methods(tmp_path):
 def test_a_record_without_its_workbook_gets_one(tmp_path, monkeypatch, capfd):
     """Killed between records and workbook, and started again: all is skipped, and the workbook is there."""
     monkeypatch.chdir(tmp_path)
-    arguments = ["--miniature", "--limit", "2", "--rows", "CLIP"]
+    arguments = ["--miniature", "--limit", "2", "--rows", "CLIP", "CLIP + ClearCLIP"]
     assert main(arguments) == 0
     (tmp_path / "results.xlsx").unlink()
     (tmp_path / ".results-killed.xlsx").touch()
@@ -227,14 +169,3 @@ def test_a_record_without_its_workbook_gets_one(tmp_path, monkeypatch, capfd):
     assert "0 done; 2 skipped; 0 failed" in capfd.readouterr().out
     assert (tmp_path / "results.xlsx").is_file()
     assert not (tmp_path / ".results-killed.xlsx").exists()
-
-
-def test_dry_run_and_markdown_run_nothing(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
-    assert main(["--table", "2", "--dry-run"]) == 0
-    out = capsys.readouterr().out
-    assert len(out.splitlines()) == 8 * 5 + 28 * 5
-    assert "ade20k, ViT-B/16, 2000 images" in out
-    assert main(["--table", "2", "--markdown", "--rows", "GEM + ClearCLIP"]) == 0
-    assert "| ViT-L/14 | GEM | yes | – (79.7) |" in capsys.readouterr().out
-    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,66 @@
+"""Which rows of a table are meant: its own by their names, or methods that no published row has."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from clearclip.methods import METHODS, Method, build_method
+from clearclip.results.cells import own_row
+from clearclip.results.table_definitions import Row, Table
+from clearclip.utils.errors import UserError
+
+#: The weights with which methods of the user's own are evaluated.
+_PLAIN_WEIGHTS = ("CLIP", "Miniature")
+
+
+def choose_rows(table: Table, names: Sequence[str] | None, sizes: Sequence[str] | None) -> list[Row]:
+    """The rows that are named, in the order of the table; behind them methods that no published row has.
+
+    Args:
+        table: the table.
+        names: systems ("MaskCLIP", "MaskCLIP + ClearCLIP"), methods that ``--import`` registered, or methods with
+            options as JSON objects; None takes all rows of the table.
+        sizes: of the image tower; None takes those that the table shows.
+
+    Raises:
+        UserError: an unknown name, or a table without such a row.
+    """
+    systems: list[str] = []
+    methods: list[tuple[str, Method]] = []
+    for name in names or ():
+        method = _own_method(name)
+        published = _row_of_method(table, method)
+        if method is None or published is not None:
+            systems.append(published.system if published is not None else name)
+        else:
+            methods.append((name, method))
+    rows = [] if methods and not systems else table.select_rows(None if names is None else systems, sizes)
+    rows += _rows_of_methods(table, methods, sizes)
+    if not rows:
+        raise UserError(f"the table {table.name} has no such row; choose other --rows or --vit, or another --table")
+    return rows
+
+
+def _own_method(name: str) -> Method | None:
+    """The method that a JSON object describes, or that is none of this package's; None for any other name."""
+    if name.lstrip().startswith("{"):
+        return build_method(name)
+    # A sum such as "Neighbours + RCS" is the user's own if a part of it is.
+    for part in name.split(" + "):
+        if part in METHODS and not METHODS[part].__module__.startswith("clearclip."):
+            return build_method(name)
+    return None
+
+
+def _row_of_method(table: Table, method: Method | None) -> Row | None:
+    """The row of a table that computes a method with CLIP's weights: a JSON object may describe a published one."""
+    for row in table.rows:
+        if method is not None and row.clip_type in _PLAIN_WEIGHTS and build_method(row.method) == method:
+            return row
+    return None
+
+
+def _rows_of_methods(table: Table, methods: Sequence[tuple[str, Method]], sizes: Sequence[str] | None) -> list[Row]:
+    """Rows of methods that the table does not have, for each size of its plain weights."""
+    row_by_size = {row.vit: row for row in table.select_rows(None, sizes) if row.clip_type in _PLAIN_WEIGHTS}
+    return [own_row(row, name, method.label) for row in row_by_size.values() for name, method in methods]

@@ -1,0 +1,226 @@
+"""The tables, as data (``tables.json``): which rows and benchmarks each one has. A new table is one entry there."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
+from typing import Any
+
+from clearclip.results.data_files import read_json
+from clearclip.utils.errors import UserError
+from clearclip.utils.validators import did_you_mean
+
+#: How the bundled model is named in place of the checkpoints, and the weights whose rows it can take.
+MINIATURE_VIT = "Miniature/8"
+_MINIATURE_WEIGHTS = {"clip_type": "Miniature", "vit": MINIATURE_VIT}
+_REPLACED_BY_MINIATURE = ("CLIP", "ViT-B/16")
+
+
+@dataclass(frozen=True)
+class Row:
+    """A row of a table.
+
+    Attributes:
+        name: the system, the switches of an ablation, or the tag of a backbone's weights.
+        clearclip: "yes", "no", or "" where the column has no meaning.
+        clip_type, vit: whose weights, and their size; for a backbone "", and its name in OpenCLIP.
+        method: how the last blocks are computed: a name, or a JSON object, as ``build_method`` takes them.
+        label: the label of that method, by which records are known.
+        published_as: further systems under which published numbers of this row are listed.
+        settings: dataset → options of the model that this row was published with, where they are not its protocol's.
+        is_own: the user added it: a method of their own, or options that no published row has.
+    """
+
+    name: str
+    clearclip: str
+    clip_type: str
+    vit: str
+    method: str
+    label: str
+    published_as: tuple[str, ...] = ()
+    settings: Mapping[str, Mapping[str, Any]] = field(default_factory=dict)
+    is_own: bool = False
+
+    @property
+    def weights(self) -> dict[str, str]:
+        """The options of a model that name the row's weights."""
+        if not self.clip_type:
+            return {"model_name": self.vit, "pretrained": self.name}
+        return {"clip_type": self.clip_type, "vit_type": self.vit}
+
+    @property
+    def system(self) -> str:
+        """The name, and whether ClearCLIP is added."""
+        return f"{self.name} + ClearCLIP" if self.clearclip == "yes" else self.name
+
+    def settings_for(self, dataset: str) -> Mapping[str, Any]:
+        """Options of the model on a dataset that are not its protocol's."""
+        return self.settings.get(dataset, {})
+
+
+@dataclass(frozen=True)
+class Table:
+    """A table of rows × benchmarks.
+
+    Attributes:
+        name: what ``--table`` takes.
+        title, note: its title, and what it shows in a line.
+        datasets: its columns.
+        rows: its rows, for every size of the image tower.
+        averaged: whether it shows the mean of each row.
+        shown_sizes: the sizes that are evaluated where none is named; empty: all.
+        numbers_of: the tables of ``published.csv`` whose numbers stand in it.
+        miniature: whether the miniature's workbook has a sheet of it.
+        own_rows: whether methods of the user's own become rows of it.
+        any_protocol: whether it may be evaluated by other protocols than ClearCLIP's.
+    """
+
+    name: str
+    title: str
+    note: str
+    datasets: tuple[str, ...]
+    rows: tuple[Row, ...]
+    averaged: bool
+    shown_sizes: tuple[str, ...]
+    numbers_of: tuple[str, ...]
+    miniature: bool
+    own_rows: bool
+    any_protocol: bool
+
+    @property
+    def is_miniature(self) -> bool:
+        """Whether it is a table of the bundled model."""
+        return self.datasets == ("miniature",)
+
+    def of_miniature(self) -> Table:
+        """The same methods with the bundled model and benchmark in place of CLIP ViT-B/16.
+
+        Raises:
+            UserError: it compares weights only.
+        """
+        rows = [row for row in self.rows if (row.clip_type, row.vit) == _REPLACED_BY_MINIATURE]
+        if not rows:
+            raise UserError(f"the table {self.name} has no row of the miniature's; leave --miniature out")
+        return replace(
+            self,
+            title=f"miniature, {self.title}",
+            datasets=("miniature",),
+            rows=tuple(replace(row, **_MINIATURE_WEIGHTS, settings={}) for row in rows),
+            shown_sizes=(),
+        )
+
+    def with_rows(self, rows: Sequence[Row]) -> Table:
+        """The same table with these rows."""
+        return replace(self, rows=tuple(rows))
+
+    def with_datasets(self, names: Sequence[str] | None) -> Table:
+        """The same table with these columns only; None keeps all.
+
+        Raises:
+            UserError: an unknown name; says which one may have been meant.
+        """
+        if names is None:
+            return self
+        _check_names("dataset", names, self.datasets)
+        return replace(self, datasets=tuple(name for name in self.datasets if name in names))
+
+    @property
+    def shows_mean(self) -> bool:
+        """Whether the mean of each row is shown: one column is its own mean."""
+        return self.averaged and len(self.datasets) > 1
+
+    def select_rows(self, systems: Sequence[str] | None = None, sizes: Sequence[str] | None = None) -> list[Row]:
+        """The rows that are named.
+
+        Args:
+            systems: such as "MaskCLIP", which is the plain row only, and "MaskCLIP + ClearCLIP"; None takes all.
+            sizes: of the image tower; None takes :attr:`shown_sizes`.
+
+        Raises:
+            UserError: an unknown name; says which one may have been meant.
+        """
+        rows = list(self.rows)
+        if sizes is not None:
+            _check_names("vit", sizes, [row.vit for row in rows])
+        wanted_sizes = sizes if sizes is not None else self.shown_sizes
+        if wanted_sizes:
+            rows = [row for row in rows if row.vit in wanted_sizes]
+        if systems is not None:
+            _check_names("row", systems, [row.system for row in rows])
+            rows = [row for row in rows if row.system in systems]
+        return rows
+
+
+def _check_names(kind: str, names: Sequence[str], choices: Sequence[str]) -> None:
+    """Raise a UserError for the names that are no choices."""
+    choices = list(dict.fromkeys(choices))
+    unknown = [name for name in names if name not in choices]
+    if unknown:
+        listed = ", ".join(choices)
+        remedy = did_you_mean(unknown[0], choices)
+        hint = "" if remedy.startswith("known are") else f"; {remedy}"
+        raise UserError(f"unknown {kind} {', '.join(map(repr, unknown))}; this table has {listed}{hint}")
+
+
+def _read_row(entry: Mapping[str, Any], vit: str) -> Row:
+    """A row as ``tables.json`` has it, for a size of the image tower."""
+    method = entry["method"]
+    return Row(
+        name=entry["name"],
+        clearclip=entry.get("clearclip", ""),
+        clip_type=entry.get("clip_type", ""),
+        vit=entry.get("vit", vit),
+        method=method if isinstance(method, str) else json.dumps(method),
+        label=entry.get("label", method),
+        published_as=tuple(entry.get("published_as", ())),
+        settings=entry.get("settings", {}),
+    )
+
+
+def _read_table(entry: Mapping[str, Any]) -> Table:
+    """A table as ``tables.json`` has it. Rows without a size of their own come once for each of the table's sizes."""
+    rows = [_read_row(row, size) for size in entry["sizes"] or [""] for row in entry["rows"]]
+    return Table(
+        name=entry["name"],
+        title=entry["title"],
+        note=entry["note"],
+        datasets=tuple(entry["datasets"]),
+        rows=tuple(rows),
+        averaged=entry["averaged"],
+        shown_sizes=tuple(entry["shown_sizes"]),
+        numbers_of=tuple(entry["numbers_of"]),
+        miniature=entry["miniature"],
+        own_rows=entry["own_rows"],
+        any_protocol=entry["any_protocol"],
+    )
+
+
+@lru_cache
+def tables() -> dict[str, Table]:
+    """All tables by their names; the first is the one that is evaluated where none is named."""
+    return {entry["name"]: _read_table(entry) for entry in read_json("tables.json")}
+
+
+def find_table(name: str | None = None, miniature: bool = False) -> Table:
+    """A table by its name.
+
+    Args:
+        name: None takes the first; of the miniature, the first that its workbook shows.
+        miniature: with the bundled model and benchmark.
+    """
+    if name is None:
+        name = next(table.name for table in tables().values() if table.miniature or not miniature)
+    table = tables()[name]
+    return table.of_miniature() if miniature else table
+
+
+@lru_cache
+def published_labels() -> frozenset[str]:
+    """The labels of the methods of all tables' rows."""
+    return frozenset(row.label for table in tables().values() for row in table.rows)
+
+
+#: The methods that are compared where none is named: CLIP, what came before ClearCLIP, and what came after it.
+FAMILY = tuple(dict.fromkeys(row.name for row in tables()["family"].rows))

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields, replace
 from functools import cached_property
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from clearclip.checkpoint_names import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
@@ -120,6 +121,8 @@ class ModelSettings:
         "classes that cover at most this share of what is not background are dropped")
     normalization: str | None = option(None, choice(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
+    templates: str | os.PathLike = option("imagenet80", of_type(str, os.PathLike),
+        "prompts of a word: imagenet80, tips9, talk2dino7, one, or a file with a template a line, {} for the word")
     precision: str = option("auto", choice(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
     short_side: int | None = option(448, of_type(int, None, low=1),
         "segment() resizes images to it; None keeps their size", result=False)
@@ -238,6 +241,10 @@ class ModelSettings:
         values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}
         from clearclip.windows import POST_PROCESSINGS
 
+        if Path(self.templates).is_file():
+            from clearclip.utils.fingerprint import hash_file
+
+            values["templates"] = {"file": hash_file(self.templates)}, "imagenet80"
         values["normalization"] = self.chosen_normalization, "openai"
         if self.post is not None and not isinstance(self.post, str):
             values["post"] = self.chosen_post_processing.settings, None

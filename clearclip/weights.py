@@ -18,6 +18,7 @@ from typing import Any
 from huggingface_hub import hf_hub_url
 
 from clearclip.checkpoint_names import CHECKPOINTS
+from clearclip.dense_models import DENSE_MODELS, PUBLISHED, dense_files, find_family, folder_family
 from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
@@ -28,6 +29,8 @@ RANDOM = "random"
 
 #: What a model is described by: OpenCLIP's file, and that of a CLIPModel or SiglipModel of Hugging Face's.
 OPEN_CLIP_CONFIG, HUGGING_FACE_CONFIG = "open_clip_config.json", "config.json"
+#: The layout of models that are known by the names of their files.
+DENSE_LAYOUT = "dense"
 #: The usual names of a model's weights; with ``.index.json`` they are in shards.
 OPEN_CLIP_FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 HUGGING_FACE_FILES = ("model.safetensors", "pytorch_model.bin")
@@ -96,6 +99,8 @@ def choose_weights(
     vit_type = "Miniature/8" if clip_type == "Miniature" else vit_type or "ViT-B/16"
     known_name, known_tag = CHECKPOINTS.get((clip_type or "CLIP", vit_type), (None, None))
     model_name = _full_name(model_name or known_name, known_name)
+    if find_family(model_name) is not None:
+        return _dense_weights(model_name, pretrained, quick_gelu)
     if ":" in model_name:
         return Weights(model_name, pretrained, quick_gelu)
     # A file may be anyone's if only its place is given.
@@ -113,6 +118,19 @@ def choose_weights(
     if quick_gelu is None and (tag is not None or pretrained != RANDOM):
         quick_gelu = _activation(model_name, tag, pretrained)
     return Weights(model_name, pretrained, quick_gelu, tag)
+
+
+def _dense_weights(model_name: str, pretrained: str | None, quick_gelu: bool | None) -> Weights:
+    """The weights of a model of :mod:`clearclip.dense_models`, in the folder that ``pretrained`` names or published."""
+    if quick_gelu is not None:
+        raise UserError(f"{model_name} has one activation only; leave quick_gelu out")
+    if pretrained == RANDOM:
+        raise UserError(f"{model_name} takes the sizes of its towers from its files; name their folder as pretrained")
+    if pretrained in (None, PUBLISHED):
+        published = model_name in DENSE_MODELS
+        return Weights(model_name, PUBLISHED if published else None, tag=PUBLISHED if published else None)
+    path = Path(pretrained)
+    return Weights(model_name, str(path.parent if path.is_file() else path))
 
 
 def _expand(name: str | os.PathLike) -> str:
@@ -137,7 +155,7 @@ def _full_name(name: str, known: str | None) -> str:
     schema, _, place = name.partition(":")
     if schema == "local-dir":
         return f"local-dir:{_expand(place)}"
-    if schema == "hf-hub" or name == known:
+    if schema == "hf-hub" or name == known or name in DENSE_MODELS:
         return name
     if ":" not in name and open_clip.get_model_config(name.replace("/", "-")) is not None:
         return name.replace("/", "-")
@@ -145,7 +163,7 @@ def _full_name(name: str, known: str | None) -> str:
         return f"local-dir:{name}"
     raise UserError(
         f"unknown model {name!r}; open_clip.list_models() has the names, open_clip.add_model_config adds yours, and a "
-        "folder or hf-hub:OWNER/NAME is one as well"
+        f"folder or hf-hub:OWNER/NAME is one as well, and so are {', '.join(DENSE_MODELS)}"
     )
 
 
@@ -195,7 +213,11 @@ def read_json(path: Path) -> dict[str, Any]:
 
 
 def layout(folder: Path) -> str | None:
-    """The file that describes the model in a folder: :data:`OPEN_CLIP_CONFIG`, :data:`HUGGING_FACE_CONFIG` or None."""
+    """The file that describes the model in a folder, :data:`OPEN_CLIP_CONFIG` or :data:`HUGGING_FACE_CONFIG`;
+    :data:`DENSE_LAYOUT` for the files of a model of :mod:`clearclip.dense_models`; None for all others.
+    """
+    if folder_family(folder) is not None:
+        return DENSE_LAYOUT
     if (folder / OPEN_CLIP_CONFIG).is_file():
         return OPEN_CLIP_CONFIG
     path = folder / HUGGING_FACE_CONFIG
@@ -247,6 +269,8 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     name, pretrained = weights.model_name, weights.pretrained
     if pretrained == RANDOM:
         return []
+    if find_family(name) is not None and not (pretrained and Path(pretrained).is_file()):
+        return list(dict.fromkeys(dense_files(name, pretrained).values()))
     cfg = None if pretrained is None or ":" in name else open_clip.get_pretrained_cfg(name, pretrained)
     if cfg:
         repository, _, file = cfg["hf_hub"].rpartition("/")

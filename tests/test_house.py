@@ -23,7 +23,7 @@ FLOORS = (
     "backbones",
     "text",
     "model_settings",
-    "weights methods windows",
+    "weights dense_models methods windows",
     "checkpoint_names",
     "miniature",
     "rasters utils version",

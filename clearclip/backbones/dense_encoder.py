@@ -65,6 +65,10 @@ class DenseEncoder(nn.Module):
         """Patch tokens after the last block, (B, N, D), to embeddings (B, N, E)."""
         raise NotImplementedError
 
+    def embed_patches(self, tokens: Tensor) -> Tensor:
+        """All tokens after the last block, (B, P+N, D), to embeddings of the patches, (B, N, E)."""
+        return self.head(tokens[:, self.num_prefix_tokens :])
+
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """One unchanged block, (B, P+N, D) to the same, for patches on such a grid."""
         return UNCHANGED([self.parts(grid)[index]], tokens)
@@ -74,9 +78,13 @@ class DenseEncoder(nn.Module):
         return images.shape[-2] // self.patch_size[0], images.shape[-1] // self.patch_size[1]
 
     def positions(self, embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
-        """:func:`resize_positions` to a grid, once per grid."""
+        """:meth:`resized_positions`, once per grid."""
         key = (grid, how, embedding.device, embedding.dtype, _version(embedding))
-        return self.once(key, lambda: resize_positions(embedding.detach(), self.grid_size, grid, how))
+        return self.once(key, lambda: self.resized_positions(embedding.detach(), grid, how))
+
+    def resized_positions(self, embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
+        """Positional embeddings for a grid; see :func:`resize_positions`. A tower may have a way of its own."""
+        return resize_positions(embedding, self.grid_size, grid, how)
 
     def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns, kept for the next call with this key.
@@ -100,14 +108,7 @@ class DenseEncoder(nn.Module):
                 f"{method.label} works on the last {method.depth} blocks, but this model has {count}; "
                 "choose a deeper model or another method"
             )
-        if method.needs_class_token and not self.has_class_token:
-            raise UserError(
-                f"{method.label} reads the class token, which this image tower has not; choose another method"
-            )
-        if method.needs_same_tokens and not self.same_tokens:
-            raise UserError(
-                f"{method.label} mixes the tokens of several blocks, which differ in this image tower; choose another"
-            )
+        check_tokens(method, self.has_class_token, self.same_tokens)
 
     def forward(
         self,
@@ -149,7 +150,7 @@ class DenseEncoder(nn.Module):
                     raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
                 own = replace(context, **{NEEDS[need]: given[need] for need in method.needs})
                 tokens = method(parts, inputs[len(parts) - method.depth], own)
-                features[index] = self.head(tokens[:, self.num_prefix_tokens :]).unflatten(1, method.grid_size(own))
+                features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(own))
         return features
 
     def _inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
@@ -164,6 +165,16 @@ class DenseEncoder(nn.Module):
             if index < max(kept):
                 tokens = self.run_block(index, tokens, grid)
         return inputs
+
+
+def check_tokens(method: Method, has_class_token: bool, same_tokens: bool) -> None:
+    """Raise a UserError where a method needs tokens that an image tower lacks."""
+    if method.needs_class_token and not has_class_token:
+        raise UserError(f"{method.label} reads the class token, which this image tower has not; choose another method")
+    if method.needs_same_tokens and not same_tokens:
+        raise UserError(
+            f"{method.label} mixes the tokens of several blocks, which differ in this image tower; choose another"
+        )
 
 
 def _version(tensor: Tensor) -> int:

@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from clearclip.backbones.casting import prepare
 from clearclip.backbones.checkpoints import read_checkpoint, reason
 from clearclip.backbones.dense_encoder import DenseEncoder
-from clearclip.backbones.timm_tower import TimmEncoder
+from clearclip.backbones.timm_tower import TimmEncoder, as_visual
 from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
@@ -133,9 +133,7 @@ class DINOImageEncoder(TimmEncoder):
     """
 
     def __init__(self, vit: nn.Module):
-        visual = nn.Module()
-        visual.trunk, visual.head = vit, nn.Identity()
-        super().__init__(visual)
+        super().__init__(as_visual(vit))
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         # DINOv2's models with registers were made to resize positions by size.

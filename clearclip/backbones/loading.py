@@ -14,16 +14,19 @@ import open_clip
 import torch
 from open_clip.model import CustomTextCLIP
 from open_clip.tokenizer import SimpleTokenizer
+from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from clearclip.backbones.casting import cast
+from clearclip.backbones.casting import cast, prepare
 from clearclip.backbones.checkpoints import check_finite, load_weights, read_checkpoint
-from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
+from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder, check_tokens
 from clearclip.backbones.tokenizers import load_tokenizer, text_model_folder
+from clearclip.dense_models import DINO_TXT, RADIO, TALK2DINO, TIPS, Family, dense_files, find_family
 from clearclip.miniature import METHOD_OPTIONS
 from clearclip.model_settings import ModelSettings
-from clearclip.text import TextEncoder
+from clearclip.text import TextEncoder, read_templates
+from clearclip.text.encoder import mean_direction
 from clearclip.utils.errors import UserError
 from clearclip.weights import (
     HUGGING_FACE_CONFIG,
@@ -70,10 +73,14 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
         # The published tables have no row of DINO's, whose statistics want its own normalisation.
         encoder, mean, std = load_dino(weights, device, precision)
         return Towers(encoder, None, weights, mean, std)
+    family = find_family(weights.model_name)
+    if family is not None:
+        return _load_dense_towers(family, weights, settings, device, precision)
     if settings.clip_type == "BLIP":
         from clearclip.backbones.blip import load_blip
 
         image, text = load_blip(weights, device, precision, settings.slide_crop or None, settings.cached)
+        text.templates = read_templates(settings.templates)
         # BLIP was trained with OpenAI's mean and std.
         return Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
     clip = load_clip(weights, device, precision)
@@ -81,13 +88,72 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
     # CLIP's own tokenizer pads with 0; what others pad with is not known.
     padding = 0 if isinstance(clip.tokenizer, SimpleTokenizer) else None
     text = TextEncoder(
-        clip.model, clip.tokenizer, dim=image.dim, padding=padding, precision=precision, cached=settings.cached
+        clip.model,
+        clip.tokenizer,
+        dim=image.dim,
+        padding=padding,
+        precision=precision,
+        cached=settings.cached,
+        templates=read_templates(settings.templates),
     )
     if weights.is_miniature:
         image.method_options = METHOD_OPTIONS
     if settings.chosen_normalization == "openai":
         return Towers(image, text, weights, OPENAI_MEAN, OPENAI_STD)
     return Towers(image, text, weights, clip.mean, clip.std)
+
+
+def _load_dense_towers(
+    family: Family, weights: Weights, settings: ModelSettings, device: torch.device, precision: str
+) -> Towers:
+    """The towers of a model of :mod:`clearclip.dense_models`. What is not defined for it is refused before a download.
+
+    Raises:
+        UserError: as for :func:`load_towers`.
+    """
+    check_tokens(settings.chosen_method, family.has_class_token, family.same_tokens)
+    templates = read_templates(settings.templates)
+    files, label = dense_files(weights.model_name, weights.pretrained), weights.label
+    mean, std = IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
+    combine, padding = mean_direction, 0
+    image: DenseEncoder
+    tokenizer: Callable[[list[str]], Any]
+    if family is TIPS:
+        from clearclip.backbones.tips import SentencePieceTokenizer, load_tips
+
+        tokenizer = SentencePieceTokenizer(files["tokenizer"])
+        image, text = load_tips(files, label)
+        mean, std = (0.0, 0.0, 0.0), (1.0, 1.0, 1.0)
+    elif family is DINO_TXT:
+        from clearclip.backbones.dinotxt import load_dinotxt
+
+        image, text = load_dinotxt(files, label, at_backbone=weights.model_name.endswith("-backbone"))
+        tokenizer = SimpleTokenizer(context_length=text.text.context_length)
+    elif family is RADIO:
+        from clearclip.backbones.radio import load_radio
+
+        kind = {"hf_tokenizer_name": "SigLIP 2", "context_length": 64, "tokenizer_kwargs": {"clean": "canonicalize"}}
+        tokenizer, padding = load_tokenizer(kind, files["tokenizer"].parent), None
+        image, text = load_radio(files, label)
+        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    else:
+        from clearclip.backbones.talk2dino import load_talk2dino
+
+        image, projection = load_talk2dino(files, label)
+        combine = prepare(projection, device, "fp32", weights).combine
+        own_folder = files["text"].name == OPEN_CLIP_CONFIG
+        clip_name = f"local-dir:{files['text'].parent}" if own_folder else "ViT-B-16"
+        clip_weights = Weights(clip_name, str(files["text weights"]), quick_gelu=None if own_folder else True)
+        clip = load_clip(clip_weights, device, precision)
+        text, tokenizer = clip.model, clip.tokenizer
+    if family is not TALK2DINO:
+        prepare(text, device, precision, weights)
+    options = dict(dim=image.dim, padding=padding, precision=precision, cached=settings.cached, templates=templates)
+    encoder = TextEncoder(text, tokenizer, combine=combine, **options)
+    if settings.chosen_normalization == "openai":
+        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
+    mean, std = (tuple(255 * value for value in values) for values in (mean, std))
+    return Towers(prepare(image, device, precision, weights), encoder, weights, mean, std)
 
 
 @dataclass

@@ -51,7 +51,10 @@ class TimmEncoder(DenseEncoder):
         return self.visual.trunk.blocks
 
     def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
-        return [_parts(block, rope) for block, rope in zip(self.blocks, self._rotations(grid), strict=True)]
+        return [
+            block_parts(block, rope)
+            for block, rope in zip(self.visual.trunk.blocks, self._rotations(grid), strict=True)
+        ]
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         trunk, embed, grid = self.visual.trunk, self.visual.trunk.patch_embed, self.grid(images)
@@ -69,9 +72,10 @@ class TimmEncoder(DenseEncoder):
         return trunk.norm_pre(tokens)
 
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
+        block = self.visual.trunk.blocks[index]
         if getattr(self.visual.trunk, "rope", None) is None:
-            return self.blocks[index](tokens)
-        return self.blocks[index](tokens, rope=self._rotations(grid)[index])
+            return block(tokens)
+        return block(tokens, rope=self._rotations(grid)[index])
 
     def head(self, patches: Tensor) -> Tensor:
         trunk = self.visual.trunk
@@ -85,19 +89,20 @@ class TimmEncoder(DenseEncoder):
     def _rotations(self, grid: tuple[int, int]) -> list[Tensor | None]:
         """For each block, sines and cosines of the rotary embedding of a grid of patches, (N, 2 D'), or None."""
         rope = getattr(self.visual.trunk, "rope", None)
+        trunk_blocks = self.visual.trunk.blocks
         if rope is None:
-            return [None] * len(self.blocks)
+            return [None] * len(trunk_blocks)
 
         def compute() -> list[Tensor]:
-            own = copy.deepcopy(rope)
-            own.update_feat_shape(grid)
-            found = own.get_embed(shape=grid)
-            return list(found) if self.visual.trunk.rope_mixed else [found] * len(self.blocks)
+            rope_of_grid = copy.deepcopy(rope)
+            rope_of_grid.update_feat_shape(grid)
+            rotation = rope_of_grid.get_embed(shape=grid)
+            return list(rotation) if self.visual.trunk.rope_mixed else [rotation] * len(trunk_blocks)
 
         return self.once(("rotations", grid, next(self.visual.parameters()).device), compute)
 
 
-def _parts(block: nn.Module, rotation: Tensor | None) -> BlockParts:
+def block_parts(block: nn.Module, rotation: Tensor | None) -> BlockParts:
     attention, after = block.attn, isinstance(block, EvaBlockPostNorm | ResPostBlock)
     if attention.qkv is None:
         projections = (attention.q_proj, attention.k_proj, attention.v_proj)
@@ -138,18 +143,27 @@ def _rotate(rotation: Tensor, half: bool, heads: Tensor) -> Tensor:
     return torch.cat([prefix, apply_rot_embed_cat(patches, rotation, half=half).type_as(heads)], dim=2)
 
 
+def as_visual(vit: nn.Module, head: nn.Module | None = None) -> nn.Module:
+    """A ViT of timm's in the form in which OpenCLIP has it: ``trunk``, and the ``head`` that follows it, if any."""
+    visual = nn.Module()
+    visual.trunk = vit
+    visual.head = nn.Identity() if head is None else head
+    return visual
+
+
 def check_is_vit(visual: TimmModel) -> None:
     """Raise a UserError that names what in this image tower does not fit, and what is supported."""
     trunk, embed = visual.trunk, getattr(visual.trunk, "patch_embed", None)
     if type(trunk) not in (VisionTransformer, Eva):
         raise UserError(f"the image tower is timm's {type(trunk).__name__}; {SUPPORTED}")
     rope, pool = getattr(trunk, "rope", None), trunk.attn_pool
+    has_grid = getattr(rope, "feat_shape", None) is not None
     parts = [
         (type(embed).__name__, type(embed) in (PatchEmbed, HybridEmbed)),
         (f"pooling by {trunk.global_pool or 'nothing'}", trunk.global_pool in ("token", "avg", "map")),
         (type(pool).__name__, pool is None or (type(pool) is AttentionPoolLatent and pool.pos_embed is None)),
         ("a pool of OpenCLIP's", not hasattr(visual.head, "pool")),
-        (type(rope).__name__, rope is None or getattr(rope, "feat_shape", None) is not None),
+        (type(rope).__name__, rope is None or type(rope).__name__ == "RotaryEmbeddingDinoV3" or has_grid),
     ]
     for block in trunk.blocks:
         attention = getattr(block, "attn", None)

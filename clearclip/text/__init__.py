@@ -3,6 +3,7 @@
 import clearclip.utils.open_clip_import  # noqa: F401  (before the modules that import parts of OpenCLIP)
 from clearclip.text.cache import TextCache
 from clearclip.text.encoder import TextEncoder, TextFeatures
+from clearclip.text.templates import TEMPLATES_BY_NAME, read_templates
 from clearclip.text.words import ClassWords
 
-__all__ = ["ClassWords", "TextCache", "TextEncoder", "TextFeatures"]
+__all__ = ["TEMPLATES_BY_NAME", "ClassWords", "TextCache", "TextEncoder", "TextFeatures", "read_templates"]

@@ -8,7 +8,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import open_clip
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -16,13 +15,14 @@ from tqdm import tqdm
 
 from clearclip.text.cache import TextCache
 from clearclip.text.prompt_cutting import CuttingEncoder
+from clearclip.text.templates import read_templates
 from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import code_digest, digest, plain, versions
 
 Template = Callable[[str], str]
 #: OpenAI's 80 ImageNet prompt templates.
-TEMPLATES: tuple[Template, ...] = tuple(open_clip.OPENAI_IMAGENET_TEMPLATES)
+TEMPLATES: tuple[Template, ...] = read_templates("imagenet80")
 WORDS_PER_BATCH = 12  # so that there are prompts of like length
 PROMPTS_PER_BATCH = 240
 #: Held while a tokenizer runs and while a cache is opened: Hugging Face's fast tokenizers fail with "Already borrowed"

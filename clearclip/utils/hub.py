@@ -78,6 +78,8 @@ def fetch_url(url: str, remedy: str) -> Path:
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
 
     def download(temporary: Path) -> None:
+        if _cached_only.get():
+            raise OSError("it is not on this machine")
         with urlopen(url, timeout=TIMEOUT) as source, open(temporary, "wb") as file:
             size = int(source.headers["Content-Length"])
             bar = tqdm.wrapattr(file, "write", total=size, desc=path.name, disable=None)

@@ -1,0 +1,143 @@
+"""timm's ViTs of the sizes that the shapes of a state dict say, for checkpoints that come without a configuration."""
+
+from __future__ import annotations
+
+import math
+import warnings
+from collections.abc import Mapping
+from functools import partial
+from pathlib import Path
+from typing import NamedTuple
+
+import timm
+from timm.layers import Mlp, SwiGLUPacked
+from timm.models.eva import Eva
+from timm.models.eva import checkpoint_filter_fn as eva_names
+from timm.models.vision_transformer import VisionTransformer
+from torch import Tensor, nn
+
+from clearclip.backbones.checkpoints import load_weights
+from clearclip.utils.errors import UserError
+from clearclip.weights import read_json
+
+#: Heads of the published image towers and text towers by their width, which no shape says.
+IMAGE_HEADS = {768: 12, 1024: 16, 1152: 16, 1280: 16, 1536: 24}
+TEXT_HEADS = {768: 12, 1024: 16, 1152: 16, 1280: 20, 1536: 24}
+
+
+class Heads(NamedTuple):
+    """Numbers of heads that a model's config.json names; None where it names none."""
+
+    image: int | None
+    text: int | None
+
+    @classmethod
+    def read(cls, path: Path | None) -> Heads:
+        """From a config.json, flat (TIPSv2's own) or nested (transformers')."""
+        config = {} if path is None else read_json(path)
+        image, text = config.get("vision_config") or {}, config.get("text_config") or {}
+        return cls(
+            image.get("num_attention_heads") or config.get("num_heads"),
+            text.get("num_attention_heads") or config.get("text_num_heads"),
+        )
+
+    def of(self, tower: str, width: int) -> int:
+        """The heads of the "image" or "text" tower.
+
+        Raises:
+            UserError: nothing says how many there are.
+        """
+        heads = getattr(self, tower) or (IMAGE_HEADS if tower == "image" else TEXT_HEADS).get(width)
+        if not heads:
+            name = "num_heads" if tower == "image" else "text_num_heads"
+            raise UserError(
+                f"no published {tower} tower has a width of {width}; say how many heads it has as {name} in a "
+                "config.json beside the weights"
+            )
+        return heads
+
+
+def from_dinov2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    """A tower's weights under timm's names, from DINOv2's (TIPSv2 has the same). In timm's no token before the patches
+    has a position.
+    """
+    if "register_tokens" not in state:
+        return dict(state)
+    renamed = {name: value for name, value in state.items() if name not in ("mask_token", "register_tokens")}
+    renamed["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    renamed["pos_embed"] = state["pos_embed"][:, 1:]
+    renamed["reg_token"] = state["register_tokens"]
+    for old, new in ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2.")):
+        renamed = {name.replace(old, new): value for name, value in renamed.items()}
+    return renamed
+
+
+def plain_vit(state: dict[str, Tensor], heads: Heads, label: str) -> VisionTransformer:
+    """A ``VisionTransformer`` with these weights, under timm's names.
+
+    Raises:
+        UserError: weights that are none of such a tower; names them.
+    """
+    lacking = [name for name in ("pos_embed", "reg_token", "patch_embed.proj.weight") if name not in state]
+    if lacking:
+        raise UserError(f"{label} has no {' and no '.join(lacking)}; check that it is the image tower's file")
+    patch, width = state["patch_embed.proj.weight"].shape[-1], state["pos_embed"].shape[-1]
+    hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
+    gated = hidden != state["blocks.0.mlp.fc2.weight"].shape[1]
+    vit = VisionTransformer(
+        img_size=patch * math.isqrt(state["pos_embed"].shape[1]),
+        patch_size=patch,
+        embed_dim=width,
+        depth=number_of_blocks(state, "blocks."),
+        num_heads=heads.of("image", width),
+        mlp_ratio=(hidden + 0.5) / width,  # timm rounds the product down
+        mlp_layer=SwiGLUPacked if gated else Mlp,
+        act_layer=nn.SiLU if gated else nn.GELU,
+        init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
+        reg_tokens=state["reg_token"].shape[1],
+        no_embed_class=True,
+        num_classes=0,
+        final_norm="norm.weight" in state,
+        norm_layer=partial(nn.LayerNorm, eps=1e-6),
+        weight_init="skip",
+    )
+    load_weights(vit, state, label)
+    warn_of_untrained_scale(vit.blocks[-1], label)
+    return vit
+
+
+def dinov3_vit(state: dict[str, Tensor], heads: Heads, label: str) -> Eva:
+    """DINOv3's tower with these weights, under its own names or timm's.
+
+    Raises:
+        UserError: weights that are none of such a tower; names them.
+    """
+    width = state["cls_token"].shape[-1]
+    vit = timm.create_model(
+        "vit_large_patch16_dinov3_qkvb",  # the one with biases of q and v, which the release has
+        embed_dim=width,
+        depth=number_of_blocks(state, "blocks."),
+        num_heads=heads.of("image", width),
+        mlp_ratio=(state["blocks.0.mlp.fc1.weight"].shape[0] + 0.5) / width,
+        num_classes=0,
+        global_pool="token",
+    )
+    load_weights(vit, eva_names(dict(state), vit), label)
+    # The release rounded its periods to bfloat16, timm computes them anew.
+    if "rope_embed.periods" in state:
+        vit.rope.periods.copy_(state["rope_embed.periods"])
+    return vit
+
+
+def number_of_blocks(state: Mapping[str, Tensor], prefix: str) -> int:
+    """How many blocks there are under a prefix."""
+    return len({name.removeprefix(prefix).partition(".")[0] for name in state if name.startswith(prefix)})
+
+
+def warn_of_untrained_scale(block: nn.Module, label: str) -> None:
+    """Say where LayerScale makes what the last block's attention adds so small that the final norm returns its bias."""
+    if isinstance(block.ls1, nn.Identity) or block.ls1.gamma.abs().max() > 1e-4:
+        return
+    warnings.warn(
+        f"{label}: the last block's LayerScale is not trained; ClearCLIP's patches all look alike", stacklevel=4
+    )

@@ -15,6 +15,7 @@ from argparse import RawDescriptionHelpFormatter
 from pathlib import Path
 
 from clearclip.commands.command_line import CommandParser, run_command
+from clearclip.utils.printable import printable
 
 CONFIG = Path(__file__).resolve().parents[1] / "config"
 GROUPS = {
@@ -56,8 +57,10 @@ def main() -> int:
     print(ROW("dataset", "images with mask", "valid of opened", "complete", "root"))
     for one in reports:
         counts = f"{one.pairs:,}/{one.expected or one.listed:,}", f"{one.valid:,}/{one.opened:,}"
-        print(ROW(one.name, *counts, "yes" if one.complete else "no", one.root))
-    print(*(f"{one.name}: {line}" for one in reports for line in (*one.problems, *one.remarks)), sep="\n")
+        print(ROW(printable(one.name), *counts, "yes" if one.complete else "no", printable(one.root)))
+    for one in reports:
+        for line in (*one.problems, *one.remarks):
+            print(printable(f"{one.name}: {line}"))
     complete = sum(one.complete for one in reports)
     print(f"{complete} of {len(reports)} complete")
     return int(complete < len(reports))

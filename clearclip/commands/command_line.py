@@ -18,6 +18,7 @@ from typing import Any, NoReturn
 
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
+from clearclip.utils.printable import printable
 
 
 class CommandParser(argparse.ArgumentParser):
@@ -93,6 +94,13 @@ class _Patient:
         return getattr(self._stream, name)
 
 
+class _PrintableFormatter(logging.Formatter):
+    """What libraries log, with escapes for what is no text."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        return "\n".join(printable(line) for line in super().format(record).splitlines())
+
+
 def run_command(main: Callable[[], int | None]) -> int:
     """Run a command line; turn a :class:`UserError` into one line on stderr.
 
@@ -104,7 +112,9 @@ def run_command(main: Callable[[], int | None]) -> int:
     warnings.showwarning = _show_warning
     rank = os.environ.get("RANK", "0")
     # Libraries that log in place of a warning look the same.
-    logging.basicConfig(format="warning: %(message)s", level=logging.WARNING if rank == "0" else logging.ERROR)
+    handler = logging.StreamHandler()
+    handler.setFormatter(_PrintableFormatter("warning: %(message)s"))
+    logging.basicConfig(handlers=[handler], level=logging.WARNING if rank == "0" else logging.ERROR)
     stdout, stderr = sys.stdout, sys.stderr
     sys.stdout, sys.stderr = _Patient(stdout), _Patient(stderr)
     try:
@@ -116,7 +126,7 @@ def run_command(main: Callable[[], int | None]) -> int:
                 raise
             raise UserError(f"{str(error.filename)[:200]}: {error.strerror}; check the name") from error
     except UserError as error:
-        print(f"error{'' if rank == '0' else f' (process {rank})'}: {error}", file=sys.stderr)
+        print(f"error{'' if rank == '0' else f' (process {rank})'}: {printable(error)}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
@@ -145,4 +155,4 @@ def _make_home() -> None:
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the source line that caused it."""
     if os.environ.get("RANK", "0") == "0":
-        print(f"warning: {' '.join(str(message).split())}", file=sys.stderr)
+        print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

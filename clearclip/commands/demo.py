@@ -28,6 +28,7 @@ from clearclip.segmentation import compare_picture
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
 from clearclip.utils.images import read_image
+from clearclip.utils.printable import printable
 from clearclip.visualize import save_image
 
 
@@ -83,19 +84,20 @@ def run(args: Namespace) -> int:
         try:
             image = read_image(path, **reading)
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             failed += 1
             continue
         results = segment(model, image, classes, [model.method, *compared])
         result, stem = results[label], free_stem(args.out, path, taken)
         picture, *_ = write_result(stem, result, path, settings.prob_thd)
         found = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-        print(f"{picture}  ({', '.join(f'{name} {share:.1%}' for name, share in found if share)})", flush=True)
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in found if share)
+        print(printable(f"{picture}  ({shares})"), flush=True)
         if args.heatmaps:
-            print(save_image(result.heat_maps(), f"{stem}_heatmaps.png"), flush=True)
+            print(printable(save_image(result.heat_maps(), f"{stem}_heatmaps.png")), flush=True)
         if compared:
             shown = compare_picture({other.label: results[other.label] for other in compared})
-            print(save_image(shown, f"{stem}_compare.png"), flush=True)
+            print(printable(save_image(shown, f"{stem}_compare.png")), flush=True)
     if failed < len(images):
         print(f"label maps (grey values are class ids) and what they mean: {args.out / '*_labels.png'}, *_labels.json")
     return 2 if failed or failed_maps else 0

@@ -15,6 +15,7 @@ from clearclip.rasters.georeference import raster_header
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.images import pixel_limit
+from clearclip.utils.printable import printable
 
 
 def separate_maps(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
@@ -54,7 +55,7 @@ def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[Path], classe
                 model, path, classes, out, polygons=args.polygons, progress=True, **picture_options(args)
             )
         except UserError as error:
-            print(f"error: {error}", file=sys.stderr)
+            print(f"error: {printable(error)}", file=sys.stderr)
             failed += 1
             continue
         _report(result)
@@ -63,9 +64,10 @@ def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[Path], classe
 
 def _report(result: MapSegmentation) -> None:
     for remark in result.remarks:
-        print(f"warning: {remark}", file=sys.stderr)
+        print(f"warning: {printable(remark)}", file=sys.stderr)
     largest = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
     shares = ", ".join(f"{name} {share:.1%}" for name, share in largest if share)
-    print(f"{result.path}  ({shares}); coordinates, palette and class names are those of the map", flush=True)
+    coordinates = "coordinates, palette and class names are those of the map"
+    print(printable(f"{result.path}  ({shares}); {coordinates}"), flush=True)
     if result.polygons_path is not None:
-        print(f"{result.polygons_path}  ({result.polygon_count:,} polygons)", flush=True)
+        print(f"{printable(result.polygons_path)}  ({result.polygon_count:,} polygons)", flush=True)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +12,7 @@ from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.run import evaluate
 from clearclip.results.records import append, check_results_path
+from clearclip.utils.printable import printable
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -23,45 +25,60 @@ def run(args: Namespace) -> int:
     results = check_results_path(args.results)
     if args.no_cache:
         args.cfg_options["model.cached"] = False
-    shown = args.show_dir is not None
-    hooks = [PictureHook(Path(args.show_dir), args.show_every, args.show_first)] if shown else []
+    hooks = []
+    if args.show_dir is not None:
+        hooks.append(PictureHook(Path(args.show_dir), args.show_every, args.show_first))
     names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "resume", "on_error")
     options = {name: getattr(args, name) for name in names}
-    found = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
-    if found[0].is_main:
-        append([one.record for one in found], results)
-        report(found)
+    evaluations = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
+    if evaluations[0].is_main:
+        append([evaluation.record for evaluation in evaluations], results)
+        report(evaluations)
         # Spreadsheets are needed at the end only.
         from clearclip.results.workbook import update_workbook
 
         update_workbook(results)
-        print(f"{len(found)} row{'s' if len(found) > 1 else ''} added to {results}")
+        print(f"{_count(len(evaluations), 'row')} added to {printable(results)}")
         for hook in hooks:
-            print(f"pictures of {hook.written} image{'s' if hook.written != 1 else ''} in {args.show_dir}")
+            print(f"pictures of {_count(hook.written, 'image')} in {printable(args.show_dir)}")
     return 0
 
 
-def report(found: Sequence[Evaluation]) -> None:
+def report(evaluations: Sequence[Evaluation]) -> None:
     """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
-    from rich.console import Console
-    from rich.table import Column, Table
-
-    first = found[0]
-    images = f"{first.images} image{'s' if first.images != 1 else ''}"
-    columns = {f"{one.method}\nIoU" if len(found) > 1 else "IoU": one.scores.iou for one in found}
-    if len(found) == 1:
-        columns["accuracy"] = first.scores.accuracy
-    table = Table("class", *(Column(one, justify="right") for one in columns), title=f"{first.dataset}: {images}")
-    for name, *values in zip(first.classes, *columns.values(), strict=True):
-        table.add_row(name, *map(_percent, values))
-    Console().print(table)
+    first = evaluations[0]
+    images = _count(first.images, "image")
+    print_classes(evaluations, f"{first.dataset}: {images}")
     for image, reason in first.failures.items():
-        print(f"skipped {image}: {reason}")
-    for one in found:
-        summary = "  ".join(f"{name} {_percent(value)}" for name, value in one.scores.summary.items())
-        print(f"{one.dataset}, {one.method}: {summary}")
+        print(f"skipped {printable(image)}: {printable(reason)}")
+    for evaluation in evaluations:
+        summary = "  ".join(f"{name} {_percent(value)}" for name, value in evaluation.scores.summary.items())
+        print(f"{printable(evaluation.dataset)}, {printable(evaluation.method)}: {summary}")
     print(f"{images}, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
 
 
+def print_classes(evaluations: Sequence[Evaluation], title: str) -> None:
+    """Print a line for each class: IoU by every method; of one method the accuracy, too."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    first = evaluations[0]
+    columns = {"IoU": first.scores.iou, "accuracy": first.scores.accuracy}
+    if len(evaluations) > 1:
+        columns = {f"{printable(evaluation.method)}\nIoU": evaluation.scores.iou for evaluation in evaluations}
+    # Text, so that no name is taken for a format of rich's.
+    table = Table("class", title=Text(printable(title)))
+    for heading in columns:
+        table.add_column(Text(heading), justify="right")
+    for name, *values in zip(first.classes, *columns.values(), strict=True):
+        table.add_row(Text(printable(name)), *(_percent(value) for value in values))
+    Console().print(table)
+
+
+def _count(number: int, noun: str) -> str:
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
 def _percent(value: float) -> str:
-    return "–" if value != value else f"{value:.2f}"
+    return "–" if math.isnan(value) else f"{value:.2f}"

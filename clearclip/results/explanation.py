@@ -98,13 +98,14 @@ def not_in_table_because(record: Record) -> list[str]:
         return [record.remark]
     reasons = list(record.not_in_table_because or [])
     if record.skipped:
-        reasons.append(f"{record.skipped} images were skipped")
+        reasons.append("an image was skipped" if record.skipped == 1 else f"{record.skipped} images were skipped")
     if fits_own_row(record):
         return reasons
     comparison = nearest_cell(record)
     if comparison is None:
         return [*reasons, f"no table has the dataset {record.dataset}"]
-    return reasons + [str(difference) for difference in comparison.differences]
+    suffix = "" if comparison.protocol == protocol_names()[0] else f" by {comparison.protocol}'s protocol"
+    return reasons + [f"{difference}{suffix}" for difference in comparison.differences]
 
 
 def explain(record: Record) -> Explanation:
@@ -127,7 +128,7 @@ def explain(record: Record) -> Explanation:
 def nearest_cell(record: Record) -> Comparison | None:
     """The cell that a run belongs to, or the one from which it differs in the fewest settings."""
     differences_of_protocols: dict[tuple[str, str], list[Difference]] = {}
-    best: tuple[tuple[int, int, float], Comparison] | None = None
+    best: tuple[tuple[int, bool, int, float], Comparison] | None = None
     for table, row, protocol in _cells_of(record.dataset):
         settings = row.settings_for(record.dataset)
         # Most rows are published with their protocol's settings: these are compared once.
@@ -140,7 +141,9 @@ def nearest_cell(record: Record) -> Comparison | None:
         differences = row_faults + differences_of_protocols[key]
         # Of cells that are equally near, the one with the run's own weights and method.
         likeness = difflib.SequenceMatcher(None, record.method, row.label).ratio()
-        rank = (len(differences), len(row_faults), -likeness)
+        # A run that is nobody's is compared with the first protocol unless another one is nearer by two settings.
+        is_other = protocol != protocol_names()[0] and bool(differences)
+        rank = (len(differences) + is_other, is_other, len(row_faults), -likeness)
         if best is None or rank < best[0]:
             published = find_published(table, row, record.dataset, protocol)
             best = rank, Comparison(table, row, protocol, differences, published)

@@ -161,6 +161,27 @@ def test_bf16_is_close_to_fp32(tiny_name):
     assert (coarse.segment(image, WORDS).labels == exact.labels).mean() > 0.9
 
 
+@pytest.mark.skipif("mixed" not in possible_precisions(torch.device("cpu")), reason="this CPU has no native bf16")
+def test_mixed_is_closer_to_fp32_than_bf16(tiny_name):
+    image = photo(120, 160)
+    models = {
+        name: ClearCLIP.from_pretrained(
+            tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=96, precision=name
+        )
+        for name in ("fp32", "bf16", "mixed")
+    }
+    assert models["mixed"].precision == "mixed"
+    assert {parameter.dtype for parameter in models["mixed"].parameters()} == {torch.float32}
+    probabilities = {name: model.segment(image, WORDS).probabilities for name, model in models.items()}
+    errors = {name: np.abs(values - probabilities["fp32"]).max() for name, values in probabilities.items()}
+    assert 0 < errors["mixed"] < errors["bf16"]
+
+
+def test_mixed_is_refused_where_a_tower_has_other_blocks():
+    with pytest.raises(UserError, match=r"mixed.*plain ViTs"):
+        ClearCLIP.from_pretrained(clip_type="DINO", pretrained="random", device="cpu", precision="mixed")
+
+
 def test_words_may_change(tiny_name):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, short_side=64)
     image = photo(64, 80)

@@ -69,6 +69,16 @@ class DenseEncoder(nn.Module):
         """All tokens after the last block, (B, P+N, D), to embeddings of the patches, (B, N, E)."""
         return self.head(tokens[:, self.num_prefix_tokens :])
 
+    def compute_mixed(self) -> None:
+        """From now on compute the matrix products of unchanged blocks in bf16, and all else in fp32.
+
+        Raises:
+            UserError: the blocks are not OpenCLIP's plain ones.
+        """
+        raise UserError(
+            "precision 'mixed' is for OpenCLIP's plain ViTs only, which this image tower is not; use fp32, bf16 or auto"
+        )
+
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
         """One unchanged block, (B, P+N, D) to the same, for patches on such a grid."""
         return UNCHANGED([self.parts(grid)[index]], tokens)

@@ -20,6 +20,7 @@ from clearclip.backbones.timm_tower import TimmEncoder, as_visual
 from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
+from clearclip.utils.precisions import precision_of_weights
 from clearclip.weights import RANDOM, Weights
 
 VANILLA = LastBlock("qk", residual=True, ffn=True)
@@ -75,7 +76,7 @@ def load_dino(
     except Exception as error:  # whatever weights of another model raise
         raise UserError(f"{path} cannot be loaded as {weights.model_name}: {reason(error)}") from error
     mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
-    return prepare(DINOImageEncoder(vit), device, precision, weights), mean, std
+    return prepare(DINOImageEncoder(vit), device, precision_of_weights(precision), weights), mean, std
 
 
 def load_second_encoder(name: str, weights: str | None, device: torch.device, precision: str) -> SecondEncoder:

@@ -28,6 +28,7 @@ from clearclip.model_settings import ModelSettings
 from clearclip.text import TextEncoder, read_templates
 from clearclip.text.encoder import mean_direction
 from clearclip.utils.errors import UserError
+from clearclip.utils.precisions import precision_of_weights
 from clearclip.weights import (
     HUGGING_FACE_CONFIG,
     OPEN_CLIP_CONFIG,
@@ -58,11 +59,18 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
 
     Args:
         settings: which weights, and how images are normalised.
-        device, precision: where and in what to compute ("fp32", "fp16" or "bf16").
+        device, precision: where and in what to compute ("fp32", "fp16", "bf16" or "mixed").
 
     Raises:
         UserError: weights that do not exist, fit or load.
     """
+    towers = _load_towers(settings, device, precision_of_weights(precision))
+    if precision == "mixed":
+        towers.image.compute_mixed()
+    return towers
+
+
+def _load_towers(settings: ModelSettings, device: torch.device, precision: str) -> Towers:
     own = settings.clip_type in ("BLIP", "DINO")
     if own and settings.model_name is not None:
         raise UserError(f"clip_type={settings.clip_type!r} takes no model_name; name a file or folder as pretrained")

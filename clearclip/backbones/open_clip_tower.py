@@ -8,7 +8,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
-from clearclip.backbones.trunk import run_block
+from clearclip.backbones.trunk import is_plain, run_block
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 
@@ -23,6 +23,8 @@ class ImageEncoder(DenseEncoder):
     Raises:
         UserError: the tower is not a plain ViT.
     """
+
+    mixed = False  # whether unchanged blocks are computed in bf16
 
     def __init__(self, visual: nn.Module):
         super().__init__()
@@ -60,8 +62,14 @@ class ImageEncoder(DenseEncoder):
         positions = self.positions(visual.positional_embedding, self.grid(images), position_resize)
         return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
 
+    def compute_mixed(self) -> None:
+        example = torch.empty(0, 0, 0)
+        if not all(is_plain(block, example) for block in self.blocks):
+            super().compute_mixed()  # says that it cannot be
+        self.mixed = True
+
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
-        return run_block(self.blocks[index], tokens)
+        return run_block(self.blocks[index], tokens, self.mixed)
 
     def head(self, patches: Tensor) -> Tensor:
         patches = self.visual.ln_post(patches)

@@ -1,47 +1,111 @@
-"""OpenCLIP's unchanged blocks, computed faster on a CPU: same weights, same result, nothing in OpenCLIP is changed.
+"""OpenCLIP's unchanged blocks, computed faster: same weights, and nothing in OpenCLIP is changed.
 
-Attention runs fused instead of through its whole matrix of weights. QuickGELU, x · sigmoid(1.702 x), is silu(1.702 x) /
-1.702: both factors belong to the matrix products before and after it, so one pass in place is left of three. Residuals
-are added by the products, too.
+In fp32 on a CPU attention runs fused instead of through its whole matrix of weights, QuickGELU as one pass, and the
+matrix products by MKL or oneDNN, whichever is faster here (:mod:`clearclip.backbones.packed_linears`). Results differ
+in the last bits.
+
+With ``precision="mixed"`` linear layers and attention are computed in bf16. LayerNorm and the residual stream stay in
+fp32, and so does everything that a method computes after the trunk.
 """
 
 from __future__ import annotations
+
+import math
 
 import torch
 import torch.nn.functional as F
 from open_clip.transformer import QuickGELU, ResidualAttentionBlock
 from torch import Tensor, nn
 
+from clearclip.backbones.packed_linears import (
+    QUICK_GELU_FACTOR,
+    FastBlock,
+    fast_block,
+    forget,
+    packing_is_faster,
+)
 
-def run_block(block: nn.Module, tokens: Tensor) -> Tensor:
-    """A block's output, (B, T, D) to the same: computed here where the block is a plain one, else by itself."""
-    return _run(block, tokens) if is_plain(block, tokens) else block(tokens)
+
+def run_block(block: nn.Module, tokens: Tensor, mixed: bool = False) -> Tensor:
+    """A block's output, (B, T, D) to the same: computed here where the block is a plain one, else by itself.
+
+    Args:
+        block: any block of a transformer.
+        tokens: what goes in.
+        mixed: whether matrix products are computed in bf16; the block must be a plain one in fp32.
+    """
+    if not is_plain(block, tokens):
+        return block(tokens)
+    if mixed:
+        return _run_mixed(block, tokens, fast_block(block, torch.bfloat16))
+    if tokens.device.type != "cpu":
+        forget(block)
+        return block(tokens)
+    if packing_is_faster(block.mlp.c_fc.weight):
+        return _run_packed(block, tokens, fast_block(block, torch.float32))
+    return _run_usual(block, tokens)
 
 
 def is_plain(block: nn.Module, tokens: Tensor) -> bool:
-    """Whether a block is OpenCLIP's plain one in fp32 on a CPU, with nothing hooked into it."""
+    """Whether a block is OpenCLIP's plain one in fp32, with nothing hooked into it."""
     return (
         type(block) is ResidualAttentionBlock
         and block.attn.batch_first
         and type(block.ls_1) is type(block.ls_2) is nn.Identity
         and type(block.mlp.gelu) in (QuickGELU, nn.GELU)
-        and tokens.device.type == "cpu"
         and all(each.dtype == torch.float32 for each in (tokens, *block.parameters()))
         and not any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
     )
 
 
-def _run(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
+def _run_packed(block: ResidualAttentionBlock, tokens: Tensor, layers: FastBlock) -> Tensor:
+    rows = tokens.flatten(0, 1)
+    qkv = layers.qkv(block.ln_1(rows)).view(*tokens.shape[:2], -1)
+    rows = layers.out.add_to(rows, _attend(qkv, block.attn.num_heads))
+    rows = layers.proj.add_to(rows, layers.expand(block.ln_2(rows)))
+    return rows.view_as(tokens)
+
+
+def _run_mixed(block: ResidualAttentionBlock, tokens: Tensor, layers: FastBlock) -> Tensor:
+    rows = tokens.flatten(0, 1)
+    qkv = layers.qkv(block.ln_1(rows).bfloat16()).view(*tokens.shape[:2], -1)
+    attend = _attend_by_products if tokens.device.type == "cpu" else _attend
+    rows = layers.out.add_to(rows, attend(qkv, block.attn.num_heads))
+    rows = layers.proj.add_to(rows, layers.expand(block.ln_2(rows).bfloat16()))
+    return rows.view_as(tokens)
+
+
+def _run_usual(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     attention, fc, proj = block.attn, block.mlp.c_fc, block.mlp.c_proj
-    x = tokens.flatten(0, 1)
+    rows = tokens.flatten(0, 1)
     qkv = F.linear(block.ln_1(tokens), attention.in_proj_weight, attention.in_proj_bias)
-    q, k, v = qkv.unflatten(-1, (3, attention.num_heads, -1)).permute(2, 0, 3, 1, 4)
-    gathered = F.scaled_dot_product_attention(q, k, v).transpose(1, 2).flatten(2).flatten(0, 1)
-    x = torch.addmm(x, gathered, attention.out_proj.weight.T).add_(attention.out_proj.bias)
-    factor = 1.702 if type(block.mlp.gelu) is QuickGELU else 1
-    hidden = torch.addmm(fc.bias, block.ln_2(x), fc.weight.T, beta=factor, alpha=factor)
+    gathered = _attend(qkv, attention.num_heads)
+    rows = torch.addmm(rows, gathered, attention.out_proj.weight.T).add_(attention.out_proj.bias)
+    # QuickGELU's two factors belong to the matrix products before and after it: one pass is left of three.
+    factor = QUICK_GELU_FACTOR if type(block.mlp.gelu) is QuickGELU else 1
+    hidden = torch.addmm(fc.bias, block.ln_2(rows), fc.weight.T, beta=factor, alpha=factor)
     if factor == 1:
         torch.ops.aten.gelu_(hidden, approximate=block.mlp.gelu.approximate)
     else:
         F.silu(hidden, inplace=True)
-    return torch.addmm(x, hidden, proj.weight.T, alpha=1 / factor).add_(proj.bias).view_as(tokens)
+    return torch.addmm(rows, hidden, proj.weight.T, alpha=1 / factor).add_(proj.bias).view_as(tokens)
+
+
+def _heads(qkv: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
+    """q, k and v (B, heads, T, D / heads) of what the first linear layer gives, (B, T, 3 D)."""
+    return qkv.unflatten(-1, (3, heads, -1)).permute(2, 0, 3, 1, 4).unbind()
+
+
+def _attend(qkv: Tensor, heads: int) -> Tensor:
+    """What attention gathers, (B, T, 3 D) to (B · T, D), by PyTorch's fused kernel."""
+    gathered = F.scaled_dot_product_attention(*_heads(qkv, heads))
+    return gathered.transpose(1, 2).flatten(2).flatten(0, 1)
+
+
+def _attend_by_products(qkv: Tensor, heads: int) -> Tensor:
+    """The same by matrix products, window by window, which in bf16 is faster on a CPU than the fused kernel."""
+    gathered = []
+    for q, k, v in zip(*_heads(qkv, heads), strict=True):
+        scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
+        gathered.append((scores.softmax(dim=-1) @ v).transpose(0, 1).flatten(1))
+    return torch.cat(gathered)

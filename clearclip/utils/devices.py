@@ -12,6 +12,9 @@ import torch
 from clearclip.utils.errors import UserError
 from clearclip.utils.precisions import PRECISIONS
 
+#: The precisions that need native bf16.
+_WITH_BF16 = ("bf16", "mixed")
+
 
 def choose_device(device: str | torch.device | None = None) -> torch.device:
     """``device`` if given, else the best there is: the current GPU, Apple's, or the CPU.
@@ -41,15 +44,18 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 def possible_precisions(device: torch.device) -> list[str]:
     """The precisions that a device computes natively."""
     if device.type == "cuda":
-        return ["fp32", "fp16"] + (["bf16"] if torch.cuda.is_bf16_supported(including_emulation=False) else [])
+        native = torch.cuda.is_bf16_supported(including_emulation=False)
+        return ["fp32", "fp16", *_WITH_BF16] if native else ["fp32", "fp16"]
     if device.type == "mps":
         return ["fp32", "fp16"]
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
-    return ["fp32"] + (["bf16"] if native else [])
+    return ["fp32", *_WITH_BF16] if native else ["fp32"]
 
 
 def choose_precision(precision: str, device: torch.device) -> str:
-    """ "fp32", "fp16" or "bf16"; "auto" is fp16 on CUDA, as published (LayerNorm stays in fp32), and fp32 elsewhere.
+    """The precision to compute in: "fp32", "fp16", "bf16" or "mixed".
+
+    "auto" is fp16 on CUDA, as published (LayerNorm stays in fp32), and fp32 elsewhere.
 
     Raises:
         UserError: an unknown precision, or one the device lacks; says which are possible.

@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # Evaluate with several processes: bash ./dist_test.sh CONFIG [arguments of eval.py]
-# GPUS (default: those visible, 1 without any), NNODES, NODE_RANK, MASTER_ADDR, PORT (default: a free one) as variables.
+# bash ./dist_test.sh --help tells the variables.
 set -euo pipefail
 
 fail() {
@@ -10,6 +10,24 @@ fail() {
 number() { # NAME LEAST
     [[ ${!1} =~ ^[0-9]{1,9}$ && ${!1} -ge $2 ]] || fail "$1 must be a whole number of at least $2, not '${!1}'"
 }
+
+help() {
+    cat <<END
+usage: [GPUS=N] bash dist_test.sh CONFIG [arguments of eval.py]
+
+Evaluates with several processes, one per GPU (without a GPU: on the CPU). Variables:
+  GPUS          processes on this host (default: the GPUs that are visible, 1 without any)
+  NNODES        hosts (default 1); each of them runs the same command with
+  NODE_RANK     its number, from 0
+  MASTER_ADDR   the first host's address
+  PORT          a free port of the first host, the same on all (one host alone takes any that is free)
+  PYTHON        the interpreter (default: python)
+
+Ctrl-C and what else ends it leave what is finished; add --resume to go on. The arguments of eval.py:
+END
+    exec "${PYTHON:-python}" "$(dirname "$0")/eval.py" --help
+}
+case ${1:-} in -h | --help) help ;; esac
 
 [ $# -ge 1 ] || fail "no config given; use: bash dist_test.sh config/cfg_voc21.py [arguments of eval.py]"
 CONFIG=$1
@@ -28,12 +46,14 @@ number GPUS 1
 [ "$NODE_RANK" -lt "$NNODES" ] || fail "NODE_RANK=$NODE_RANK, but NNODES=$NNODES counts them from 0"
 [ "$NNODES" -eq 1 ] || [ -n "${MASTER_ADDR:-}" ] && [ "$NNODES" -eq 1 -o -n "${PORT:-}" ] ||
     fail "NNODES=$NNODES needs MASTER_ADDR, the first node's address, and PORT, the same on every node"
-MASTER_ADDR=${MASTER_ADDR:-127.0.0.1}
-PORT=${PORT:-$("$PYTHON" -c 'import socket; s = socket.socket(); s.bind(("", 0)); print(s.getsockname()[1])')}
-number PORT 1
-[ "$PORT" -le 65535 ] || fail "PORT must be at most 65535, not $PORT"
 
-# The package has imported this module before it runs, which does no harm here.
-exec "$PYTHON" -W ignore::RuntimeWarning:runpy -m clearclip.evaluation.processes \
-    --nnodes="$NNODES" --node_rank="$NODE_RANK" --master_addr="$MASTER_ADDR" --master_port="$PORT" \
-    --nproc_per_node="$GPUS" "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"
+# On one host torchrun takes a free port itself, so that several runs may start at the same moment.
+MEETING=(--rdzv-backend=c10d --rdzv-endpoint=127.0.0.1:0 --local-addr=127.0.0.1)
+if [ -n "${PORT:-}" ]; then
+    number PORT 1
+    [ "$PORT" -le 65535 ] || fail "PORT must be at most 65535, not $PORT"
+    MEETING=(--node_rank="$NODE_RANK" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$PORT")
+fi
+
+exec "$PYTHON" -m clearclip.evaluation.torchrun --nnodes="$NNODES" --nproc_per_node="$GPUS" "${MEETING[@]}" \
+    "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"

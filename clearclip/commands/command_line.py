@@ -128,8 +128,10 @@ def run_command(main: Callable[[], int | None]) -> int:
     except UserError as error:
         print(f"error{'' if rank == '0' else f' (process {rank})'}: {printable(error)}", file=sys.stderr)
         return 2
-    except KeyboardInterrupt:
-        print("interrupted", file=sys.stderr)
+    except KeyboardInterrupt as error:
+        # Of several processes the first one speaks; what an evaluation raises says how to go on.
+        if os.environ.get("RANK", "0") == "0":
+            print(f"interrupted; {error}" if str(error) else "interrupted", file=sys.stderr)
         return 130
     finally:
         for stream in (stdout, stderr):

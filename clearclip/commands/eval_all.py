@@ -15,6 +15,7 @@ from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
 from clearclip.commands.table_run import Group, Outcome, has_result, plan, run_all
+from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.miniature import METHOD_NOTE
 from clearclip.results.cells import OWN_ROW, fill_row, headings, notes_of, own_rows, replaced_remarks
 from clearclip.results.explanation import explain, explanation_lines
@@ -42,6 +43,8 @@ def run(args: Namespace) -> int:
     """
     results = check_results_path(args.results)
     _check_numbers(args)
+    if launcher_of_environment() != "none":
+        raise UserError("eval_all.py starts its processes itself: run it once, with --gpus N")
     if args.rebuild:
         return rebuild(results)
     if args.explain is not None:

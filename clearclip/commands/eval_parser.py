@@ -2,9 +2,24 @@
 
 from __future__ import annotations
 
+import argparse
+import os
+from collections.abc import Sequence
+from typing import Any
+
 from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.key_values import KeyValues
 from clearclip.commands.known_names import LAUNCHER_NAMES
+
+
+class LocalRank(argparse.Action):
+    """``--local-rank N``, by which torch.distributed.launch tells a process what torchrun tells in LOCAL_RANK."""
+
+    def __init__(self, option_strings: Sequence[str], dest: str, **_: Any):
+        super().__init__(option_strings, dest, type=int, default=argparse.SUPPRESS, help=argparse.SUPPRESS)
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        os.environ.setdefault("LOCAL_RANK", str(values))
 
 
 def make_parser() -> CommandParser:
@@ -19,7 +34,9 @@ def make_parser() -> CommandParser:
     add("--workdir", "--work-dir", dest="work_dir", help="default work_dirs/<config>")
     add("--data-root", help="the dataset's folder, or the folder that holds it under its usual name")
     add("--cfg-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="override the config")
-    add("--launcher", choices=LAUNCHER_NAMES, default="none", help="set by dist_test.sh")
+    launcher = "who started several processes of this kind (default: seen from the environment)"
+    add("--launcher", choices=LAUNCHER_NAMES, help=launcher)
+    add("--local-rank", "--local_rank", action=LocalRank)
     add("--device", help="cpu, cuda, cuda:N or mps; default: the best that is here")
     add("--batch-size", type=int, help="images per batch")
     add("--workers", type=int, help="processes that read images")

@@ -20,5 +20,5 @@ METHOD_NAMES = (
     "SC-CLIP",
     "SFR",
 )
-#: How several processes are started: see :func:`clearclip.evaluation.processes.process_group`.
+#: How several processes are started: see :mod:`clearclip.evaluation.launchers`.
 LAUNCHER_NAMES = ("none", "pytorch", "slurm")

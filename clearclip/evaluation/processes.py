@@ -1,12 +1,8 @@
-"""Several processes: joining PyTorch's process group, failing together, and starting one with torchrun."""
+"""Several processes: joining PyTorch's process group, agreeing, and failing together."""
 
 from __future__ import annotations
 
-import datetime
-import logging
 import os
-import subprocess
-import sys
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -17,16 +13,16 @@ import torch
 import torch.distributed as torch_dist
 from mmengine import dist
 from mmengine.hooks import Hook
-from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 
+from clearclip.evaluation.launchers import LAUNCHERS, TIMEOUT, describe_process, join_store
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import differences
 
 T = TypeVar("T")
-LAUNCHERS = ("none", "pytorch", "slurm")
-#: How long a process waits for another one, which may be encoding text for all. Dead ones are noticed at once.
-TIMEOUT = datetime.timedelta(minutes=30)
-_PARENT, _FAILED = "CLEARCLIP_PARENT", "failed"
+#: The process that started those of a group, by its id.
+PARENT_VARIABLE = "CLEARCLIP_PARENT"
+#: Where in the store a process says why it failed.
+FAILURE_KEY = "failed"
 _store: Any = None  # what all processes of a group can write to and read
 
 
@@ -56,13 +52,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
     if launcher == "none" or torch_dist.is_initialized():
         yield
         return
-    if launcher == "slurm":
-        _describe_slurm()
-    missing = [
-        name for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT") if name not in os.environ
-    ]
-    if missing:
-        raise UserError(f"launcher {launcher} did not set {', '.join(missing)}; start through dist_test.sh (or srun)")
+    describe_process(launcher)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     gpus = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
     if gpus:
@@ -70,7 +60,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
     else:
         # torchrun would leave each process one thread, whatever the machine.
         torch.set_num_threads(own_cpus())
-    _store, rank, size = next(torch_dist.rendezvous("env://", timeout=TIMEOUT))
+    _store, rank, size = join_store(launcher)
     torch_dist.init_process_group("gloo", store=_store, rank=rank, world_size=size, timeout=TIMEOUT)
     try:
         yield
@@ -85,15 +75,15 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
 def _tell(error: BaseException) -> None:
     """Let the other processes know, wherever they are."""
     try:
-        if not _store.check([_FAILED]):
-            _store.set(_FAILED, f"process {dist.get_rank()} stopped: {error or type(error).__name__}")
+        if not _store.check([FAILURE_KEY]):
+            _store.set(FAILURE_KEY, f"process {dist.get_rank()} stopped: {error or type(error).__name__}")
     except RuntimeError:  # who kept the store is gone, and so are the others
         return
 
 
 def _end_with_parent() -> None:
     """End this process when what started it is gone: nobody else would."""
-    parent = int(os.environ.get(_PARENT) or os.getppid())
+    parent = int(os.environ.get(PARENT_VARIABLE) or os.getppid())
     while os.getppid() == parent:
         time.sleep(1)
     os._exit(1)
@@ -103,8 +93,8 @@ class StopTogether(Hook):
     """Ends this process's evaluation where another process has failed."""
 
     def after_test_iter(self, *_: Any, **__: Any) -> None:
-        if dist.get_world_size() > 1 and _store is not None and _store.check([_FAILED]):
-            raise UserError(_store.get(_FAILED).decode())
+        if dist.get_world_size() > 1 and _store is not None and _store.check([FAILURE_KEY]):
+            raise UserError(_store.get(FAILURE_KEY).decode())
 
 
 @contextmanager
@@ -115,29 +105,29 @@ def together(what: str) -> Iterator[None]:
     except Exception as error:
         gather(f"process {dist.get_rank()} stopped ({what}): {error}")
         raise
-    said = [message for message in gather(None) if message]
-    if said:
-        raise UserError(said[0])
+    messages = [message for message in gather(None) if message]
+    if messages:
+        raise UserError(messages[0])
 
 
 def agree(what: str, value: dict[str, Any]) -> None:
     """Raise a UserError on all processes where ``value`` is not the same on all; names the differences."""
-    first, *others = gather(value)
-    for rank, other in enumerate(others, start=1):
-        if other != first:
-            found = "; ".join(differences(first, other)[:5])
-            raise UserError(f"process {rank} has other {what} than process 0 ({found}); give all of them the same")
+    first_value, *further_values = gather(value)
+    for rank, other_value in enumerate(further_values, start=1):
+        if other_value != first_value:
+            listed = "; ".join(differences(first_value, other_value)[:5])
+            raise UserError(f"process {rank} has other {what} than process 0 ({listed}); give all of them the same")
 
 
 def on_main_process(compute: Callable[[], T]) -> T:
     """What ``compute`` returns on process 0, on all of them; an error there is an error of all."""
-    said: list[Any] = [None, None]
+    result, problem = None, None
     if dist.get_rank() == 0:
         try:
-            said[0] = compute()
+            result = compute()
         except UserError as error:
-            said[1] = str(error)
-    result, problem = gather(said)[0]
+            problem = str(error)
+    result, problem = gather((result, problem))[0]
     if problem is not None:
         raise UserError(problem)
     return result
@@ -151,12 +141,12 @@ def gather(value: Any) -> list[Any]:
     """
     if dist.get_world_size() == 1:
         return [value]
-    found: list[Any] = [None] * dist.get_world_size()
+    values: list[Any] = [None] * dist.get_world_size()
     try:
-        torch_dist.all_gather_object(found, value)
+        torch_dist.all_gather_object(values, value)
     except RuntimeError as error:  # what gloo raises where the other end is gone
         raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
-    return found
+    return values
 
 
 def choose_gpu(local_rank: int, gpus: int, launcher: str) -> int:
@@ -170,47 +160,3 @@ def choose_gpu(local_rank: int, gpus: int, launcher: str) -> int:
     if local_rank >= gpus:
         raise UserError(f"process {local_rank} of this host has no GPU ({gpus} visible); set GPUS={gpus}")
     return local_rank
-
-
-def _describe_slurm() -> None:
-    """Say in PyTorch's words what SLURM says in its own."""
-    try:
-        os.environ["RANK"] = os.environ["SLURM_PROCID"]
-        os.environ["WORLD_SIZE"] = os.environ["SLURM_NTASKS"]
-        os.environ["LOCAL_RANK"] = os.environ["SLURM_LOCALID"]
-        nodes = os.environ["SLURM_NODELIST"]
-    except KeyError as error:
-        raise UserError(f"launcher slurm did not set {error.args[0]}; start with srun") from error
-    if "MASTER_ADDR" not in os.environ:
-        try:
-            names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
-        except (OSError, subprocess.CalledProcessError) as error:
-            raise UserError("scontrol does not name SLURM's nodes; set MASTER_ADDR to the first one") from error
-        os.environ["MASTER_ADDR"] = names.stdout.split()[0]
-    os.environ.setdefault("MASTER_PORT", "29500")
-
-
-def torchrun(arguments: list[str]) -> int:
-    """PyTorch's ``torchrun`` with the failed process's own words and exit code instead of a traceback.
-
-    Returns:
-        0, or the exit code of the first process that failed (1 for one that a signal ended).
-    """
-    from torch.distributed.run import main
-
-    # The failed process has said why in a line of its own.
-    logging.getLogger("torch.distributed.elastic.multiprocessing.api").setLevel(logging.CRITICAL)
-    os.environ[_PARENT] = str(os.getpid())
-    try:
-        main(arguments)
-    except ChildFailedError as error:
-        rank, failure = error.get_first_failure()
-        if failure.exitcode < 0:
-            print(f"error: process {rank} was ended by {failure.signal_name()}; nothing was recorded", file=sys.stderr)
-            return 1
-        return failure.exitcode
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(torchrun(sys.argv[1:]))

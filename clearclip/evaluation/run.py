@@ -6,8 +6,8 @@ import itertools
 import os
 import time
 import warnings
-from collections.abc import Mapping, Sequence
-from contextlib import closing
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -27,6 +27,7 @@ from clearclip.evaluation.evaluator import JournaledEvaluator
 from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
+from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
 from clearclip.evaluation.overrides import check_given_twice, check_merged
 from clearclip.evaluation.processes import StopTogether, agree, own_cpus, process_group, together
@@ -51,7 +52,7 @@ def evaluate(
     batch_size: int | None = None,
     workers: int | None = None,
     limit: int | None = None,
-    launcher: str = "none",
+    launcher: str | None = None,
     resume: str = "no",
     on_error: str = "stop",
     hooks: Sequence[Hook] = (),
@@ -69,7 +70,7 @@ def evaluate(
         batch_size: images per batch; default: the config's, else 8 on a GPU and 1 without.
         workers: processes that read images; default: the config's, else what the CPUs of this host allow.
         limit: the first so many images only.
-        launcher: "none", "pytorch" (torchrun) or "slurm".
+        launcher: "none", "pytorch" (torchrun) or "slurm"; default: what the environment says.
         resume: "yes" goes on with the images that an earlier run in ``work_dir`` did not finish, "auto" does so if
             there is one with the same settings, "no" starts again.
         on_error: "stop" or "skip" images that cannot be used.
@@ -83,6 +84,7 @@ def evaluate(
     """
     if on_error not in ("stop", "skip"):
         raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
+    launcher = launcher or launcher_of_environment()
     with process_group(launcher, device):
         with together("before the first image"):
             if isinstance(config, Config):
@@ -120,7 +122,7 @@ def evaluate(
                 runner = _build_runner(cfg, segmentor, batches, evaluator, work_dir, launcher, [progress, *hooks])
                 runner.test_loop  # noqa: B018 (built when it is first asked for)
             started = time.perf_counter()
-            with reading(), closing(progress):
+            with reading(), closing(progress), _how_to_go_on(resume):
                 other_scores = runner.test()
             seconds = time.perf_counter() - started
         is_main = dist.get_rank() == 0
@@ -141,6 +143,16 @@ def evaluate(
         )
         for method, scores in zip(facts["methods"], metric.scores, strict=True)
     ]
+
+
+@contextmanager
+def _how_to_go_on(resume: str) -> Iterator[None]:
+    """Let Ctrl-C say what to do next."""
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        command = "the same command" if resume == "auto" else "the same command with --resume"
+        raise KeyboardInterrupt(f"what is finished is kept: {command} goes on") from error
 
 
 def _check_numbers(cfg: Config, **given: int | None) -> None:

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-import colorsys
 from collections.abc import Sequence
+from functools import lru_cache
 from typing import TypeAlias
 
 import cv2
@@ -19,6 +19,8 @@ DISTINCT = np.frombuffer(bytes.fromhex(
     "4363d8 ffe119 e6194b 42d4f4 3cb44b ffd8b1 000075 808000 800000 fabed4"
     "9a6324 469990 911eb4 bfef45 f58231 fffac8 dcbeff f032e6 aaffc3 a9a9a9"
 ), np.uint8).reshape(-1, 3)  # fmt: skip
+#: Colours that are chosen one by one.
+SEARCHED_COLOURS = 1000
 #: What a class named "background" is painted with.
 BACKGROUND = (90, 90, 90)
 #: What pixels without a class are painted with: the colour of PASCAL VOC's void pixels.
@@ -26,11 +28,12 @@ IGNORED = (224, 224, 192)
 
 
 def class_palette(names: Sequence[str], given: Palette | None = None) -> np.ndarray:
-    """Colours for classes.
+    """Colours for classes: the same ones in every picture, whatever the method, since they depend on the classes only.
 
     Args:
         names: of the classes; a first one named "background" is grey and costs no colour.
-        given: colours to use instead, at least as many, RGB in 0..255.
+        given: a dataset's own colours, at least as many, RGB in 0..255. Where two of its classes have the same one
+            (COCO, ADE20K and PASCAL Context have such), all classes get colours of this package instead.
 
     Returns:
         (len(names), 3) uint8 RGB
@@ -38,22 +41,54 @@ def class_palette(names: Sequence[str], given: Palette | None = None) -> np.ndar
     Raises:
         UserError: ``given`` has too few colours or is no list of RGB triples.
     """
-    if given is None:
-        first = [BACKGROUND] if names and names[0].lower() == "background" else []
-        more = [_hue(k) for k in range(len(DISTINCT), len(names) - len(first))]
-        return np.array([*first, *DISTINCT, *more], dtype=np.uint8)[: len(names)]
-    colours = np.asarray(given)
-    if colours.ndim != 2 or colours.shape[1] != 3 or colours.min(initial=0) < 0 or colours.max(initial=0) > 255:
-        raise UserError("a palette must be a list of (red, green, blue), each from 0 to 255")
-    if len(colours) < len(names):
-        raise UserError(f"the palette has {len(colours)} colours for {len(names)} classes; give one for each")
-    return colours[: len(names)].astype(np.uint8)
+    if given is not None:
+        colours = np.asarray(given)
+        if colours.ndim != 2 or colours.shape[1] != 3 or colours.min(initial=0) < 0 or colours.max(initial=0) > 255:
+            raise UserError("a palette must be a list of (red, green, blue), each from 0 to 255")
+        if len(colours) < len(names):
+            raise UserError(f"the palette has {len(colours)} colours for {len(names)} classes; give one for each")
+        colours = colours[: len(names)].astype(np.uint8)
+        if len(np.unique(colours, axis=0)) == len(names):
+            return colours
+    has_background = bool(names) and names[0].lower() == "background"
+    colours = distinct_colours(len(names) - has_background)
+    return np.vstack([[BACKGROUND], colours]).astype(np.uint8) if has_background else colours.copy()
 
 
-def _hue(k: int) -> list[int]:
-    """Hues by the golden angle, each in another of nine tones than those next to it."""
-    tone = colorsys.hsv_to_rgb(k * 0.618034 % 1, (0.5, 1, 0.7)[k % 3], (0.95, 0.45, 0.7)[k // 3 % 3])
-    return [round(255 * value) for value in tone]
+@lru_cache(maxsize=32)
+def distinct_colours(count: int) -> np.ndarray:
+    """Colours that look different from each other, from the background's and from that of ignored pixels.
+
+    The first 20 are :data:`DISTINCT`; each further one is, of a grid of colours, the one that is farthest from all
+    before it in CIELAB, in which distances are those that eyes see. More colours begin with the same ones.
+
+    Returns:
+        (count, 3) uint8 RGB, read-only.
+    """
+    colours = DISTINCT[:count]
+    if count > len(DISTINCT):
+        # 20 steps of each channel are 8,000 colours.
+        levels = np.linspace(0, 255, 20).round().astype(np.uint8)
+        grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
+        grid_lab = _to_lab(grid)
+        nearest = np.full(len(grid), np.inf)
+        for colour in _to_lab(np.vstack([DISTINCT, [BACKGROUND], [IGNORED]])):
+            nearest = np.minimum(nearest, np.square(grid_lab - colour).sum(axis=1))
+        further = []
+        for _ in range(min(count, SEARCHED_COLOURS) - len(DISTINCT)):
+            farthest = int(nearest.argmax())
+            further.append(grid[farthest])
+            nearest = np.minimum(nearest, np.square(grid_lab - grid_lab[farthest]).sum(axis=1))
+        # So many classes cannot be told apart by colour anyway; the others are taken as they come.
+        further += list(np.resize(grid, (max(0, count - SEARCHED_COLOURS), 3)))
+        colours = np.vstack([DISTINCT, *further]).astype(np.uint8)
+    colours.flags.writeable = False
+    return colours
+
+
+def _to_lab(colours: np.ndarray) -> np.ndarray:
+    """CIELAB of RGB colours in 0..255, (K, 3) float32."""
+    return cv2.cvtColor(colours.astype(np.float32)[None] / 255, cv2.COLOR_RGB2LAB)[0]
 
 
 def fit(picture: np.ndarray, side: int) -> np.ndarray:

@@ -70,7 +70,7 @@ def test_the_check_notices_a_package(tmp_path):
 
 
 def test_plain_names_are_those_of_the_registries():
-    from clearclip.evaluation.processes import LAUNCHERS
+    from clearclip.evaluation.launchers import LAUNCHERS
     from clearclip.methods import METHODS
 
     # Other tests register methods of their own.

@@ -19,7 +19,7 @@ from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.utils.fingerprint import digest, plain
 
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
+CONFIG = Path(__file__).resolve().parents[2] / "config" / "cfg_miniature.py"
 
 
 def test_the_runner_leaves_the_model_where_it_is(tmp_path, quick_name, monkeypatch):

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 import torch.distributed as torch_dist
-from conftest import environment
+from conftest import environment, rows_of
 
 from clearclip import UserError
 from clearclip.commands.eval_all import main as eval_all
@@ -207,6 +207,34 @@ def test_help_of_the_script():
     )  # fmt: skip
     assert done.returncode == 0 and not done.stderr
     assert all(word in done.stdout for word in ("GPUS", "MASTER_ADDR", "--resume", "--cfg-options"))
+
+
+#: Stands for srun: starts the tasks, here two on one node, and ends with the worst exit code.
+SRUN = """#!{python}
+import os, subprocess, sys
+command = [word for word in sys.argv[1:] if not word.startswith("--kill")]
+tasks = [subprocess.Popen(command, env={{**os.environ, "SLURM_PROCID": str(rank), "SLURM_LOCALID": str(rank)}})
+         for rank in range(2)]
+sys.exit(max(task.wait() for task in tasks))
+"""
+
+
+def test_the_sbatch_example(tmp_path, quick_name, bare_environment):
+    """As it stands, with a stand-in for srun: one record of all images."""
+    srun = tmp_path / "bin" / "srun"
+    srun.parent.mkdir()
+    srun.write_text(SRUN.format(python=sys.executable))
+    srun.chmod(0o755)
+    arguments = [str(CONFIG), "--workdir", str(tmp_path / "work"), "--results", str(tmp_path / "results.xlsx")]
+    arguments += ["--limit", "3", "--workers", "0", "--device", "cpu", "--cfg-options", "model.clip_type=None"]
+    arguments += [f"model.model_name={quick_name}", "model.vit_type=None", "test_dataloader.batch_size=1"]
+    variables = {**environment(PYTHON=sys.executable), **slurm(31, 0)}
+    variables["PATH"] = f"{srun.parent}{os.pathsep}{variables['PATH']}"
+    script = ["bash", str(REPOSITORY / "docs" / "slurm.sbatch"), *arguments]
+    done = subprocess.run(script, env=variables, cwd=REPOSITORY, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    (record,) = rows_of(tmp_path / "results.xlsx")
+    assert record["images"] == 3
 
 
 def test_no_group_is_left(bare_environment):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from mmseg.registry import DATASETS
 from picture_checks import noise
 
 from clearclip.utils.errors import UserError
@@ -32,6 +33,48 @@ def test_palettes() -> None:
         class_palette(["a", "b", "c"], [(1, 2, 3)])
     with pytest.raises(UserError, match="red, green, blue"):
         class_palette(["a"], [(0, 0, 256)])
+
+
+#: MMSegmentation's datasets in which classes share a colour: pairs of equal ones, and two classes of such a pair.
+REPEATING = {
+    "COCOObjectDataset": (7, "person", "bicycle"),
+    "COCOStuffDataset": (10, "person", "bicycle"),
+    "ADE20KDataset": (1, "road", "skyscraper"),
+    "PascalContext60Dataset": (1, None, None),
+    "PascalContext59Dataset": (1, None, None),
+}
+
+
+def lab_distances(colours: np.ndarray) -> np.ndarray:
+    """Distances in CIE L*a*b* between all pairs, (K, K), infinite on the diagonal."""
+    lab = cv2.cvtColor((np.asarray(colours, np.float32) / 255)[None], cv2.COLOR_RGB2LAB)[0]
+    return np.linalg.norm(lab[:, None] - lab[None], axis=-1) + np.diag(np.full(len(lab), np.inf))
+
+
+@pytest.mark.parametrize("name", REPEATING)
+def test_classes_of_one_colour_get_colours_of_ours(name: str) -> None:
+    pairs, first, second = REPEATING[name]
+    meta = DATASETS.get(name).METAINFO
+    classes, own = list(meta["classes"]), np.array(meta["palette"])
+    equal = np.triu((own[:, None] == own[None]).all(axis=-1), 1)
+    assert equal.sum() == pairs
+    if first is not None:
+        assert equal[classes.index(first), classes.index(second)]
+    colours = class_palette(classes, own)
+    assert lab_distances(colours).min() > 15
+    assert (colours == class_palette(classes)).all()  # by any method, in any picture
+
+
+@pytest.mark.parametrize("name", ["CityscapesDataset", "PascalVOCDataset", "LoveDADataset"])
+def test_colours_that_differ_stay_the_dataset_s(name: str) -> None:
+    meta = DATASETS.get(name).METAINFO
+    assert class_palette(list(meta["classes"]), meta["palette"]).tolist() == [list(one) for one in meta["palette"]]
+
+
+def test_many_classes_look_different() -> None:
+    """459 of PASCAL Context, 847 of ADE20K in full."""
+    assert lab_distances(class_palette(["x"] * 459)).min() > 10
+    assert lab_distances(class_palette(["x"] * 847)).min() > 8
 
 
 def test_overlay_pixel_by_pixel() -> None:

@@ -6,7 +6,6 @@ import shutil
 import zlib
 from pathlib import Path
 
-import check
 import numpy as np
 import pytest
 import torch
@@ -16,6 +15,7 @@ from mmseg.datasets import ISPRSDataset, LoveDADataset, PotsdamDataset, iSAIDDat
 from PIL import Image
 
 from clearclip import ClearCLIP
+from clearclip.commands.check_data_parser import DATASET_GROUPS
 from clearclip.evaluation.config import class_words, load_config, model_settings
 from clearclip.evaluation.dataset_report import check_dataset
 from clearclip.evaluation.datasets import DATASETS, MappedDataset
@@ -181,7 +181,7 @@ def test_847_classes_on_a_large_image_in_bounded_memory(quick_name):
 def test_the_page_of_datasets_says_what_the_configs_do():
     page = (ROOT / "datasets" / "README.md").read_text(encoding="utf-8")
     rows = dict(re.findall(r"^\| `cfg_(\w+)` (\|.*)", page, re.MULTILINE))
-    assert [*rows][-len(FURTHER) :] == f"{check.GROUPS['large']} {check.GROUPS['remote']}".split()
+    assert [*rows][-len(FURTHER) :] == f"{DATASET_GROUPS['large']} {DATASET_GROUPS['remote']}".split()
     for name in FURTHER:
         cfg, cells = load_config(CONFIG / f"cfg_{name}.py"), rows[name].split(" | ")
         assert int(re.match(r"\d+", cells[1]).group()) == len(class_words(cfg))

@@ -1,4 +1,4 @@
-"""The command ``clearclip``: the repository's four scripts by one name, wherever a wheel was installed."""
+"""The command ``clearclip``: the repository's scripts by one name, wherever a wheel was installed."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.version import __version__
 
 #: The subcommands and their modules. The options of each are in a module of their own, which is quick to import.
-COMMANDS = {"demo": "demo", "eval": "eval", "eval-all": "eval_all", "analyze": "analyze"}
+COMMANDS = {"demo": "demo", "eval": "eval", "eval-all": "eval_all", "analyze": "analyze", "check": "check_data"}
 
 
 def main() -> int:
@@ -19,7 +19,7 @@ def main() -> int:
 
 
 def run_script(command: str) -> int:
-    """Run one of the four scripts: the command line's own arguments, the exit code back.
+    """Run one of the scripts: the command line's own arguments, the exit code back.
 
     Args:
         command: a key of :data:`COMMANDS`.

@@ -15,6 +15,7 @@ from mmseg.datasets import BaseSegDataset
 from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
+from clearclip.evaluation.annotation_tools import likely_tool
 from clearclip.evaluation.checked_dataset import CheckedDataset, reading
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings, source_of
@@ -85,6 +86,14 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
     Raises:
         UserError: the config itself is wrong. What MMSegmentation raises on wrong settings of a dataset is passed on.
     """
+    report = _check_files(cfg, sample, threads)
+    tool = likely_tool(report.root) if report.problems else None
+    if tool is not None:
+        report.remarks.append(tool)
+    return report
+
+
+def _check_files(cfg: Config, sample: int | None, threads: int) -> Report:
     name, parts = dataset_name(cfg), plain_settings(cfg.test_dataloader.dataset)
     report = Report(name, user_path(parts[0].get("data_root") or ""), cfg.get("expected_images"))
     # MMSegmentation's dataset classes skip what is missing, or stop with an assertion that does not name it.
@@ -200,11 +209,26 @@ def _check_names(report: Report, dataset: BaseSegDataset) -> None:
 def _remedy(name: str, dataset: BaseSegDataset) -> str:
     """What to do about a file that is missing."""
     source, suffix = source_of(dataset), dataset.img_suffix
+    if dataset.ann_file:
+        first_line = next((line.split() for line in _lines(dataset.ann_file) if line.strip()), [])
+        if len(first_line) > 1:
+            folders = [str(Path(path.lstrip("/")).parent) for path in first_line[:2]]
+            return (
+                f"the lines of {source} name an image and its mask, as Datumaro and CVAT write them: leave "
+                f"ann_file out and give data_prefix=dict(img_path={folders[0]!r}, seg_map_path={folders[1]!r})"
+            )
     if name == suffix:
         return f"{source} has a blank line: remove it"
     if name.endswith(2 * suffix):
         return f"{source} names images with their suffix, which img_suffix adds: remove it from the list"
     return f"save {source} without a byte order mark" if name.startswith("\ufeff") else PREPARE
+
+
+def _lines(path: str) -> list[str]:
+    try:
+        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError):  # it is elsewhere, or of another encoding, which is told when it is read
+        return []
 
 
 def _find_pairs(report: Report, dataset: CheckedDataset) -> list[int]:

@@ -172,7 +172,9 @@ def _areas(dataset: Any) -> Iterator[tuple[dict[str, Any], int]]:
     from rasterio.warp import transform_geom
 
     band = rasterio.band(dataset, 1)
-    for geometry, value in shapes(band, mask=dataset.dataset_mask() > 0, transform=dataset.transform):
+    for geometry, value in shapes(band, transform=dataset.transform):
+        if value == dataset.nodata:
+            continue
         if dataset.crs is not None:
             geometry = transform_geom(dataset.crs, "EPSG:4326", geometry, precision=9)
         yield geometry, int(value)

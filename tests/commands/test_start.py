@@ -39,6 +39,7 @@ SCRIPTS = {
     "clearclip eval-all": "--protocl pearl",
     "clearclip demo": "--model-tipe SCLIP",
     "clearclip analyze": "--model-tipe SCLIP",
+    "clearclip check": "--fulll",
 }
 
 

@@ -58,7 +58,7 @@ def check(array: np.ndarray, expected: list, tolerance: int = 0) -> None:
 @pytest.mark.parametrize(("image", "expected", "tolerance"), KINDS.values(), ids=KINDS)
 def test_every_kind(tmp_path: Path, image: Image.Image | np.ndarray, expected: list, tolerance: int) -> None:
     check(read_image(image), expected, tolerance)
-    if isinstance(image, Image.Image):
+    if isinstance(image, Image.Image) and image.mode != "I":  # which Pillow 13 no longer writes as PNG
         path = tmp_path / ("a.tif" if image.mode == "F" else "a.png")
         image.save(path)
         check(read_image(path), expected, tolerance)

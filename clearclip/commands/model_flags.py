@@ -20,6 +20,7 @@ MODEL_FLAGS = (
     "prob_thd",
     "slide_crop",
     "slide_stride",
+    "templates",
 )
 WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
 _METAVARS = {int: "N", float: "X", str: "NAME"}

@@ -12,6 +12,8 @@ from open_clip import get_pretrained_cfg
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.eval import make_parser
+from clearclip.results.explanation import traps
+from clearclip.results.protocols import find_protocol, protocol_names
 from clearclip.results.published_numbers import find_published
 from clearclip.results.table_definitions import find_table
 from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
@@ -37,6 +39,49 @@ def test_published_figures():
             shown = [float(cell.strip(" *|")) for cell in lines[row.system].split(" | ")]
             columns = (*table.datasets, "average")
             assert shown == [find_published(table, row, name, "clearclip").miou for name in columns]
+
+
+def cells_of(page: str, first: str) -> list[str]:
+    """The cells of the line of a table that begins with a cell, without that one."""
+    line = next(line for line in page.splitlines() if line.startswith(f"| {first} |"))
+    return [cell.strip() for cell in line.strip("|").split(" | ")[1:]]
+
+
+def test_protocols_side_by_side():
+    """Short side, windows, scale and thresholds of every protocol that can be run."""
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    names = [name.strip("`") for name in cells_of(page, "`--protocol`")]
+    for name, sides, windows, scales, thresholds in zip(
+        names,
+        cells_of(page, "short side"),
+        cells_of(page, "window/stride"),
+        cells_of(page, "scale before the softmax"),
+        cells_of(page, "threshold, VOC21, Context60, Object"),
+        strict=True,
+    ):
+        if name not in protocol_names():
+            continue
+        context = find_protocol(name, "context60")
+        assert sides.startswith(str(context.scale[1]))
+        for dataset, title in (("city_scapes", "Cityscapes"), ("ade20k", "ADE20K")):
+            side = find_protocol(name, dataset).scale[1]
+            assert (f"{title} {side}" in sides or f"{title} and ADE20K {side}" in sides) or side == context.scale[1]
+        stated = [find_protocol(name, dataset).model for dataset in ("voc21", "context60", "coco_object")]
+        if thresholds != "none":
+            assert thresholds == ", ".join(f"{model['prob_thd']:g}" for model in stated)
+            assert scales.startswith(f"{stated[1]['logit_scale']:g}")
+        window = context.model
+        assert windows.startswith(f"{window['slide_crop']}/{window['slide_stride']}")
+
+
+def test_traps_with_their_published_sizes():
+    page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
+    for trap in traps():
+        if trap.miou is not None:
+            assert f"{trap.miou:g}" in page and f"{trap.right_miou:g}" in page, trap
+        repository = trap.source.partition(",")[0]
+        if "/" in repository:
+            assert repository.split("/")[1] in page, trap.source
 
 
 def test_weights_are_where_open_clip_has_them():

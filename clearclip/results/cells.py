@@ -46,8 +46,8 @@ def _is_own(record: Record, protocol: str) -> bool:
 
 
 def has_own_code(record: Record) -> bool:
-    """Whether the method is none of this package's."""
-    return "source" in record.facts["method"]
+    """Whether code of the user's own took part in a run."""
+    return "source" in record.facts["method"] or bool(record.facts.get("own code"))
 
 
 def protocol_label(row: Row, dataset: str, protocol: str) -> str:
@@ -68,7 +68,10 @@ def cell_differences(record: Record, row: Row, dataset: str, protocol: str) -> l
 def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
     """Whether a record is of a row's weights and method, and made on a dataset by a protocol, to the last setting."""
     # Names are compared first: most records are of other cells.
-    if record.dataset != dataset or not record.fills_cells or (protocol, dataset) not in protocols():
+    if record.dataset != dataset or (protocol, dataset) not in protocols():
+        return False
+    # A row of the user's own shows what no published cell may.
+    if not (record.is_complete if row.is_own else record.fills_cells):
         return False
     if record.method != protocol_label(row, dataset, protocol):
         return False

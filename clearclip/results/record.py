@@ -126,9 +126,14 @@ class Record:
     remark: str = ""
 
     @property
+    def is_complete(self) -> bool:
+        """Whether it is of all images, and was read as it was written."""
+        return not self.remark and not self.skipped
+
+    @property
     def fills_cells(self) -> bool:
-        """Whether nothing is known by which it may fill no cell; whether it fits one is another question."""
-        return not self.remark and not self.skipped and not self.not_in_table_because
+        """Whether nothing is known by which it may fill no published cell; whether it fits one is another question."""
+        return self.is_complete and not self.not_in_table_because
 
     @property
     def moment(self) -> datetime.datetime:

@@ -168,6 +168,21 @@ def test_methods_that_no_published_row_has_are_rows_of_their_own(label, source):
     assert own_rows(find_table("ablation"), records, "clearclip") == [], "of methods, not of switches"
 
 
+def test_own_rows_show_what_no_published_cell_may():
+    """Code of the user's own, as records have it, and the reasons that it gives."""
+    data = json.loads(json.dumps(evaluation("voc20", 700, method__label="Neighbours").record))
+    data["facts"]["own code"] = {"file neighbours.py": "01"}
+    data["not_in_table_because"] = ["own code was imported: neighbours.py", "Neighbours is a method of your own"]
+    record = parse_record(data)
+    (row,) = own_rows(TABLE, [record], "clearclip")
+    assert make_cell(TABLE, row, "voc20", [record], "clearclip").measured == 35
+    # Under a published name, it is no published run.
+    data["method"] = data["facts"]["method"]["label"] = "ClearCLIP"
+    record = parse_record(data)
+    assert make_cell(TABLE, CLEARCLIP, "voc20", [record], "clearclip").measured is None
+    assert [row.label for row in own_rows(TABLE, [record], "clearclip")] == ["ClearCLIP"]
+
+
 @pytest.mark.parametrize(
     "changes", [dict(model__prob_thd=0.3), dict(weights__origin="file"), dict(dataset__count=3), dict(other__x=1)]
 )

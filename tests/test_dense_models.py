@@ -132,6 +132,13 @@ def test_what_cannot_be_meant_is_one_line(options, message):
         find_checkpoint(choose_weights(**options))
 
 
+def test_every_model_is_in_the_page():
+    page = (Path(__file__).parents[1] / "docs" / "models.md").read_text(encoding="utf-8")
+    assert [name for name in DENSE_MODELS if f"`{name}`" not in page] == []
+    section = (Path(__file__).parents[1] / "tools" / "dense_page.md").read_text(encoding="utf-8")
+    assert section.strip() in page  # tools/zoo.py writes it there
+
+
 def test_other_folders_are_of_no_family(tmp_path):
     (tmp_path / "checkpoint.pth.tar").touch()
     (tmp_path / "config.json").write_text("{}")

@@ -37,6 +37,8 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
 
 BLOCKS = 2
+#: What the page says of the families outside OpenCLIP.
+DENSE_SECTION = Path(__file__).with_name("dense_page.md")
 #: Families by how the names of their models begin.
 FAMILIES = {
     "ViT": r"ViT-.{1,4}-\d\d(?!.*(SigLIP|CLIPA|worldwide))", "worldwide": r"ViT.*worldwide", "CLIPA": r"ViT.*CLIPA",
@@ -198,6 +200,8 @@ def report(findings: Sequence[Finding]) -> str:
         f"The last columns: patch tokens after {BLOCKS} blocks (method CLIP) against OpenCLIP's own, as a share of the",
         "largest token; bf16 against OpenCLIP's fp32. Text towers are OpenCLIP's own modules and were not tried.",
         "",
+        "The families outside OpenCLIP are [below](#backbones-whose-patches-are-aligned-with-text).",
+        "",
         "A tower of your own is a `DenseEncoder`, registered for the class of the module that OpenCLIP holds as",
         "`visual`: `@clearclip.backbones.TOWERS.register_module(MyVisual)`. Start from",
         "`clearclip/backbones/open_clip_tower.py`.",
@@ -212,7 +216,16 @@ def report(findings: Sequence[Finding]) -> str:
         for one in run
         if one.family == family
     ]
-    lines += [*table(head, rows), "", "## Refused", "", "In one line, before anything is downloaded.", ""]
+    lines += [
+        *table(head, rows),
+        "",
+        DENSE_SECTION.read_text(encoding="utf-8").rstrip(),
+        "",
+        "## Refused",
+        "",
+        "In one line, before anything is downloaded.",
+        "",
+    ]
     refused: dict[tuple[str, str], list[Finding]] = {}
     for one in findings:
         if one.refused:

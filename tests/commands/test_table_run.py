@@ -12,6 +12,7 @@ from conftest import die, rows_of
 from clearclip import UserError
 from clearclip.commands.eval_all import main
 from clearclip.commands.table_run import has_result, plan, work_dir
+from clearclip.dense_models import DENSE_MODELS, PUBLISHED
 from clearclip.evaluation.config import class_words, load_config
 from clearclip.results.records import read_records
 from clearclip.results.table_definitions import FAMILY, find_table
@@ -39,8 +40,11 @@ def test_backbones():
     rows = find_table("backbones").rows
     listed, _ = (ROOT / "docs" / "models.md").read_text().split("## Refused")
     for row in rows:
-        assert f"| {row.vit} |" in listed
-        assert open_clip.get_pretrained_cfg(row.vit, row.name)
+        if row.vit in DENSE_MODELS:
+            assert f"`{row.vit}`" in listed and row.name == PUBLISHED
+        else:
+            assert f"| {row.vit} |" in listed
+            assert open_clip.get_pretrained_cfg(row.vit, row.name)
     assert len({(row.vit, row.name, row.label) for row in rows}) == len(rows)
     groups = plan(rows, ("voc20",), {})
     assert {(len(group.rows), group.settings.chosen_normalization) for group in groups} == {(2, "pretrained")}

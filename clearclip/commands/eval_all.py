@@ -22,7 +22,7 @@ from clearclip.results.explanation import explain, explanation_lines
 from clearclip.results.protocols import protocol_names
 from clearclip.results.record import Record
 from clearclip.results.records import check_results_path, find_record, read_records, records_path
-from clearclip.results.table_definitions import Table, find_table
+from clearclip.results.table_definitions import Table, find_table, tables
 from clearclip.results.table_text import FORMATS
 from clearclip.results.workbook import update_workbook
 from clearclip.utils.devices import choose_device
@@ -92,9 +92,16 @@ def print_explanation(results: Path, name: str) -> int:
 def choose_table(args: Namespace) -> Table:
     """The table that is meant, with the rows and columns that are named."""
     table = find_table(args.table, args.miniature)
-    if args.protocol != protocol_names()[0] and not table.any_protocol:
-        raise UserError(f"--protocol {args.protocol} is for the family's table; add --table family")
+    _check_protocol(table, args.protocol)
     return table.with_rows(choose_rows(table, args.rows, args.vit)).with_datasets(args.datasets)
+
+
+def _check_protocol(table: Table, protocol: str) -> None:
+    """Check that a table may be evaluated by a protocol: the paper's tables are by the paper's."""
+    if protocol == protocol_names()[0] or table.any_protocol:
+        return
+    names = [other.name for other in tables().values() if other.any_protocol]
+    raise UserError(f"--protocol {protocol} is not for the table {table.name}; add --table {' or '.join(names)}")
 
 
 def _with_own_rows(table: Table, args: Namespace, records: Sequence[Record]) -> Table:

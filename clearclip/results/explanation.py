@@ -11,7 +11,7 @@ from clearclip.results.cells import fits_own_row, row_differences
 from clearclip.results.data_files import read_csv
 from clearclip.results.protocols import Difference, dataset_title, protocol_names, protocols
 from clearclip.results.published_numbers import PublishedNumber, find_published
-from clearclip.results.record import Record
+from clearclip.results.record import NOT_NOTED, Record
 from clearclip.results.table_definitions import Row, Table, find_table, tables
 
 #: A number this near to a known one, in points, looks like it: twice what half precision and versions move.
@@ -96,7 +96,8 @@ def not_in_table_because(record: Record) -> list[str]:
     """Why a run is in no table, in sentences; empty where it is in one."""
     if record.remark:
         return [record.remark]
-    reasons = list(record.not_in_table_because or [])
+    noted = record.not_in_table_because
+    reasons = [NOT_NOTED] if noted is None else list(noted)
     if record.skipped:
         reasons.append("an image was skipped" if record.skipped == 1 else f"{record.skipped} images were skipped")
     if fits_own_row(record):

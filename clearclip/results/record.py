@@ -133,7 +133,7 @@ class Record:
     @property
     def fills_cells(self) -> bool:
         """Whether nothing is known by which it may fill no published cell; whether it fits one is another question."""
-        return self.is_complete and not self.not_in_table_because
+        return self.is_complete and self.not_in_table_because == []
 
     @property
     def moment(self) -> datetime.datetime:
@@ -164,6 +164,8 @@ _UNKNOWN: dict[str, Any] = {
     "images_per_second": 0.0, "classes": [], "iou": [], "fingerprint": "", "facts": {},
 }  # fmt: skip
 EARLIER_VERSION = "recorded by an earlier version"
+#: Why a complete record of the version before this one fills no cell.
+NOT_NOTED = "recorded by an earlier version, which did not note everything that a published number is made of"
 
 
 def parse_record(data: Any, line: int = 0) -> Record:

@@ -58,7 +58,7 @@ def test_the_workbook_that_exists_is_named(tmp_path, monkeypatch, capfd):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ("--table 2 --protocol naclip", "--protocol naclip is for the family's table; add --table family"),
+        ("--table 2 --protocol naclip", "--protocol naclip is not for the table 2; add --table family or backbones"),
         ("--table family --protocol naclip --miniature", r"protocol naclip is for voc21.*not for miniature"),
         ("--gpus 0", "--gpus must be at least 1, not 0"),
         ("--rebuild", "results.jsonl has no records to make a workbook from"),

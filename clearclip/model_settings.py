@@ -235,7 +235,7 @@ class ModelSettings:
 
     def facts(self) -> dict[str, Any]:
         """What of windows and labels changes a result, as plain data: the usual options, and others that are not at
-        their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.facts`).
+        their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.run_facts`).
         """
         values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
         values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}

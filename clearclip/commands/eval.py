@@ -28,8 +28,8 @@ def run(args: Namespace) -> int:
     hooks = []
     if args.show_dir is not None:
         hooks.append(PictureHook(Path(args.show_dir), args.show_every, args.show_first))
-    names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "resume", "on_error")
-    options = {name: getattr(args, name) for name in names}
+    names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "resume")
+    options = {name: getattr(args, name) for name in (*names, "on_error", "imports")}
     evaluations = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
     if evaluations[0].is_main:
         append([evaluation.record for evaluation in evaluations], results)

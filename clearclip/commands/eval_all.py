@@ -54,7 +54,7 @@ def run(args: Namespace) -> int:
         records = read_records(results)[0]
         print(FORMATS[args.format](_with_own_rows(table, args, records), records, args.protocol))
         return 0
-    groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol)
+    groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol, args.imports)
     if args.dry_run:
         print_plan(groups, [] if args.force else read_records(results)[0], args)
         return 0
@@ -126,7 +126,7 @@ def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespa
 
 def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: Namespace) -> int:
     """Compute what has no result yet, and print and write the table."""
-    options = {name: getattr(args, name) for name in ("force", "device", "batch_size", "on_error", "imports")}
+    options = {name: getattr(args, name) for name in ("force", "device", "batch_size", "on_error")}
     outcome = run_all(groups, results, TableCheck(args.gpus, args.on_error), gpus=args.gpus, **options)
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")

@@ -19,10 +19,11 @@ from mmengine.config import Config
 from clearclip.commands.table_check import START_SCRIPT, TableCheck
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, load_config, model_settings
-from clearclip.evaluation.facts import method_facts, run_facts
+from clearclip.evaluation.own_code import own_classes, own_code_facts
 from clearclip.evaluation.run import evaluate
+from clearclip.evaluation.run_facts import method_facts, run_facts
+from clearclip.evaluation.weight_facts import LoadedModel, weights_facts
 from clearclip.methods import Method, build_method
-from clearclip.model import ClearCLIP
 from clearclip.model_settings import NAMING, ModelSettings
 from clearclip.results.protocols import find_protocol, protocol_names
 from clearclip.results.record import Record
@@ -49,6 +50,7 @@ class Group:
         overrides: what of the config is overridden.
         limit: images, None for all.
         protocol: by whose protocol.
+        imports: files with methods of the user's own.
     """
 
     dataset: str
@@ -57,6 +59,7 @@ class Group:
     overrides: dict[str, Any]
     limit: int | None
     protocol: str
+    imports: Sequence[str] = ()
     _common: dict[str, Any] | None = field(default=None, repr=False)
 
     def method(self, row: Row) -> Method:
@@ -79,18 +82,25 @@ class Group:
         """How many images, as far as is known."""
         return min(self.cfg.get("expected_images", 1), self.limit or sys.maxsize)
 
-    def fingerprint(self, row: Row, device: str | None) -> str | None:
-        """What a row's run would be known by; None where weights or data are not on this machine yet."""
+    def fingerprints(self, row: Row, device: str | None) -> list[str]:
+        """What a row's run would be known by, without and with the user's own code beside it; empty where weights or
+        data are not on this machine yet.
+        """
         if self._common is None:
             try:
                 dataset = CheckedDataset(self.cfg.test_dataloader.dataset, self.limit)
                 chosen = choose_device(device or self.settings.device)
                 precision = choose_precision(self.settings.precision, chosen)
                 self._common = run_facts(self.cfg, dataset, self.settings, chosen, precision)
+                self._common["weights"] = weights_facts(self.settings)
+                self._common["own code"] = own_code_facts(own_classes(self.cfg, dataset), self.imports)
             except Exception:  # of whatever is missing, the evaluation says what it is
                 self._common = {}
-        known = self._common.get("weights")
-        return digest({**self._common, "method": method_facts(self.method(row))}) if known else None
+        if not self._common.get("weights"):
+            return []
+        facts = {**self._common, "method": method_facts(self.method(row))}
+        own_code = facts.pop("own code")
+        return [digest(facts), digest({**facts, "own code": own_code})]
 
 
 def plan(
@@ -99,6 +109,7 @@ def plan(
     overrides: Mapping[str, Any],
     limit: int | None = None,
     protocol: str = "clearclip",
+    imports: Sequence[str] = (),
 ) -> list[Group]:
     """The groups of these rows and datasets. Groups with the same weights follow each other.
 
@@ -106,6 +117,7 @@ def plan(
         overrides: dotted names to values, for every run.
         limit: images per run, None for all.
         protocol: by whose protocol; ``overrides`` go beyond it.
+        imports: files with methods of the user's own.
 
     Raises:
         UserError: an override of what the rows set, or a dataset that the protocol says nothing about.
@@ -119,7 +131,7 @@ def plan(
         key = (dataset, *row.weights.values(), *row.settings_for(dataset).items())
         if key not in groups:
             cfg = load_config(CONFIGS / f"cfg_{dataset}.py", row_overrides)
-            groups[key] = Group(dataset, [], cfg, row_overrides, limit, protocol)
+            groups[key] = Group(dataset, [], cfg, row_overrides, limit, protocol, imports)
         groups[key].rows.append(row)
     weights_in_order = [row.weights for row in rows]
     return sorted(groups.values(), key=lambda group: weights_in_order.index(group.rows[0].weights))
@@ -140,7 +152,7 @@ def _row_overrides(row: Row, dataset: str, protocol: str) -> dict[str, Any]:
 def has_result(group: Group, row: Row, records: Sequence[Record], device: str | None) -> bool:
     """Whether a record has the fingerprint that the row's run would have."""
     fingerprints = {record.fingerprint for record in records if not record.remark and not record.skipped}
-    return group.fingerprint(row, device) in fingerprints
+    return not fingerprints.isdisjoint(group.fingerprints(row, device))
 
 
 @dataclass
@@ -171,7 +183,6 @@ def run_all(
     gpus: int | None = None,
     force: bool = False,
     device: str | None = None,
-    imports: Sequence[Path] = (),
     **options: Any,
 ) -> Outcome:
     """Compute the cells that have no result yet; a group that fails does not stop the others.
@@ -183,7 +194,6 @@ def run_all(
         gpus: go through ``dist_test.sh`` with so many processes; None computes in this process.
         force: repeat what has a result.
         device: see :func:`clearclip.evaluation.run.evaluate`.
-        imports: files with methods of the user's own, for other processes.
         **options: see :func:`clearclip.evaluation.run.evaluate`: ``batch_size``, ``on_error``.
     """
     outcome = Outcome()
@@ -201,7 +211,7 @@ def run_all(
             if reason:
                 outcome.fail(group, reason)
             elif gpus:
-                _report(group, _run_processes(group, results, gpus, imports, options), outcome)
+                _report(group, _run_processes(group, results, gpus, options), outcome)
             else:
                 _report(group, append(in_process.evaluate(group), results), outcome)
         except Exception as error:  # whatever stops one group, the others go on
@@ -265,7 +275,7 @@ class InProcess:
 
     def __init__(self, options: Mapping[str, Any]):
         self._options = options
-        self._model: ClearCLIP | None = None
+        self._model: LoadedModel | None = None
         self._model_key: tuple | None = None
 
     def evaluate(self, group: Group) -> list[dict[str, Any]]:
@@ -275,7 +285,7 @@ class InProcess:
         if self._model_key != key:
             self._model = self._model_key = None  # frees its memory before the next one is loaded
             device = self._options["device"] or settings.device
-            self._model, self._model_key = ClearCLIP.from_settings(replace(settings, device=device)), key
+            self._model, self._model_key = LoadedModel.load(replace(settings, device=device)), key
         evaluations = evaluate(
             group.cfg,
             work_dir(group),
@@ -283,6 +293,7 @@ class InProcess:
             model=self._model,
             overrides=group.overrides,
             limit=group.limit,
+            imports=group.imports,
             **self._options,
         )
         return [evaluation.record for evaluation in evaluations]
@@ -295,9 +306,7 @@ def _model_key(settings: ModelSettings) -> tuple:
     return (crop, *(getattr(settings, name) for name in (*NAMING, "normalization", "precision")))
 
 
-def _run_processes(
-    group: Group, results: Path, gpus: int, imports: Sequence[Path], options: Mapping[str, Any]
-) -> list[Record]:
+def _run_processes(group: Group, results: Path, gpus: int, options: Mapping[str, Any]) -> list[Record]:
     """Evaluate a group in several processes, which record it themselves.
 
     Returns:
@@ -309,7 +318,7 @@ def _run_processes(
     for name, value in arguments.items():
         if value is not None:
             command += [f"--{name.replace('_', '-')}", str(value)]
-    for file in imports:
+    for file in group.imports:
         command += ["--import", str(file)]
     command += ["--methods", *(json.dumps(group.method(row).settings) for row in group.rows)]
     command += ["--cfg-options", *(f"{name}={value}" for name, value in group.overrides.items())]

@@ -87,7 +87,7 @@ class Evaluation:
         failures: path of an image that was skipped → the reason.
         seconds: of the evaluation loop in this session (text and model loading left out), for all methods together.
         images_per_second: of this session.
-        facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.facts`).
+        facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.run_facts`).
         is_main: whether this is the process that reports and records (rank 0).
         not_in_table_because: why the run fills no published cell, a sentence each; empty where it does.
         started: when, ISO 8601 in UTC.

@@ -8,7 +8,7 @@ import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -24,14 +24,17 @@ from clearclip.evaluation.checked_dataset import CheckedDataset, reading
 from clearclip.evaluation.config import building, dataset_name, load_config, model_settings
 from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.evaluator import JournaledEvaluator
-from clearclip.evaluation.facts import method_facts, run_facts
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
 from clearclip.evaluation.overrides import check_given_twice, check_merged
+from clearclip.evaluation.own_code import own_classes, own_code_facts
 from clearclip.evaluation.processes import StopTogether, agree, own_cpus, process_group, together
+from clearclip.evaluation.published_run import PreparedRun, not_in_table_because
+from clearclip.evaluation.run_facts import check_unchanged, file_states, method_facts, run_facts
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
+from clearclip.evaluation.weight_facts import LoadedModel
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.devices import choose_device
@@ -40,22 +43,30 @@ from clearclip.utils.errors import UserError
 _numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
 
 
+@dataclass(frozen=True)
+class RunOptions:
+    """How a run is done, whatever is computed: see the arguments of :func:`evaluate`."""
+
+    batch_size: int | None = None
+    workers: int | None = None
+    launcher: str | None = None
+    resume: str = "no"
+    on_error: str = "stop"
+    hooks: Sequence[Hook] = ()
+
+
 def evaluate(
     config: str | Path | Config,
     work_dir: str | Path | None = None,
     *,
     methods: Sequence[str | dict | Method] | None = None,
-    model: ClearCLIP | None = None,
+    model: ClearCLIP | LoadedModel | None = None,
     overrides: dict[str, Any] | None = None,
     data_root: str | None = None,
     device: str | None = None,
-    batch_size: int | None = None,
-    workers: int | None = None,
     limit: int | None = None,
-    launcher: str | None = None,
-    resume: str = "no",
-    on_error: str = "stop",
-    hooks: Sequence[Hook] = (),
+    imports: Sequence[str | Path] = (),
+    **options: Any,
 ) -> list[Evaluation]:
     """Evaluate a config.
 
@@ -63,13 +74,15 @@ def evaluate(
         config: a config file, or a config that :func:`~clearclip.evaluation.config.load_config` has loaded.
         work_dir: where the journal and MMEngine's log go; default ``work_dirs/<config>``.
         methods: rows to compare; blocks that they share run once. None means the config's own method.
-        model: a model with the config's weights that is loaded already.
+        model: a model with the config's weights that is loaded already. Only a :class:`LoadedModel` fills cells of
+            published tables: of any other nobody knows what was done to it.
         overrides: dotted names to values, merged into the config.
         data_root: see :func:`~clearclip.evaluation.config.load_config`.
         device: default the config's, else the best there is.
+        limit: the first so many images only.
+        imports: files of your own that were imported for this run.
         batch_size: images per batch; default: the config's, else 8 on a GPU and 1 without.
         workers: processes that read images; default: the config's, else what the CPUs of this host allow.
-        limit: the first so many images only.
         launcher: "none", "pytorch" (torchrun) or "slurm"; default: what the environment says.
         resume: "yes" goes on with the images that an earlier run in ``work_dir`` did not finish, "auto" does so if
             there is one with the same settings, "no" starts again.
@@ -82,66 +95,149 @@ def evaluate(
     Raises:
         UserError: whatever a user can fix; nothing is recorded then.
     """
-    if on_error not in ("stop", "skip"):
-        raise UserError(f"on_error must be 'stop' or 'skip', not {on_error!r}")
-    launcher = launcher or launcher_of_environment()
-    with process_group(launcher, device):
+    how = RunOptions(**options)
+    how = replace(how, launcher=how.launcher or launcher_of_environment())
+    if how.on_error not in ("stop", "skip"):
+        raise UserError(f"on_error must be 'stop' or 'skip', not {how.on_error!r}")
+    with process_group(how.launcher, device):
         with together("before the first image"):
             if isinstance(config, Config):
                 check_merged(config.to_dict(), overrides or {}, data_root)
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-            named = f"config {cfg.filename}"
-            with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
-                given = {"device": device, "batch_size": batch_size, "workers": workers, "methods": methods}
+            with _mmsegmentation_scope(cfg, overrides):
+                given = {"device": device, "batch_size": how.batch_size, "workers": how.workers, "methods": methods}
                 check_given_twice(overrides or {}, **given)
-                _check_numbers(cfg, limit=limit, batch_size=batch_size, num_workers=workers)
-                for remark in quick_check(cfg, on_error):
-                    warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
-                dataset = CheckedDataset(cfg.test_dataloader.dataset, limit)
-            settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
-            model = model or ClearCLIP.from_settings(settings)
-            with building(named, overrides):
-                wanted = [build_method(one) for one in methods or cfg.model.get("methods") or [settings.chosen_method]]
-                common = run_facts(cfg, dataset, settings, model.device, model.precision, hooks, model)
-        facts = {**common, "methods": [method_facts(method) for method in wanted]}
+                dataset = _checked_dataset(cfg, limit, how)
+            loaded = _load_model(cfg, model, device)
+            with _mmsegmentation_scope(cfg, overrides):
+                wanted = methods or cfg.model.get("methods") or [loaded.settings.chosen_method]
+                built_methods = [build_method(method) for method in wanted]
+                facts = _facts(cfg, dataset, loaded, built_methods, imports, how.hooks)
         agree("settings or data", facts)
-        with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
-            own = {"methods": wanted, "device": settings.device, "model": model}
-            segmentor = MODELS.build({**cfg.model.to_dict(), **own})
-            work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
-            journal = Journal(work_dir / "journal", facts, dataset.total, len(wanted), resume)
-        with closing(journal):
-            with building(named, overrides), DefaultScope.overwrite_default_scope("mmseg"):
-                dataset.leave_out(journal.finished)
-                if journal.finished and dist.get_rank() == 0:
-                    print(f"resuming: {len(journal.finished)} images are finished")
-                metric = ConfusionMetric(on_error, finished=journal.finished)
-                evaluator = JournaledEvaluator(metric, _other_metrics(cfg), journal)
-                batches = build_loader(cfg, dataset, batch_size, workers, model.device)
-                progress = ProgressHook()
-                runner = _build_runner(cfg, segmentor, batches, evaluator, work_dir, launcher, [progress, *hooks])
-                runner.test_loop  # noqa: B018 (built when it is first asked for)
-            started = time.perf_counter()
-            with reading(), closing(progress), _how_to_go_on(resume):
-                other_scores = runner.test()
-            seconds = time.perf_counter() - started
-        is_main = dist.get_rank() == 0
-    if other_scores and is_main:
-        which = f" ({wanted[0].label})" if len(wanted) > 1 else ""
-        listed = ", ".join(f"{name} {value}" for name, value in other_scores.items())
+        work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
+        with closing(Journal(work_dir / "journal", facts, dataset.total, len(built_methods), how.resume)) as journal:
+            with _mmsegmentation_scope(cfg, overrides):
+                run = _prepare(cfg, dataset, loaded, built_methods, facts, imports, journal, work_dir, how)
+            seconds = _run(run)
+        return _collect(run, seconds)
+
+
+@contextmanager
+def _mmsegmentation_scope(cfg: Config, overrides: Mapping[str, Any] | None) -> Iterator[None]:
+    """Names of types mean MMSegmentation's, and what does not fit together is an error of this config."""
+    with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
+        yield
+
+
+def _checked_dataset(cfg: Config, limit: int | None, how: RunOptions) -> CheckedDataset:
+    _check_numbers(cfg, limit=limit, batch_size=how.batch_size, num_workers=how.workers)
+    for remark in quick_check(cfg, how.on_error):
+        warnings.warn(f"{dataset_name(cfg)}: {remark}", stacklevel=2)
+    return CheckedDataset(cfg.test_dataloader.dataset, limit)
+
+
+def _load_model(cfg: Config, model: ClearCLIP | LoadedModel | None, device: str | None) -> LoadedModel:
+    settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
+    if model is None:
+        return LoadedModel.load(settings)
+    if isinstance(model, LoadedModel):
+        return replace(model, settings=settings)
+    return LoadedModel.given(model, settings)
+
+
+def _facts(
+    cfg: Config,
+    dataset: CheckedDataset,
+    loaded: LoadedModel,
+    methods: Sequence[Method],
+    imports: Sequence[str | Path],
+    hooks: Sequence[Hook],
+) -> dict[str, Any]:
+    """The facts of a run and of its methods. Second encoders are loaded for them."""
+    for method in methods:
+        loaded.model.check(method)
+    facts = run_facts(cfg, dataset, loaded.settings, loaded.model.device, loaded.model.precision)
+    facts["weights"] = loaded.facts
+    own_code = own_code_facts(own_classes(cfg, dataset, hooks), imports)
+    if own_code:
+        facts["own code"] = own_code
+    return {**facts, "methods": [method_facts(method) for method in methods]}
+
+
+def _prepare(
+    cfg: Config,
+    dataset: CheckedDataset,
+    loaded: LoadedModel,
+    methods: Sequence[Method],
+    facts: dict[str, Any],
+    imports: Sequence[str | Path],
+    journal: Journal,
+    work_dir: Path,
+    how: RunOptions,
+) -> PreparedRun:
+    """Build everything up to MMEngine's runner."""
+    changes = {"methods": methods, "device": loaded.settings.device, "model": loaded.model}
+    segmentor = MODELS.build({**cfg.model.to_dict(), **changes})
+    dataset.leave_out(journal.finished)
+    if journal.finished and dist.get_rank() == 0:
+        print(f"resuming: {len(journal.finished)} images are finished")
+    metric = ConfusionMetric(how.on_error, finished=journal.finished)
+    evaluator = JournaledEvaluator(metric, _other_metrics(cfg), journal)
+    loader = build_loader(cfg, dataset, how.batch_size, how.workers, loaded.model.device)
+    progress = ProgressHook()
+    runner = _build_runner(cfg, segmentor, loader, evaluator, work_dir, how.launcher, [progress, *how.hooks])
+    runner.test_loop  # noqa: B018 (built when it is first asked for)
+    return PreparedRun(cfg, dataset, loaded, methods, facts, imports, segmentor, runner, metric, progress, how)
+
+
+def _run(run: PreparedRun) -> float:
+    """Segment and count all images, and check that nothing was written in the meantime.
+
+    Returns:
+        Seconds.
+
+    Raises:
+        UserError: an image, a mask, the words or the weights are not what they were.
+    """
+    run.reasons = not_in_table_because(run)
+    files = file_states(run.dataset)
+    words = run.segmentor.text.features.clone()
+    started = time.perf_counter()
+    with reading(), closing(run.progress), _how_to_go_on(run.how.resume):
+        scores = run.runner.test()
+    seconds = time.perf_counter() - started
+    with together("after the last image"):
+        check_unchanged(run.dataset, files, run.facts)
+        if run.loaded.changed() or not torch.equal(words, run.segmentor.text.features):
+            names = ", ".join(method.label for method in run.methods)
+            raise UserError(
+                f"the model's weights or words are not what they were before the first image (methods: {names}); "
+                "nothing was recorded: a method may not write to what it is given"
+            )
+    if scores and dist.get_rank() == 0:
+        which = f" ({run.methods[0].label})" if len(run.methods) > 1 else ""
+        listed = ", ".join(f"{name} {value}" for name, value in scores.items())
         print(f"other metrics of the config{which}: {listed}")
+    return seconds
+
+
+def _collect(run: PreparedRun, seconds: float) -> list[Evaluation]:
+    """What the metric counted, as an evaluation for each method."""
+    common = {name: value for name, value in run.facts.items() if name != "methods"}
+    skipped = [f"{len(run.metric.failures)} images were skipped"] if run.metric.failures else []
     return [
         Evaluation(
-            classes=list(dataset.metainfo["classes"]),
+            classes=list(run.dataset.metainfo["classes"]),
             scores=scores,
-            images=metric.images,
-            failures=metric.failures,
+            images=run.metric.images,
+            failures=run.metric.failures,
             seconds=seconds,
-            images_per_second=len(dataset) / seconds,
-            facts={**common, "method": method},
-            is_main=is_main,
+            images_per_second=len(run.dataset) / seconds,
+            facts={**common, "method": of_method},
+            is_main=dist.get_rank() == 0,
+            not_in_table_because=reasons + skipped,
         )
-        for method, scores in zip(facts["methods"], metric.scores, strict=True)
+        for of_method, scores, reasons in zip(run.facts["methods"], run.metric.scores, run.reasons, strict=True)
     ]
 
 

@@ -18,7 +18,8 @@ from clearclip.text.prompt_cutting import CuttingEncoder
 from clearclip.text.templates import read_templates
 from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import code_digest, digest, plain, versions
+from clearclip.utils.fingerprint import digest, plain_data
+from clearclip.utils.installed_code import package_versions, source_digest
 
 Template = Callable[[str], str]
 #: OpenAI's 80 ImageNet prompt templates.
@@ -140,9 +141,9 @@ class TextEncoder:
         model = {"class": type(self.model), **vars(self.model), "_modules": modules}
         prompts = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in self.templates])
         device = next(self.model.parameters()).device.type
-        code = code_digest("text", "backbones")
+        code = source_digest("text", "backbones")
         return digest(
-            plain([type(self), model, prompts, self.combine, self.precision, device, versions(), code]),
+            plain_data([type(self), model, prompts, self.combine, self.precision, device, package_versions(), code]),
         )
 
     def _tokens(self, texts: list[str]) -> dict[str, Tensor]:

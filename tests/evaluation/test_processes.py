@@ -17,7 +17,7 @@ from clearclip import ClearCLIP, UserError
 from clearclip.evaluation.processes import choose_gpu, process_group
 from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
-from clearclip.utils.fingerprint import digest, plain
+from clearclip.utils.fingerprint import digest, plain_data
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "cfg_miniature.py"
 
@@ -125,13 +125,13 @@ def test_weights_are_known_by_their_bytes(monkeypatch):
         names = set()
         for threads in (1, 2, 3):
             torch.set_num_threads(threads)
-            names.add(digest(plain(tower.state_dict())))
+            names.add(digest(plain_data(tower.state_dict())))
     finally:
         torch.set_num_threads(before)
     assert len(names) == 1
     with torch.no_grad():
         tower.bias[3] = torch.nextafter(tower.bias[3], torch.tensor(9.0))
-    assert digest(plain(tower.state_dict())) not in names
+    assert digest(plain_data(tower.state_dict())) not in names
 
 
 def test_any_number_of_images_in_bounded_memory(quick_name):

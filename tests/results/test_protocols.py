@@ -11,7 +11,8 @@ from recorded_runs import REMOVED, facts_of, find_row
 from clearclip import UserError
 from clearclip.commands.table_run import plan
 from clearclip.evaluation.checked_dataset import CheckedDataset
-from clearclip.evaluation.facts import run_facts
+from clearclip.evaluation.run_facts import run_facts
+from clearclip.evaluation.weight_facts import weights_facts
 from clearclip.methods import build_method
 from clearclip.model_settings import ModelSettings
 from clearclip.results.protocols import dataset_title, find_protocol, protocol_names, protocols
@@ -161,4 +162,4 @@ def test_the_miniature_is_its_published_protocol():
     checked = CheckedDataset(group.cfg.test_dataloader.dataset)
     facts = run_facts(group.cfg, checked, group.settings, choose_device("cpu"), "fp32")
     assert find_protocol("clearclip", "miniature").matches(json.loads(json.dumps(facts)))
-    assert facts["weights"]["origin"] == "published"
+    assert weights_facts(group.settings)["origin"] == "published"

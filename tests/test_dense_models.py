@@ -17,7 +17,7 @@ from clearclip.commands.demo import main as demo
 from clearclip.commands.eval import main as evaluate
 from clearclip.commands.eval_all import main as eval_all
 from clearclip.dense_models import DENSE_MODELS, dense_files, find_family
-from clearclip.evaluation.facts import weights_facts
+from clearclip.evaluation.weight_facts import weights_facts
 from clearclip.model_settings import ModelSettings
 from clearclip.weights import choose_weights, find_checkpoint
 

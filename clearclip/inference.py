@@ -20,7 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
-from clearclip.methods import Context, Method
+from clearclip.methods import Context, GuideKey, Method
 from clearclip.model_settings import ModelSettings
 from clearclip.text import TextFeatures
 from clearclip.utils.devices import is_out_of_memory, without_tf32
@@ -32,8 +32,6 @@ from clearclip.windows import ImageContext, ScoreMap, WindowGrid
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 #: Held while a second encoder is loaded: of several threads that need it, one loads it.
 _LOADING = threading.Lock()
-#: Which second encoder: a method's ``guide`` and ``guide_weights``.
-Guide = tuple[str | None, str | None]
 
 
 class Prediction(NamedTuple):
@@ -258,7 +256,7 @@ class WindowedInference(nn.Module):
         contexts = []
         for method, method_features in zip(used, features, strict=True):
             grid = tuple(method_features.shape[1:3])
-            second_features = second.get((method.guide, method.guide_weights))
+            second_features = second.get(method.guide_key)
             contexts.append(Context(grid, image=windows, text=text.features, second=second_features))
         # All scores before any is added: where memory runs out on the way, the whole part is done again.
         scores = [method.scores(*arguments) for method, *arguments in zip(used, features, contexts, strict=True)]
@@ -306,17 +304,16 @@ class WindowedInference(nn.Module):
         second = self._second_features(images, "cut", methods)
         return self.image_encoder(images, methods, None if text is None else text.features, second)
 
-    def _second_features(self, images: Tensor, incomplete: str, methods: Sequence[Method]) -> dict[Guide, Tensor]:
+    def _second_features(self, images: Tensor, incomplete: str, methods: Sequence[Method]) -> dict[GuideKey, Tensor]:
         """Features of images (B, 3, H, W) by the second encoders that methods need."""
-        features: dict[Guide, Tensor] = {}
+        features: dict[GuideKey, Tensor] = {}
         for method in methods:
-            guide = (method.guide, method.guide_weights)
             encoder = self._second_encoder(method)
-            if encoder is not None and guide not in features:
+            if encoder is not None and method.guide_key not in features:
                 rgb = self.denormalize(images)
                 if incomplete == "extended":
                     rgb = extend(rgb, encoder.patch_size, torch.zeros_like(self.mean))
-                features[guide] = encoder(rgb)
+                features[method.guide_key] = encoder(rgb, method.guide_features)
         return features
 
     def _second_encoder(self, method: Method) -> SecondEncoder | None:

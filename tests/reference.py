@@ -227,6 +227,44 @@ class Tower:
         second = gather(s2, attend(total[1:]) + rho * total[0])
         return self.finish(np.concatenate([x[:1], first + second]), grid)
 
+    def sfp_features(
+        self, image, pre=8, post=3, summed=range(3, 10), rho=0.3, beta=0.4, neighbours=30, detector="som",
+        class_factor=5.0,
+    ) -> np.ndarray:  # fmt: skip
+        inputs, grid, last = self.inputs(image), self.grid(image), self.layers - 1
+        x = inputs[-1]
+        if detector == "lof":
+            outliers = lof_outliers(x[1:], neighbours)
+        elif detector == "l2":
+            outliers = sorted(range(len(x) - 1), key=lambda i: -np.linalg.norm(x[1 + i]))[:10]
+        else:
+            q, k, _ = self.projected(last - 1, inputs[last - 1])
+            maps = [softmax(qh @ kh.T * qh.shape[1] ** -0.5) for qh, kh in zip(q, k, strict=True)]
+            mean = sum(maps) / len(maps)
+            score = [class_factor * rho * mean[0, 1 + i] for i in range(len(x) - 1)]
+            candidates = [i for i in range(len(x) - 1) if score[i] > mean[1 + i, 1 + i]]
+            outliers = sorted(candidates, key=lambda i: -score[i])[:10]
+        s1 = unit(repaired(inputs[pre + 1][1:], outliers, grid))
+        s2 = unit(inputs[post + 1][1:])
+        s1, s2 = s1 @ s1.T, s2 @ s2.T
+        s1, s2 = np.where(s1 < beta, 0, s1), np.where(s2 < beta, 0, s2)
+        shared = softmax(np.where(s1 < s1.mean(), -np.inf, 3 * (s1 - s1.mean())))
+
+        def gather(similarity, tokens):
+            return similarity / (similarity.sum(1, keepdims=True) + 1e-6) @ tokens
+
+        q, k, v = self.projected(last, gather(s1, repaired(x[1:], outliers, grid)))
+        scale = q[0].shape[1] ** -0.5
+        heads = [
+            (softmax(qh @ qh.T * scale) + softmax(kh @ kh.T * scale) + shared) / 3 @ vh
+            for qh, kh, vh in zip(q, k, v, strict=True)
+        ]
+        first = gather(s2, self.out_proj(last, heads) + rho * x[0])
+        total = sum(inputs[layer + 1] for layer in summed)
+        _, _, v = self.projected(last, total[1:])
+        second = gather(s2, self.out_proj(last, [shared @ vh for vh in v]) + rho * total[0])
+        return self.finish(np.concatenate([x[:1], first + second]), grid)
+
     def pearl_features(self, image, alpha=0.08, steps=5, residual=False, ffn=False) -> np.ndarray:
         x, grid = self.inputs(image)[-1], self.grid(image)
         q, k, _ = self.projected(self.layers - 1, x)
@@ -462,6 +500,91 @@ def bilinear(grid: np.ndarray, height: int, width: int) -> np.ndarray:
 def similarities(features: np.ndarray, text: np.ndarray) -> np.ndarray:
     """(h, w, E) and (K, E) to (K, h, w), cosine."""
     return np.einsum("hwe,ke->khw", unit(features), text)
+
+
+def windows(image: np.ndarray, crop: int, stride: int):
+    """(top, left, window) of an image (3, H, W)."""
+    _, full_h, full_w = image.shape
+    for row in range(max(full_h - crop + stride - 1, 0) // stride + 1):
+        for column in range(max(full_w - crop + stride - 1, 0) // stride + 1):
+            bottom, right = min(row * stride + crop, full_h), min(column * stride + crop, full_w)
+            top, left = max(bottom - crop, 0), max(right - crop, 0)
+            yield top, left, image[:, top:bottom, left:right]
+
+
+def propagated(weights: np.ndarray, y: np.ndarray, alpha: float, steps: int) -> np.ndarray:
+    """So many steps of conjugate gradients for (I - alpha S) x = y from 0, word by word; weights (n, n) symmetric."""
+    degrees = [row.sum() or 1.0 for row in weights]
+    s = np.array([[w / math.sqrt(degrees[i] * degrees[j]) for j, w in enumerate(row)] for i, row in enumerate(weights)])
+    solution = np.zeros_like(y)
+    for word in range(y.shape[1]):
+        x, r = np.zeros(len(y)), y[:, word].copy()
+        p, start = r.copy(), math.sqrt(r @ r)
+        for _ in range(steps):
+            if math.sqrt(r @ r) <= 1e-6 * start:
+                break
+            q = p - alpha * s @ p
+            a = (r @ r) / (p @ q)
+            x, after = x + a * p, r - a * q
+            p = after + (after @ after) / (r @ r) * p
+            r = after
+        solution[:, word] = x
+    return solution
+
+
+def lposs(nodes, places, y, neighbours: int, gamma: float, sigma: float, alpha: float, steps: int) -> np.ndarray:
+    """LPOSS of nodes' features (n, C), places in pixels and similarities (n, K): (n, K)."""
+    cosine = unit(nodes) @ unit(nodes).T
+    weights = np.zeros_like(cosine)
+    for i in range(len(nodes)):
+        nearest = sorted(range(len(nodes)), key=lambda j: -cosine[i, j])[: min(neighbours, len(nodes))]
+        for j in nearest:
+            if i != j:
+                weights[i, j] = max(0, cosine[i, j]) ** gamma * math.exp(-sigma * math.dist(places[i], places[j]))
+    return propagated(weights + weights.T, y, alpha, steps)
+
+
+def lab_colour(rgb) -> np.ndarray:
+    """Lab of one 0..1 sRGB colour, divided by 100, 128 and 128."""
+    r, g, b = (((c + 0.055) / 1.055) ** 2.4 if c > 0.04045 else c / 12.92 for c in rgb)
+    xyz = (
+        (0.412453 * r + 0.357580 * g + 0.180423 * b) / 0.95047,
+        0.212671 * r + 0.715160 * g + 0.072169 * b,
+        (0.019334 * r + 0.119193 * g + 0.950227 * b) / 1.08883,
+    )
+    x, y, z = (t ** (1 / 3) if t > 0.008856 else 7.787 * t + 4 / 29 for t in xyz)
+    return np.array([(116 * y - 16) / 100, 500 * (x - y) / 128, 200 * (y - z) / 128])
+
+
+def pixel_weights(rgb: np.ndarray, tau: float, reach: int) -> dict[tuple[int, int], float]:
+    """The weight between every two pixels (flat indices) of the same square."""
+    _, height, width = rgb.shape
+    colours = [[lab_colour(rgb[:, row, column]) for column in range(width)] for row in range(height)]
+    weights = {}
+    for y in range(height):
+        for x in range(width):
+            for v in range(max(0, y - reach), min(height, y + reach + 1)):
+                for u in range(max(0, x - reach), min(width, x + reach + 1)):
+                    if (v, u) != (y, x):
+                        apart = np.linalg.norm(colours[y][x] - colours[v][u])
+                        weights[y * width + x, v * width + u] = math.exp(-apart / tau)
+    return weights
+
+
+def pixel_degrees(rgb: np.ndarray, tau: float, reach: int) -> np.ndarray:
+    degrees = np.zeros(rgb.shape[1] * rgb.shape[2])
+    for (pixel, _), weight in pixel_weights(rgb, tau, reach).items():
+        degrees[pixel] += weight
+    return degrees.reshape(rgb.shape[1:])
+
+
+def lposs_plus(maps: np.ndarray, rgb: np.ndarray, tau: float, reach: int, alpha: float, steps: int) -> np.ndarray:
+    """LPOSS+ of maps (H, W, K) and an image (3, H, W): (H, W, K)."""
+    height, width, words = maps.shape
+    dense = np.zeros((height * width, height * width))
+    for pair, weight in pixel_weights(rgb, tau, reach).items():
+        dense[pair] = weight
+    return propagated(dense, maps.reshape(-1, words), alpha, steps).reshape(maps.shape)
 
 
 def logits(

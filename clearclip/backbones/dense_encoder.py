@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from clearclip.methods import NEEDS, BlockParts, Context, LastBlock, Method
+from clearclip.methods import NEEDS, BlockParts, Context, GuideKey, LastBlock, Method
 from clearclip.utils.errors import UserError
 
 UNCHANGED = LastBlock("qk", residual=True, ffn=True)
@@ -125,7 +125,7 @@ class DenseEncoder(nn.Module):
         images: Tensor,
         methods: Sequence[Method],
         text: Tensor | None = None,
-        second: Mapping[tuple[str | None, str | None], Tensor] | None = None,
+        second: Mapping[GuideKey, Tensor] | None = None,
     ) -> list[Tensor]:
         """Dense features by several methods. Blocks that are the same for all of them run once.
 
@@ -134,7 +134,7 @@ class DenseEncoder(nn.Module):
             methods: how the last blocks are computed.
             text: for methods that need "text": the words' features, (words, E).
             second: for methods that need "second encoder": the features of the same images, (B, rows, columns, C), by
-                the method's ``guide`` and ``guide_weights``.
+                the method's ``guide_key``.
 
         Returns:
             For each method (B, rows, columns, E): an embedding per patch, H // patch × W // patch unless the method
@@ -154,7 +154,7 @@ class DenseEncoder(nn.Module):
             inputs = self._inputs(self.tokens(images, resize), used, grid)
             context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
             for index, method in zip(group, used, strict=True):
-                known = (second or {}).get((method.guide, method.guide_weights))
+                known = (second or {}).get(method.guide_key)
                 given = {"text": text, "image": images, "second encoder": known}
                 if missing := [need for need in method.needs if given[need] is None]:
                     raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
@@ -227,7 +227,7 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
         old: the checkpoint's grid (rows, columns).
         new: the wanted grid.
         how: "scale_factor" passes (new + 0.1) / old as scale to the interpolation, as published; the numbers
-            differ slightly from those of "size", which GEM uses (antialiased).
+            differ slightly from those of "size", which GEM uses (antialiased), and of "size without antialias" (LPOSS).
 
     Returns:
         (P + new[0] * new[1], D)
@@ -237,8 +237,8 @@ def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, in
     count = old[0] * old[1]
     prefix, patches = embedding.split([len(embedding) - count, count])
     patches = patches.reshape(1, *old, -1).permute(0, 3, 1, 2).float()
-    if how == "size":
-        patches = F.interpolate(patches, size=new, mode="bicubic", align_corners=False, antialias=True)
+    if how.startswith("size"):
+        patches = F.interpolate(patches, size=new, mode="bicubic", align_corners=False, antialias=how == "size")
     else:
         scale = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)

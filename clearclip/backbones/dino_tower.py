@@ -114,16 +114,31 @@ class SecondEncoder(nn.Module):
         self.register_buffer("mean", torch.tensor(mean).view(3, 1, 1) / 255, persistent=False)
         self.register_buffer("std", torch.tensor(std).view(3, 1, 1) / 255, persistent=False)
 
-    def forward(self, images: Tensor) -> Tensor:
-        """Features after the last block and the final norm.
+    def forward(self, images: Tensor, features: str = "output") -> Tensor:
+        """Features of patches.
 
         Args:
             images: (B, 3, H, W) float32, 0..1 RGB.
+            features: "output", those after the last block and the final norm; or "values", the values of the last
+                block's attention, its heads side by side.
 
         Returns:
             (B, H // patch, W // patch, C)
         """
-        return self.encoder((images - self.mean) / self.std, [VANILLA])[0]
+        images = (images - self.mean) / self.std
+        if features == "values":
+            return self._last_values(images)
+        return self.encoder(images, [VANILLA])[0]
+
+    def _last_values(self, images: Tensor) -> Tensor:
+        encoder = self.encoder
+        grid = encoder.grid(images)
+        tokens = encoder.tokens(images, VANILLA.position_resize)
+        for index in range(len(encoder.blocks) - 1):
+            tokens = encoder.run_block(index, tokens, grid)
+        block = encoder.parts(grid)[-1]
+        values = block.project(block.ln_1(tokens), "v").transpose(1, 2).flatten(2)
+        return values[:, encoder.num_prefix_tokens :].unflatten(1, grid)
 
 
 class DINOImageEncoder(TimmEncoder):

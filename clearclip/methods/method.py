@@ -77,6 +77,10 @@ class Context:
 NEEDS = {"text": "text", "image": "image", "second encoder": "second"}
 
 
+#: Which features of which second encoder: name, weights, and what is taken of it.
+GuideKey = tuple[str | None, str | None, str]
+
+
 class Method(Configurable):
     """How the last blocks are computed. Subclasses are frozen dataclasses, whose fields are the method's options.
 
@@ -85,10 +89,11 @@ class Method(Configurable):
     """
 
     depth = 1  # blocks from the end that the method computes itself
-    position_resize = "scale_factor"  # how positional embeddings are resized: "scale_factor" or "size"
+    position_resize = "scale_factor"  # of positional embeddings: also "size", "size without antialias"
     needs: Collection[str] = ()  # keys of :data:`NEEDS`
     guide: str | None = None  # which second encoder
     guide_weights: str | None = None  # a file, or "random"; None means the published ones
+    guide_features = "output"  # of the second encoder: "output", or "values": those of its last block
     needs_class_token = False  # the method reads the class token, the first one
     needs_same_tokens = False  # the method mixes tokens of several blocks, which must stand for the same places
     multiple: int | None = None  # windows are padded to multiples of so many pixels; None means the patch
@@ -168,6 +173,11 @@ class Method(Configurable):
         if isinstance(base, Method) and (changed := base._with(options, only_none)) != base:
             own["base"] = changed
         return replace(self, **own) if own else self
+
+    @property
+    def guide_key(self) -> GuideKey:
+        """Which features of which second encoder."""
+        return self.guide, self.guide_weights, self.guide_features
 
     @property
     def label(self) -> str:

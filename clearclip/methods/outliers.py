@@ -7,6 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 QUANTILE = 0.95  # patches whose score is above it are outliers
+LARGEST = 10  # outliers of SFP
 TIE = 1e-5  # relative: scores closer than this are equal, as the two largest are where K is all others
 
 
@@ -30,6 +31,12 @@ def outliers(patches: Tensor, neighbours: int) -> Tensor:
         return patches.new_zeros(patches.shape[:2], dtype=torch.bool)
     scores = outlier_scores(patches, neighbours)
     return scores > scores.quantile(QUANTILE, dim=1, keepdim=True) * (1 + TIE)
+
+
+def largest(scores: Tensor, count: int = LARGEST) -> Tensor:
+    """The patches of largest score, (B, N) to (B, N) bool: as many as ``count``, none of score -inf."""
+    values, index = scores.topk(min(count, scores.shape[1]), dim=1)
+    return torch.zeros_like(scores, dtype=torch.bool).scatter(1, index, values > -torch.inf)
 
 
 def repair(patches: Tensor, outlier: Tensor, grid: tuple[int, int]) -> Tensor:

@@ -63,17 +63,30 @@ class SCCLIP(Method):
 
     needs_class_token = needs_same_tokens = True
 
-    def layers(self, blocks: int) -> tuple:
-        """pre, post, summed and rho for a model of so many blocks."""
-        given: tuple[Any, ...] = (self.pre, self.post, self.summed, self.rho)
-        if blocks not in DEFAULTS and None in given:
+    def published_layers(self, blocks: int) -> tuple[Any, ...] | None:
+        """pre, post, summed and rho as published for a model of so many blocks."""
+        return DEFAULTS.get(blocks)
+
+    def layers(self, blocks: int) -> tuple[Any, ...]:
+        """pre, post, summed and rho for a model of so many blocks.
+
+        Raises:
+            UserError: none are known for it, or there are not so many blocks.
+        """
+        layers = [self.pre, self.post, self.summed, self.rho]
+        published = self.published_layers(blocks)
+        if published is None and None in layers:
             raise UserError(
-                f"SC-CLIP has its own layers for {' or '.join(map(str, DEFAULTS))} blocks only, but this model "
+                f"{self.name} has its own layers for {' or '.join(map(str, DEFAULTS))} blocks only, but this model "
                 f"has {blocks}; give it pre, post, summed and rho, or choose another method"
             )
-        pre, post, summed, rho = (DEFAULTS[blocks][i] if own is None else own for i, own in enumerate(given))
-        if max(pre, post, *summed) > blocks - 2:
-            raise UserError(f"SC-CLIP can read blocks 0 to {blocks - 2} of this model, not {max(pre, post, *summed)}")
+        for index, value in enumerate(layers):
+            if value is None:
+                layers[index] = published[index]
+        pre, post, summed, rho = layers
+        last_read = max(pre, post, *summed)
+        if last_read > blocks - 2:
+            raise UserError(f"{self.name} can read blocks 0 to {blocks - 2} of this model, not {last_read}")
         return pre, post, summed, rho
 
     def required_blocks(self, blocks: int) -> set[int]:
@@ -84,18 +97,35 @@ class SCCLIP(Method):
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D); the class token is ``x``'s."""
         pre, post, summed, rho = self.layers(len(blocks))
         block, first, grid = blocks[-1], context.num_prefix_tokens, context.grid_size
-        outlier = outliers(x[:, first:], self.neighbours)
+        outlier = self.outliers(blocks, x, context)
         s1 = cosines(repair(context.inputs[pre + 1][:, first:], outlier, grid))
         s2 = cosines(context.inputs[post + 1][:, first:])
         total = sum(context.inputs[layer + 1].float() for layer in summed)
         # Softmax apart, all that the two passes differ in is linear: their sum goes through the rest once.
-        passes = torch.cat([aggregate(s1, self.beta, repair(x[:, first:], outlier, grid)), total[:, first:]])
-        normed = block.ln_1(passes).to(x.dtype)
+        repaired = aggregate(s1, self.beta, repair(x[:, first:], outlier, grid))
+        normed = block.ln_1(torch.cat([repaired, total[:, first:]])).to(x.dtype)
+        # Twice the mean of the passes, and not their sum: the bias of out_proj counts twice.
+        out = 2 * block.merge(self.gather(block, normed, s1) / 2) + rho * (x[:, :1] + total[:, :1])
+        return torch.cat([x[:, :first], aggregate(s2, self.beta, out).to(x.dtype)], dim=1)
+
+    def outliers(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
+        """Which patches are repaired, (B, N) bool; arguments as for :meth:`__call__`."""
+        return outliers(x[:, context.num_prefix_tokens :], self.neighbours)
+
+    def gather(self, block: BlockParts, normed: Tensor, s1: Tensor) -> Tensor:
+        """The sum of what the two passes gather.
+
+        Args:
+            block: the last block.
+            normed: patches of the first pass, then those of the second, after ``ln_1``: (2 B, N, D).
+            s1: S1, (B, N, N).
+
+        Returns:
+            (B, heads, N, D // heads)
+        """
         k, v = block.project(normed, "k"), block.project(normed, "v")
         gathered = sum(F.scaled_dot_product_attention(k, k, v).chunk(2))
-        gathered = gathered + softmax_above_mean(s1)[:, None].to(v.dtype) @ sum(v.chunk(2))
-        out = 2 * block.merge(gathered / 4) + rho * (x[:, :1] + total[:, :1])  # 2: the bias of out_proj counts twice
-        return torch.cat([x[:, :first], aggregate(s2, self.beta, out).to(x.dtype)], dim=1)
+        return (gathered + softmax_above_mean(s1)[:, None].to(v.dtype) @ sum(v.chunk(2))) / 2
 
 
 def cosines(patches: Tensor) -> Tensor:

@@ -16,9 +16,11 @@ METHOD_OPTIONS = {
     "ProxyCLIP": {"guide": "untrained-vit4", "multiple": 8},
     "RCS": {"layers": (2, 3, 4)},
     "SC-CLIP": {"pre": 4, "post": 1, "summed": (1, 2, 3, 4), "rho": 0.3},
+    "SFP": {"pre": 4, "post": 1, "summed": (1, 2, 3, 4), "rho": 0.3},
+    "LPOSS": {"guide": "untrained-vit4"},
 }
 #: What to say about them below a table.
 METHOD_NOTE = (
-    "On the miniature RCS and SC-CLIP read half of the layers published for ViT-B/16; ProxyCLIP's second encoder is "
-    "untrained: two blocks with random weights and patches of 4 pixels."
+    "On the miniature RCS, SC-CLIP and SFP read half of the layers published for ViT-B/16; the second encoder of "
+    "ProxyCLIP and LPOSS is untrained: two blocks with random weights and patches of 4 pixels."
 )

@@ -1,6 +1,7 @@
 """Where the windows of an image lie, and how the scores of their patches become the labels of its pixels."""
 
 from clearclip.windows.joining import ImageContext, join_windows
+from clearclip.windows.lposs_plus import LPOSSPlus
 from clearclip.windows.pamr import PAMR
 from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing, build_post_processing
 from clearclip.windows.readout import Readout
@@ -13,6 +14,7 @@ __all__ = [
     "POST_PROCESSINGS",
     "TLP",
     "ImageContext",
+    "LPOSSPlus",
     "PostProcessing",
     "Readout",
     "ScoreMap",

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearclip.windows.score_map import ScoreMap
+from clearclip.windows.score_map import ScoreMap, largest_by_class
 
 
 @dataclass(frozen=True)
@@ -63,7 +63,7 @@ class Readout:
             by_word = torch.cat(list(parts))
             if self._takes_softmax(scores):
                 by_word = (by_word * self.logit_scale).softmax(dim=0)
-            out[:, rows, columns] = _largest_by_class(by_word, word_to_class, classes)
+            out[:, rows, columns] = largest_by_class(by_word, word_to_class)
         if self.area_thd > 0:
             out[~self._large_classes(scores, size, word_to_class)] = 0
         return out
@@ -137,12 +137,3 @@ def _largest_allowed_word(scores: Tensor, logit_scale: float, allowed_words: Ten
     largest, word = scores.masked_fill(~allowed_words[:, None, None], -torch.inf).max(dim=0)
     total = ((scores - largest) * logit_scale).exp_().sum(dim=0)
     return word, largest, total
-
-
-def _largest_by_class(by_word: Tensor, word_to_class: Tensor, classes: int) -> Tensor:
-    """Per class the largest of its words: (words, rows, columns) to (classes, rows, columns)."""
-    if classes == len(word_to_class):
-        return by_word
-    index = word_to_class[:, None, None].expand_as(by_word)
-    lowest = by_word.new_full((classes, *by_word.shape[1:]), -torch.inf)
-    return lowest.scatter_reduce_(0, index, by_word, "amax")

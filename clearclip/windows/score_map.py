@@ -109,16 +109,15 @@ class ScoreMap:
         return row_weights @ self.scores[..., word] @ column_weights.T
 
 
-@dataclass(frozen=True)
-class WindowProbabilities(ScoreMap):
-    """The softmax over words at every pixel of each window, averaged over windows and resized (TIPSv2, dino.txt).
+class ScoresOfInput(ScoreMap):
+    """Scores that are computed at the size of the image that was cut into windows, and then resized.
 
-    Attributes:
-        logit_scale: factor of the scores before the softmax.
+    Subclasses say what they are in :meth:`input_rows`.
     """
 
-    logit_scale: float = 1.0
-    are_probabilities = True
+    def input_rows(self, rows: slice) -> Tensor:
+        """Scores in some rows of the input, (words, rows, width of the input)."""
+        raise NotImplementedError
 
     def tiles(self, size: tuple[int, int]) -> Iterator[Tile]:
         height, width = size
@@ -130,16 +129,34 @@ class WindowProbabilities(ScoreMap):
             rows = slice(top, min(top + tile, height))
             reached = (row_weights[rows] != 0).any(dim=0).nonzero().flatten()
             image_rows = slice(int(reached[0]), int(reached[-1]) + 1)
-            probabilities = self._mean_over_windows(image_rows)
-            yield Tile(rows, slice(0, width), [row_weights[rows, image_rows] @ (probabilities @ column_weights.T)])
+            scores = self.input_rows(image_rows) @ column_weights.T
+            yield Tile(rows, slice(0, width), [row_weights[rows, image_rows] @ scores])
 
-    def _mean_over_windows(self, image_rows: slice) -> Tensor:
-        """Probabilities in some rows of the input, (words, rows, width of the input)."""
+    def band(self, size: tuple[int, int], rows: slice, words: slice) -> Tensor:
+        return self.dense(size)[rows, :, words]
+
+    def pooled(self, size: tuple[int, int], blocks: tuple[int, int]) -> Tensor:
+        height, width = size[0] // blocks[0] * blocks[0], size[1] // blocks[1] * blocks[1]
+        full = self.dense(size)[:height, :width].double()
+        return full.unflatten(0, (-1, blocks[0])).unflatten(2, (-1, blocks[1])).mean(dim=(1, 3))
+
+
+@dataclass(frozen=True)
+class WindowProbabilities(ScoresOfInput):
+    """The softmax over words at every pixel of each window, averaged over windows and resized (TIPSv2, dino.txt).
+
+    Attributes:
+        logit_scale: factor of the scores before the softmax.
+    """
+
+    logit_scale: float = 1.0
+    are_probabilities = True
+
+    def input_rows(self, image_rows: slice) -> Tensor:
         rows, columns = self.grid.rows, self.grid.columns
-        total = torch.zeros(
-            self.scores.shape[2], image_rows.stop - image_rows.start, columns.length, device=self.device
-        )
-        windows_of_pixel = torch.zeros(total.shape[1:], device=self.device)
+        size = (image_rows.stop - image_rows.start, columns.length)
+        total = torch.zeros(self.scores.shape[2], *size, device=self.device)
+        windows_of_pixel = torch.zeros(size, device=self.device)
         windows = self.scores.unflatten(0, (-1, rows.cells)).unflatten(2, (-1, columns.cells))
         row_weights = rows.window_weights().to(self.device)
         column_weights = columns.window_weights().to(self.device)
@@ -155,10 +172,36 @@ class WindowProbabilities(ScoreMap):
                 windows_of_pixel[inside, across] += 1
         return total / windows_of_pixel
 
-    def band(self, size: tuple[int, int], rows: slice, words: slice) -> Tensor:
-        return self.dense(size)[rows, :, words]
 
-    def pooled(self, size: tuple[int, int], blocks: tuple[int, int]) -> Tensor:
-        height, width = size[0] // blocks[0] * blocks[0], size[1] // blocks[1] * blocks[1]
-        full = self.dense(size)[:height, :width].double()
-        return full.unflatten(0, (-1, blocks[0])).unflatten(2, (-1, blocks[1])).mean(dim=(1, 3))
+@dataclass(frozen=True)
+class ClassMaxima(ScoresOfInput):
+    """Scores of which the largest among a class's words is taken before they are resized to the original (LPOSS).
+
+    Attributes:
+        word_to_class: the class of each word, (words,) int64.
+    """
+
+    word_to_class: Tensor
+
+    def to(self, device: torch.device | str) -> ClassMaxima:
+        return replace(self, scores=self.scores.to(device), word_to_class=self.word_to_class.to(device))
+
+    def input_rows(self, rows: slice) -> Tensor:
+        size = (self.grid.rows.length, self.grid.columns.length)
+        scores = ScoreMap(self.scores, self.grid).band(size, rows, slice(None))
+        return spread_class_maxima(scores, self.word_to_class).permute(2, 0, 1)
+
+
+def largest_by_class(by_word: Tensor, word_to_class: Tensor) -> Tensor:
+    """Per class the largest of its words: (words, …) to (classes, …)."""
+    classes = int(word_to_class[-1]) + 1
+    if classes == len(word_to_class):
+        return by_word
+    index = word_to_class.view(-1, *[1] * (by_word.dim() - 1)).expand_as(by_word)
+    lowest = by_word.new_full((classes, *by_word.shape[1:]), -torch.inf)
+    return lowest.scatter_reduce_(0, index, by_word, "amax")
+
+
+def spread_class_maxima(scores: Tensor, word_to_class: Tensor) -> Tensor:
+    """Every word's score replaced by the largest of its class's words: (…, words) to the same."""
+    return largest_by_class(scores.movedim(-1, 0), word_to_class)[word_to_class].movedim(0, -1)

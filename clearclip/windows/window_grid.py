@@ -161,11 +161,13 @@ class WindowGrid:
     Args:
         rows, columns: the windows along each axis.
         incomplete: what is done about windows that are no multiple of the patch: see the option ``incomplete_windows``.
+        whole: whether the whole image is one window, however large it is.
     """
 
     rows: Axis
     columns: Axis
     incomplete: str = "padded"
+    whole: bool = False
 
     @classmethod
     def of(
@@ -207,7 +209,8 @@ class WindowGrid:
             else:
                 axis = Axis.whole(length, step, multiple is None, whole_resize, incomplete)
             axes.append(axis)
-        return cls(*axes, incomplete)
+        # Towers of one size stretch windows themselves.
+        return cls(*axes, incomplete if square is None else "padded", whole=not crop)
 
     def with_cells(self, rows: int, columns: int) -> WindowGrid:
         """The same windows with so many rows and columns of features in each."""
@@ -218,10 +221,21 @@ class WindowGrid:
         """Number of windows."""
         return len(self.rows.starts) * len(self.columns.starts)
 
-    @property
-    def is_whole(self) -> bool:
-        """Whether the image is one window."""
-        return self.count == 1
+    def places(self, cells: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+        """Row and column in pixels where each cell of each window begins, (windows, *cells, 2) int64.
+
+        Args:
+            cells: rows and columns of cells in a window.
+            patch: height and width of a cell in pixels.
+        """
+        y, x, row, column = torch.meshgrid(
+            torch.tensor(self.rows.starts),
+            torch.tensor(self.columns.starts),
+            patch[0] * torch.arange(cells[0]),
+            patch[1] * torch.arange(cells[1]),
+            indexing="ij",
+        )
+        return torch.stack([y + row, x + column], dim=-1).flatten(0, 1)
 
     def cut(self, image: Tensor) -> list[Tensor]:
         """The windows of ``image`` (3, H, W), zero-padded or stretched, row by row: views where nothing is done."""

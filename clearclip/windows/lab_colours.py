@@ -1,0 +1,19 @@
+"""Lab colours (CIE 1976, white D65) of RGB images."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+#: From linear RGB to XYZ, and the white point.
+XYZ = ((0.412453, 0.357580, 0.180423), (0.212671, 0.715160, 0.072169), (0.019334, 0.119193, 0.950227))
+WHITE = (0.95047, 1.0, 1.08883)
+
+
+def lab(rgb: Tensor) -> Tensor:
+    """L (0 to 100), a and b (about -128 to 128) of 0..1 sRGB: (3, …) float32 to the same."""
+    linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp_min(0) ** 2.4, rgb / 12.92)
+    xyz = torch.einsum("xc,c...->x...", rgb.new_tensor(XYZ), linear)
+    ratio = xyz / rgb.new_tensor(WHITE).view(3, *[1] * (rgb.dim() - 1))
+    x, y, z = torch.where(ratio > 0.008856, ratio.clamp_min(0.008856) ** (1 / 3), 7.787 * ratio + 4 / 29)
+    return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])

@@ -1,0 +1,80 @@
+"""Label propagation over a graph, as LPOSS and LPOSS+ do it: (I - alpha S) X = Y by a few steps of conjugate gradients.
+
+S is the graph's matrix of weights W with its rows and columns divided by the square roots of the nodes' degrees. The
+steps do not converge, and how many there are is part of the method.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+SIMILARITY_BYTES = 64 << 20  # of nodes × nodes that are held at a time
+TOLERANCE = 1e-6  # of the residual's norm: words that have reached it change no more
+
+
+def propagate(neighbour_sums: Callable[[Tensor], Tensor], y: Tensor, alpha: float, steps: int) -> Tensor:
+    """X after so many steps from 0, each word apart.
+
+    Args:
+        neighbour_sums: S x for x of the shape of ``y``.
+        y: what each node says of each word, (…, words), the nodes in any number of dimensions.
+        alpha: share of the neighbours, below 1.
+        steps: of conjugate gradients, at most.
+
+    Returns:
+        (…, words)
+    """
+    over_nodes = tuple(range(y.dim() - 1))
+    x = torch.zeros_like(y)
+    residual, direction = y.clone(), y.clone()
+    squared_norm = residual.square().sum(dim=over_nodes)
+    enough = TOLERANCE**2 * squared_norm
+    for _ in range(steps):
+        active = squared_norm > enough
+        image = direction - alpha * neighbour_sums(direction)
+        step = torch.where(active, squared_norm / (direction * image).sum(dim=over_nodes), 0)
+        x.addcmul_(direction, step)
+        residual.addcmul_(image, -step)
+        previous, squared_norm = squared_norm, residual.square().sum(dim=over_nodes)
+        direction = residual + torch.where(active, squared_norm / previous, 0) * direction
+    return x
+
+
+def inverse_roots(degrees: Tensor) -> Tensor:
+    """1 / sqrt of the nodes' degrees; nodes without neighbours count as of degree 1."""
+    return torch.where(degrees > 0, degrees, 1).rsqrt()
+
+
+def neighbour_graph(nodes: Tensor, places: Tensor, neighbours: int, gamma: float, sigma: float) -> Tensor:
+    """S of a graph in which each node has weights to its nearest in feature space; both directions are added up.
+
+    The weight of i and j is max(0, c_ij)^gamma exp(-sigma |p_i - p_j|).
+
+    Args:
+        nodes: features (n, C) of length 1; their products are c.
+        places: p, (n, 2) in pixels.
+        neighbours: how many a node has at most, itself among them, to which its weight is 0.
+        gamma, sigma: see above.
+
+    Returns:
+        (n, n), sparse, float64 (float32 on MPS)
+    """
+    count = len(nodes)
+    pairs, pair_weights = [], []
+    for rows in torch.arange(count, device=nodes.device).split(max(1, SIMILARITY_BYTES // (4 * count))):
+        similarity, nearest = (nodes[rows] @ nodes.T).topk(min(neighbours, count), dim=1)
+        distance = (places[rows, None] - places[nearest]).norm(dim=2)
+        weight = similarity.clamp_min(0) ** gamma * torch.exp(-sigma * distance)
+        pair_weights.append(weight.masked_fill(nearest == rows[:, None], 0).flatten())
+        pairs.append(torch.stack([rows[:, None].expand_as(nearest), nearest]).flatten(1))
+    row, column = torch.cat(pairs, dim=1)
+    weights = torch.cat(pair_weights).to(torch.float32 if nodes.device.type == "mps" else torch.float64)
+    degrees = torch.zeros(count, dtype=weights.dtype, device=weights.device)
+    scale = inverse_roots(degrees.index_add(0, row, weights).index_add(0, column, weights))
+    weights = scale[row] * weights * scale[column]
+    both_ways = torch.stack([torch.cat([row, column]), torch.cat([column, row])])
+    graph = torch.sparse_coo_tensor(both_ways, torch.cat([weights, weights]), (count, count), check_invariants=False)
+    return graph.coalesce()

@@ -22,7 +22,7 @@ from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision, without_tf32
 from clearclip.utils.errors import UserError
-from clearclip.utils.images import ImageLike, read_image, resize_to_protocol
+from clearclip.utils.images import ImageLike, protocol_size, read_image, resize_to_protocol
 from clearclip.utils.validators import of_type
 from clearclip.windows import Readout
 
@@ -129,6 +129,10 @@ class ClearCLIP(WindowedInference):
             classes = ClassWords.parse(classes)
         with without_tf32():
             return self.text_encoder.encode(classes, progress).to(self.device)
+
+    def seen_size(self, size: tuple[int, ...]) -> tuple[int, int]:
+        """Height and width at which :meth:`segment` sees an image of height and width ``size``."""
+        return protocol_size(size, self.settings.short_side, self.settings.long_side)
 
     def normalize(self, image: np.ndarray | Tensor) -> Tensor:
         """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""

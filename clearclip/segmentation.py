@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+import json
+from collections.abc import Iterator, Mapping, Sequence
 from functools import cached_property
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from clearclip import visualize
+from clearclip import formats, visualize
 from clearclip.rasters.georeference import Georeference
 from clearclip.rasters.label_maps import write_label_map, write_polygons
 from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
+from clearclip.utils.files import write_bytes
 from clearclip.windows import Readout, ScoreMap
 
 
@@ -32,6 +35,7 @@ class Segmentation:
         words: the words of each class, in label order.
         class_pixels: how many pixels each class has, (classes,) int64.
         model, method: labels of what computed them.
+        image_name: the image file's name, where it was one; may be set.
         colours: of the classes in the pictures, (classes, 3) RGB; set it to choose others.
         georeference: where the image lies on the earth, of a GeoTIFF; else None.
     """
@@ -50,6 +54,7 @@ class Segmentation:
         self.words: tuple[tuple[str, ...], ...] = text.classes.classes
         self.model = model
         self.method = method
+        self.image_name = ""
         self._scores = scores.to("cpu")
         self._text = text.to(self._scores.device)
         self._readout = readout
@@ -70,6 +75,14 @@ class Segmentation:
     def shares(self) -> dict[str, float]:
         """The share of the image that each class covers, 0 to 1, in label order."""
         return dict(zip(self.classes, (self.class_pixels / self.labels.size).tolist(), strict=True))
+
+    @property
+    def masks(self) -> Mapping[str, NDArray[np.bool_]]:
+        """For each class's name the pixels that have it, (H, W) bool; each mask is made when it is asked for.
+
+        result.image[result.masks["sky"]] = 0  # paints the sky black
+        """
+        return ClassMasks(self.labels, self.classes)
 
     @property
     def similarity_range(self) -> tuple[float, float]:
@@ -135,11 +148,25 @@ class Segmentation:
         return visualize.sheet_page([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
 
     def save(self, path: str | Path) -> Path:
-        """Write the picture to ``path`` (its suffix says the format), whole or not at all.
+        """Write the result, whole or not at all; the suffix says what.
 
-        A ``.tif`` is a map instead: a GeoTIFF of labels with the image's coordinates, a palette and class names.
+        - .png, .jpg and other image formats: the picture of :meth:`picture`;
+        - .svg, .pdf: the same, for papers;
+        - .json: COCO's annotations (:meth:`to_coco`);
+        - .zip: masks for CVAT ("Segmentation mask 1.1");
+        - .tif: a map (:meth:`save_map`).
+
+        :meth:`save_labels` writes the label map itself.
+
+        Raises:
+            UserError: another suffix, a result that the format cannot hold, or a place that cannot be written.
         """
-        if Path(path).suffix.lower() in (".tif", ".tiff"):
+        suffix = Path(path).suffix.lower()
+        if suffix == ".json":
+            return write_bytes(path, json.dumps(self.to_coco(), ensure_ascii=False).encode(errors="backslashreplace"))
+        if suffix == ".zip":
+            return formats.write_cvat_masks(path, [(self._file_name, self.labels)], self.classes, self._palette)
+        if suffix in (".tif", ".tiff"):
             return self.save_map(path)
         return visualize.save_image(self.page(), path)
 
@@ -155,13 +182,49 @@ class Segmentation:
             write_polygons(written, written.with_suffix(".geojson"), self.classes, colours)
         return written
 
-    def save_labels(self, path: str | Path) -> Path:
-        """Write the labels as a PNG or TIFF whose grey values are the class ids (8 bits, 16 beyond 256 classes).
+    def save_labels(self, path: str | Path, palette: bool = True) -> Path:
+        """Write the labels as a PNG or TIFF whose pixels are the class ids (8 bits, 16 beyond 256 classes).
+
+        Args:
+            path: .png or .tif.
+            palette: store the classes' colours, too, so that viewers show them; ids stay what Pillow, MMSegmentation
+                and annotation tools read. OpenCV reads the colours in place of the ids: for it write grey values,
+                ``palette=False``. Ids of more than 256 classes are always grey values.
 
         Raises:
             UserError: another suffix, such as .jpg, which would change ids; or a place that cannot be written.
         """
+        if palette and len(self.classes) <= 256:
+            return visualize.save_image(visualize.palette_image(self.labels, self._palette), path, lossless=True)
         return visualize.save_image(self.labels, path, lossless=True)
+
+    def to_coco(self, polygons: bool = False) -> dict[str, Any]:
+        """The classes as COCO's annotations, one for each class that occurs; category ids are labels plus 1.
+
+        Args:
+            polygons: write masks of one part and without holes as polygons, others as run lengths (RLE); False: all
+                as run lengths.
+
+        Returns:
+            "images", "annotations" and "categories", to be written as JSON. Several images: :mod:`clearclip.formats`.
+        """
+        return formats.coco_dataset([(self._file_name, self.labels)], self.classes, polygons)
+
+    def to_supervision(self) -> Any:
+        """The classes as ``supervision.Detections``: a mask for each class that occurs, with its name and label.
+
+        Raises:
+            UserError: the supervision package is not installed.
+        """
+        return formats.to_detections(self.labels, self.classes)
+
+    @property
+    def _file_name(self) -> str:
+        return self.image_name or "image.png"
+
+    @property
+    def _palette(self) -> NDArray[np.uint8]:
+        return visualize.class_palette(self.classes, self.colours)
 
     def _repr_png_(self) -> bytes:
         return self.picture()._repr_png_()
@@ -173,6 +236,25 @@ class Segmentation:
         more = ", …" if len(self.classes) > 3 else ""
         count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
         return f"Segmentation({width} × {height} pixels, {count}: {found}{more})"
+
+
+class ClassMasks(Mapping[str, NDArray[np.bool_]]):
+    """The mask of each class by its name, made from the label map when it is asked for."""
+
+    def __init__(self, labels: np.ndarray, names: Sequence[str]):
+        self._labels = labels
+        self._label_by_name = {name: label for label, name in enumerate(names)}
+
+    def __getitem__(self, name: str) -> NDArray[np.bool_]:
+        if name not in self._label_by_name:
+            raise KeyError(f"{name!r} is none of this result's classes ({', '.join(list(self)[:20])})")
+        return self._labels == self._label_by_name[name]
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._label_by_name)
+
+    def __len__(self) -> int:
+        return len(self._label_by_name)
 
 
 def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:

@@ -18,6 +18,7 @@ FLOORS = (
     "map_segmentation",
     "model",
     "segmentation",
+    "formats",
     "visualize",
     "inference",
     "backbones",

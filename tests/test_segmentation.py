@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import json
+import zipfile
+from pathlib import Path
+
+import cv2
 import numpy as np
 import pytest
 import torch
 from picture_checks import make_result, noise
+from PIL import Image
 
 from clearclip.utils.errors import UserError
 
@@ -37,3 +43,40 @@ def test_result_in_words_and_numbers() -> None:
     assert result.probabilities.shape == (3, 24, 40)
     assert (result.probabilities.argmax(axis=0) == result.labels).mean() > 0.999
     assert "40 × 24 pixels, 3 classes" in repr(result)
+
+
+def test_masks_by_name() -> None:
+    result = make_result(noise(24, 40), ["a", "b", "c"])
+    assert list(result.masks) == ["a", "b", "c"] and len(result.masks) == 3
+    for label, name in enumerate("abc"):
+        mask = result.masks[name]
+        assert mask.dtype == bool and (mask == (result.labels == label)).all()
+    with pytest.raises(KeyError, match="'d' is none of this result's classes"):
+        result.masks["d"]
+
+
+def test_save_by_suffix(tmp_path: Path) -> None:
+    """Each suffix has what its readers expect; the contents are checked where the formats are."""
+    result = make_result(noise(24, 40), ["небо", "b", "c"])
+    result.image_name = "photo.jpg"
+    content = json.loads(result.save(tmp_path / "coco.json").read_text(encoding="utf-8"))
+    assert content == result.to_coco() and content["images"][0]["file_name"] == "photo.jpg"
+    assert [category["name"] for category in content["categories"]] == result.classes
+    with zipfile.ZipFile(result.save(tmp_path / "masks.zip")) as archive:
+        assert "SegmentationClass/photo.png" in archive.namelist()
+    for suffix, beginning in ((".png", b"\x89PNG"), (".jpg", b"\xff\xd8"), (".svg", b"<?xml"), (".pdf", b"%PDF")):
+        assert result.save(tmp_path / f"picture{suffix}").read_bytes().startswith(beginning)
+    with pytest.raises(UserError, match="no suffix of an image format"):
+        result.save(tmp_path / "picture.docx")
+
+
+def test_label_maps_have_a_palette_and_keep_their_ids(tmp_path: Path) -> None:
+    result = make_result(noise(24, 40), ["a", "b", "c"])
+    result.colours = [(1, 2, 3), (200, 0, 0), (0, 200, 0)]
+    image = Image.open(result.save_labels(tmp_path / "labels.png"))
+    assert image.mode == "P" and (np.asarray(image) == result.labels).all()
+    assert (np.asarray(image.convert("RGB")) == np.array(result.colours)[result.labels]).all()
+    grey = cv2.imread(str(result.save_labels(tmp_path / "grey.png", palette=False)), cv2.IMREAD_UNCHANGED)
+    assert (grey == result.labels).all(), "grey values are ids for OpenCV, too"
+    tiff = Image.open(result.save_labels(tmp_path / "labels.tif"))
+    assert (np.asarray(tiff) == result.labels).all()

@@ -31,7 +31,7 @@ from tiny import TINY, named_weights, sized_image
 
 from clearclip.backbones import load_clip
 from clearclip.commands.command_line import CommandParser, run_command
-from clearclip.commands.model_arguments import find_images
+from clearclip.commands.image_search import find_images
 from clearclip.miniature import BENCHMARK
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError

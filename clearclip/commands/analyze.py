@@ -14,12 +14,10 @@ from clearclip.analysis.inputs import Images
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.variants import VARIANTS, score_tables, summary
 from clearclip.commands.analyze_parser import make_parser
-from clearclip.commands.model_arguments import (
-    find_images,
-    read_words,
-    warn_of_photographs,
-)
+from clearclip.commands.image_search import find_images
+from clearclip.commands.model_arguments import warn_of_photographs
 from clearclip.commands.model_flags import model_options
+from clearclip.commands.typed_words import check_stray_words, read_words
 from clearclip.evaluation.config import CONFIGS
 from clearclip.methods import build_method
 from clearclip.model import ClearCLIP
@@ -35,6 +33,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def run(args: Namespace) -> None:
     """Analyse as the arguments say; a UserError for anything that the user can fix."""
     _check(args)
+    check_stray_words(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:
         images = Images(find_images(args.images)[: args.limit], read_words(args.classes) if args.classes else None)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.command_line import CommandParser, ImportFile, JoinWords
 from clearclip.commands.key_values import KeyValues
 from clearclip.commands.known_names import METHOD_NAMES
 from clearclip.commands.model_flags import WORDS, add_model_options
@@ -28,7 +28,7 @@ def make_parser() -> CommandParser:
     add("--cfg-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="override the config")
     add("--methods", nargs="+", default=[], metavar="NAME", help=f"more methods to compare: {', '.join(METHOD_NAMES)}")
     add("--import", action=ImportFile)
-    add("--classes", metavar="WORDS", help=f"of images: {WORDS}")
+    add("--classes", action=JoinWords, metavar="WORDS", help=f"of images: {WORDS}")
     add("--only", nargs="+", choices=ANALYSIS_STEPS, default=ANALYSIS_STEPS, help="steps to do (default: all)")
     add("--limit", type=int, metavar="N", help="only the first N images")
     add("--out", type=user_path, default=Path("outputs/analysis"), help="folder (default %(default)s)")

@@ -32,7 +32,10 @@ class CommandParser(argparse.ArgumentParser):
 
         They come last because they load PyTorch: a misspelled option is told before that.
         """
-        parsed = super().parse_args(args, namespace)
+        # Images may stand before and after options; without this, those after an option would be an error.
+        has_list = any(action.nargs == "*" for action in self._get_positional_actions())
+        parse = super().parse_intermixed_args if has_list else super().parse_args
+        parsed = parse(args, namespace)
         for name in getattr(parsed, "imports", ()):
             import_file(user_path(name))
         return parsed
@@ -49,6 +52,14 @@ class ImportFile(argparse.Action):
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
         namespace.imports = [*namespace.imports, values]
+
+
+class JoinWords(argparse.Action):
+    """``--classes``, which may be repeated: all of them count."""
+
+    def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
+        before = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, values if before is None else f"{before}, {values}")
 
 
 def import_file(path: Path) -> None:

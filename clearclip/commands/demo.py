@@ -7,29 +7,48 @@ import sys
 import warnings
 from argparse import Namespace
 from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
 
 from clearclip.commands.demo_maps import picture_options, segment_maps, separate_maps
 from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.image_search import ImageFile, search_images
 from clearclip.commands.model_arguments import (
     SCENES,
     choose_classes,
-    find_images,
-    free_stem,
     is_miniature,
     read_settings,
     segment,
     warn_of_photographs,
-    write_result,
 )
-from clearclip.methods import build_method
+from clearclip.commands.result_files import (
+    ResultNames,
+    existing_facts,
+    file_digest,
+    label_map_path,
+    result_facts,
+    settings_facts,
+    write_facts,
+    write_folder_formats,
+    write_shares,
+)
+from clearclip.commands.typed_words import check_stray_words
+from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
+from clearclip.model_settings import ModelSettings
 from clearclip.results.table_definitions import FAMILY
-from clearclip.segmentation import compare_picture
+from clearclip.segmentation import comparison_page
+from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
 from clearclip.utils.images import read_image
 from clearclip.utils.printable import printable
-from clearclip.visualize import save_image
+from clearclip.visualize import class_palette, save_image
+
+#: The page loads nothing from elsewhere from this version on.
+OLDEST_GRADIO = 6
 
 
 def main(argv: Sequence[str] | None = None) -> int:
@@ -40,64 +59,205 @@ def main(argv: Sequence[str] | None = None) -> int:
 def run(args: Namespace) -> int:
     """Run the demo; 0, or 2 where one of several images could not be read. A UserError for what the user can fix."""
     if args.web:
-        # Read when gradio is imported: no telemetry.
-        os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
-        try:
-            import gradio
-        except ImportError as error:
-            raise UserError(f"the web page needs gradio ({error}); install it: pip install -U gradio") from error
-        if int(gradio.__version__.split(".")[0]) < 6:  # whose pages load a script from elsewhere
-            raise UserError(f"gradio {gradio.__version__} is too old for the page; update it: pip install -U gradio")
-        from clearclip.commands.web import serve
-
-        return serve(args)
-
+        return _serve_page(args)
     settings = read_settings(args)
-    names = [] if args.compare is None else args.compare or [*FAMILY, settings.method]
-    compared = [build_method(name) for name in names]
-    if not (args.images or is_miniature(settings)):
-        raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
-    images = find_images(args.images) or SCENES
+    compared = _compared_methods(args, settings)
+    images = _choose_images(args, settings)
     classes = choose_classes(args, settings)
     check_folder("--out", args.out)
-    maps, images = separate_maps(images)
-    reading = picture_options(args)
-    if len(images) == 1:
-        read_image(images[0], **reading)  # before a model is loaded for nothing
-    warn_of_photographs(settings, images)
+    maps, pictures = separate_maps(images)
+    if len(pictures) == 1:
+        read_image(pictures[0].path, **picture_options(args))  # before a model is loaded for nothing
+    warn_of_photographs(settings, [image.path for image in pictures])
     model = ClearCLIP.from_settings(settings)
-    for method in list(compared):
-        try:
-            model.check(method)
-        except UserError as error:
-            if args.compare:  # it was asked for
-                raise
-            warnings.warn(f"{method.label} is left out of the comparison: {error}", stacklevel=2)
-            compared.remove(method)
+    methods = [method for method in compared if _can_compute(model, method, is_asked_for=bool(args.compare))]
     model.encode_text(classes, progress=True)
     failed_maps = segment_maps(args, model, maps, classes)
-    if not images:
-        return 2 if failed_maps else 0
+    code = _DemoRun(args, model, classes, methods).segment_all(pictures)
+    return 2 if failed_maps else code
 
-    taken, failed, label = {path.resolve() for path in images}, 0, model.method.label
-    for path in images:
+
+def _serve_page(args: Namespace) -> int:
+    """Serve the web page until it is stopped."""
+    # Read when gradio is imported: no telemetry.
+    os.environ.update(GRADIO_ANALYTICS_ENABLED="False", HF_HUB_DISABLE_TELEMETRY="1")
+    try:
+        import gradio
+    except ImportError as error:
+        raise UserError(f"the web page needs gradio ({error}); install it: pip install -U gradio") from error
+    if int(gradio.__version__.split(".")[0]) < OLDEST_GRADIO:
+        raise UserError(f"gradio {gradio.__version__} is too old for the page; update it: pip install -U gradio")
+    from clearclip.commands.web import serve
+
+    return serve(args)
+
+
+def _compared_methods(args: Namespace, settings: ModelSettings) -> list[Method]:
+    """The methods of ``--compare``: those that it names, or the family and the one that was chosen."""
+    if args.compare is None:
+        return []
+    return [build_method(name) for name in args.compare or [*FAMILY, settings.method]]
+
+
+def _choose_images(args: Namespace, settings: ModelSettings) -> list[ImageFile]:
+    """The images that were named, or the miniature's scenes."""
+    check_stray_words(args)
+    if not args.images:
+        if not is_miniature(settings):
+            raise UserError('no image given; name one: python demo.py photo.jpg --classes "sky, tree, grass"')
+        return [ImageFile(scene) for scene in SCENES]
+    search = search_images(args.images)
+    search.say_what_is_left_out()
+    return search.images
+
+
+def _can_compute(model: ClearCLIP, method: Method, is_asked_for: bool) -> bool:
+    """Whether the model has what a method needs; an error where the method was asked for by its name."""
+    try:
+        model.check(method)
+    except UserError as error:
+        if is_asked_for:
+            raise
+        warnings.warn(f"{method.label} is left out of the comparison: {error}", stacklevel=2)
+        return False
+    return True
+
+
+class _DemoRun:
+    """Segments images one after the other and writes their files.
+
+    Args:
+        args: the command line.
+        model: what computes.
+        classes: what to look for.
+        compared: methods whose maps are drawn side by side.
+    """
+
+    def __init__(self, args: Namespace, model: ClearCLIP, classes: ClassWords, compared: Sequence[Method]):
+        self.args = args
+        self.model = model
+        self.classes = classes
+        self.compared = compared
+        self.names = ResultNames(args.out, args.format)
+        self.all_facts: list[dict[str, Any]] = []
+        self.label_maps: list[tuple[str, Path]] = []
+        self.has_said_size = False
+
+    def segment_all(self, images: Sequence[ImageFile]) -> int:
+        """Segment all images; 0, or 2 where one could not be read."""
+        self.names.occupied |= {image.path.resolve() for image in images}
+        failure_count = 0
+        # The bar has count, rate and time left; a file or a pipe gets lines only.
+        bar = tqdm(images, unit="image", disable=None if len(images) > 1 else True, file=sys.stderr)
         try:
-            image = read_image(path, **reading)
-        except UserError as error:
-            print(f"error: {printable(error)}", file=sys.stderr)
-            failed += 1
-            continue
-        results = segment(model, image, classes, [model.method, *compared])
-        result, stem = results[label], free_stem(args.out, path, taken)
-        picture, *_ = write_result(stem, result, path, settings.prob_thd)
-        found = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in found if share)
-        print(printable(f"{picture}  ({shares})"), flush=True)
-        if args.heatmaps:
-            print(printable(save_image(result.heat_maps(), f"{stem}_heatmaps.png")), flush=True)
-        if compared:
-            shown = compare_picture({other.label: results[other.label] for other in compared})
-            print(printable(save_image(shown, f"{stem}_compare.png")), flush=True)
-    if failed < len(images):
-        print(f"label maps (grey values are class ids) and what they mean: {args.out / '*_labels.png'}, *_labels.json")
-    return 2 if failed or failed_maps else 0
+            for number, image in enumerate(bar, start=1):
+                prefix = f"[{number}/{len(images)}] " if len(images) > 1 else ""
+                try:
+                    self._segment_one(image, prefix)
+                except UserError as error:
+                    failure_count += 1
+                    tqdm.write(f"error: {prefix}{printable(error)}", file=sys.stderr)
+        except KeyboardInterrupt:
+            hint = "the same command with --skip-existing goes on"
+            raise KeyboardInterrupt(f"{len(self.all_facts)} of {len(images)} images are done; {hint}") from None
+        finally:
+            bar.close()
+            self._write_tables()
+        if self.all_facts:
+            files = f"{self.args.out / '*_labels.png'}, *_labels.json"
+            print(f"label maps (pixels are class ids, in the classes' colours) and what they mean: {files}")
+        return 2 if failure_count else 0
+
+    def _segment_one(self, image: ImageFile, prefix: str) -> None:
+        """Segment an image and write its files, unless they are there and ``--skip-existing`` was given."""
+        stem = self.names.stem_for(image)
+        digest = file_digest(image.path)
+        if self.args.skip_existing:
+            facts = existing_facts(stem, self._expected_facts(digest), self._pictures(stem))
+            if facts is not None:
+                self._remember(image, stem, facts)
+                self._say(f"{prefix}{self.names.picture(stem, 'segmentation')}  (is there)")
+                return
+        pixels = read_image(image.path, **picture_options(self.args))
+        self._say_size(image.path, pixels.shape[:2])
+        results = segment(self.model, pixels, self.classes, [self.model.method, *self.compared])
+        result = results[self.model.method.label]
+        result.image_name = image.path.name
+        picture = result.save(self.names.picture(stem, "segmentation"))
+        largest_shares = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
+        shares = ", ".join(f"{name} {share:.1%}" for name, share in largest_shares if share)
+        self._say(f"{prefix}{picture}  ({shares})")
+        if self.args.heatmaps:
+            self._say(save_image(result.heat_map_page(), self.names.picture(stem, "heatmaps")))
+        if self.compared:
+            page = comparison_page({method.label: results[method.label] for method in self.compared})
+            self._say(save_image(page, self.names.picture(stem, "compare")))
+        result.save_labels(label_map_path(stem))
+        seen_size = self.model.seen_size(pixels.shape[:2])
+        facts = result_facts(result, str(image.path), self.model.settings, digest, seen_size, self.model.method)
+        facts |= self._reading_facts()
+        write_facts(stem, facts)
+        self._remember(image, stem, facts)
+
+    def _expected_facts(self, digest: str) -> dict[str, Any]:
+        """What the facts of an earlier result must say for it to be this one."""
+        settings = self.model.settings
+        return {
+            "image_sha256": digest,
+            "model": self.model.label,
+            "method": self.model.method.label,
+            "prob_thd": settings.prob_thd,
+            "settings": settings_facts(settings, self.model.method),
+            **self._reading_facts(),
+            "words": [list(words) for words in self.classes.classes],
+        }
+
+    def _reading_facts(self) -> dict[str, Any]:
+        """How a raster's bands and levels become a picture, as ``--bands`` and ``--levels`` say."""
+        return {"bands": self.args.bands, "levels": self.args.levels}
+
+    def _pictures(self, stem: Path) -> list[Path]:
+        """The pictures that this run writes for an image."""
+        kinds = ["segmentation"]
+        if self.args.heatmaps:
+            kinds.append("heatmaps")
+        if self.compared:
+            kinds.append("compare")
+        return [self.names.picture(stem, kind) for kind in kinds]
+
+    def _remember(self, image: ImageFile, stem: Path, facts: dict[str, Any]) -> None:
+        """Keep what the tables of the folder need."""
+        self.all_facts.append(facts)
+        self.label_maps.append((str(image.subfolder / image.path.name), stem))
+
+    def _say_size(self, path: Path, size: tuple[int, int]) -> None:
+        """Say once that the model sees less than there is."""
+        seen_height, seen_width = self.model.seen_size(size)
+        if self.has_said_size or seen_height >= size[0]:
+            return
+        self.has_said_size = True
+        self._say(
+            f"{path.name}: {size[1]} × {size[0]} pixels, of which the model sees {seen_width} × {seen_height} "
+            f"(short side {self.model.settings.short_side}, as published); --short-side N shows it more"
+        )
+
+    def _write_tables(self) -> None:
+        """Write what is about all images: the table of shares, and what was asked for of COCO and CVAT."""
+        if not self.all_facts:
+            return
+        if len(self.all_facts) > 1:
+            self._say(write_shares(self.args.out / "shares.csv", self.all_facts))
+        colours = class_palette(self.classes.names, self._colours())
+        formats = {"coco": self.args.coco, "cvat": self.args.cvat}
+        for path in write_folder_formats(self.args.out, self.label_maps, self.classes.names, colours, **formats):
+            self._say(path)
+
+    def _colours(self) -> list[list[int]]:
+        """The colours that the results have."""
+        return [list(bytes.fromhex(entry["colour"].lstrip("#"))) for entry in self.all_facts[0]["classes"]]
+
+    @staticmethod
+    def _say(line: Any) -> None:
+        """Print a line; a progress bar stays below it."""
+        tqdm.write(printable(line), file=sys.stdout)
+        sys.stdout.flush()

@@ -8,7 +8,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from clearclip.commands.model_arguments import free_stem
+from clearclip.commands.image_search import ImageFile
+from clearclip.commands.result_files import ResultNames
 from clearclip.map_segmentation import MapSegmentation, segment_map
 from clearclip.model import ClearCLIP
 from clearclip.rasters.georeference import raster_header
@@ -18,10 +19,16 @@ from clearclip.utils.images import pixel_limit
 from clearclip.utils.printable import printable
 
 
-def separate_maps(images: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+def separate_maps(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[ImageFile]]:
     """The files that are maps, and the others: a map has coordinates, or is a raster too large for a picture."""
-    maps = [path for path in images if is_map(path)]
-    return maps, [path for path in images if path not in maps]
+    maps = []
+    pictures = []
+    for image in images:
+        if is_map(image.path):
+            maps.append(image)
+        else:
+            pictures.append(image)
+    return maps, pictures
 
 
 def is_map(path: Path) -> bool:
@@ -38,21 +45,21 @@ def picture_options(args: Namespace) -> dict[str, Any]:
     return {"bands": args.bands, "levels": args.levels}
 
 
-def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[Path], classes: ClassWords) -> int:
+def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], classes: ClassWords) -> int:
     """Segment maps one after the other; returns how many could not be.
 
     Raises:
         UserError: ``--compare`` or ``--heatmaps``, which are pictures.
     """
     if maps and (args.compare is not None or args.heatmaps):
-        raise UserError(f"{maps[0]} is a map, of which --compare and --heatmaps make no picture; leave them out")
+        raise UserError(f"{maps[0].path} is a map, of which --compare and --heatmaps make no picture; leave them out")
     failed = 0
-    taken = {path.resolve() for path in maps}
-    for path in maps:
-        out = Path(f"{free_stem(args.out, path, taken)}_labels.tif")
+    names = ResultNames(args.out, occupied={image.path.resolve() for image in maps})
+    for image in maps:
+        out = Path(f"{names.stem_for(image)}_labels.tif")
         try:
             result = segment_map(
-                model, path, classes, out, polygons=args.polygons, progress=True, **picture_options(args)
+                model, image.path, classes, out, polygons=args.polygons, progress=True, **picture_options(args)
             )
         except UserError as error:
             print(f"error: {printable(error)}", file=sys.stderr)

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from clearclip.commands.command_line import CommandParser, ImportFile
+from clearclip.commands.command_line import CommandParser, ImportFile, JoinWords
 from clearclip.commands.known_names import METHOD_NAMES
 from clearclip.commands.map_flags import add_map_options
-from clearclip.commands.model_flags import WORDS, add_model_options
+from clearclip.commands.model_flags import MODEL_FLAGS, SIZE_FLAGS, WORDS, add_model_options
 from clearclip.model_settings import ModelSettings
 from clearclip.results.table_definitions import FAMILY
 from clearclip.utils.files import user_path
+
+#: Suffixes of pictures that the demo writes.
+PICTURE_FORMATS = ("png", "jpg", "svg", "pdf")
 
 
 def make_parser() -> CommandParser:
@@ -21,7 +24,7 @@ def make_parser() -> CommandParser:
     )
     out.add_argument("images", nargs="*", help="image files, folders or glob patterns")
     add = out.add_argument_group("words").add_argument
-    add("--classes", metavar="WORDS", help=WORDS)
+    add("--classes", action=JoinWords, metavar="WORDS", help=WORDS)
     add("--name-path", metavar="FILE", help="the same as a file: a class per line")
     add("--background", action="store_true", help='add the class "background" as label 0')
     add = out.add_argument_group("method").add_argument
@@ -29,12 +32,16 @@ def make_parser() -> CommandParser:
     add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{known} (default: %(default)s)")
     add("--ignore-residual", action="store_true", help='the method "+ ClearCLIP": without residual connection and FFN')
     add("--import", action=ImportFile)
-    add_model_options(out.add_argument_group("model"))
+    add_model_options(out.add_argument_group("model"), (*MODEL_FLAGS, *SIZE_FLAGS))
     add = out.add_argument_group("result").add_argument
     add("--out", type=user_path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
     rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
+    add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures; svg and pdf are for papers")
+    add("--coco", action="store_true", help="also coco.json: annotations of all images")
+    add("--cvat", action="store_true", help="also cvat.zip: masks of all images for CVAT")
+    add("--skip-existing", action="store_true", help="leave out images that have this very result already")
     add_map_options(out)
     add = out.add_argument_group("web page").add_argument
     add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")

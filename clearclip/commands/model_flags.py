@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
 from clearclip.model_settings import ModelSettings
@@ -22,14 +23,16 @@ MODEL_FLAGS = (
     "slide_stride",
     "templates",
 )
+#: The options of how much of an image the model sees, which the demo has.
+SIZE_FLAGS = ("short_side", "long_side")
 WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 
 
-def add_model_options(group: argparse._ArgumentGroup) -> None:
+def add_model_options(group: argparse._ArgumentGroup, names: Sequence[str] = MODEL_FLAGS) -> None:
     """Add options of :class:`ModelSettings` to a command line. Those not given are not in its namespace."""
     hints = get_type_hints(ModelSettings)
-    for name in MODEL_FLAGS:
+    for name in names:
         flags = [f"--{name.replace('_', '-')}"]
         if name == "model_name":
             flags.append("--model")
@@ -52,4 +55,4 @@ def _value_type(hint: Any) -> type:
 
 def model_options(args: argparse.Namespace) -> dict[str, Any]:
     """The options of the model that were given."""
-    return {name: value for name, value in vars(args).items() if name in MODEL_FLAGS}
+    return {name: value for name, value in vars(args).items() if name in (*MODEL_FLAGS, *SIZE_FLAGS)}

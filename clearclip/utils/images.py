@@ -329,8 +329,16 @@ def resize_to_protocol(image: np.ndarray, short_side: int | None = 448, long_sid
     """
     if short_side is None:
         return image
-    height, width = image.shape[:2]
+    height, width = protocol_size(image.shape[:2], short_side, long_side)
+    # OpenCV's bilinear resize, as the benchmarks' pipeline uses it.
+    return cv2.resize(image, (width, height), interpolation=cv2.INTER_LINEAR)
+
+
+def protocol_size(size: tuple[int, ...], short_side: int | None, long_side: int) -> tuple[int, int]:
+    """The height and width that :func:`resize_to_protocol` gives an image of height and width ``size``."""
+    height, width = size
+    if short_side is None:
+        return height, width
     scale = min(long_side / max(height, width), short_side / min(height, width))
-    # MMSegmentation's rounding and OpenCV's bilinear resize, as the benchmarks' pipeline uses them.
-    size = max(1, int(width * scale + 0.5)), max(1, int(height * scale + 0.5))
-    return cv2.resize(image, size, interpolation=cv2.INTER_LINEAR)
+    # MMSegmentation's rounding.
+    return max(1, int(height * scale + 0.5)), max(1, int(width * scale + 0.5))

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import json
 import os
 import subprocess
 import sys
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -16,21 +18,13 @@ from PIL import Image
 from clearclip import METHODS, ClearCLIP, ModelSettings, UserError, build_method
 from clearclip.commands import demo as command
 from clearclip.commands.command_line import import_file, run_command
-from clearclip.commands.demo import make_parser, read_settings
-from clearclip.commands.model_arguments import (
-    DRAWN_ONLY,
-    SCENES,
-    find_images,
-    is_miniature,
-    read_words,
-    with_background,
-)
+from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.model_arguments import DRAWN_ONLY, SCENES, is_miniature, read_settings
 from clearclip.commands.model_flags import MODEL_FLAGS
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.results.table_definitions import FAMILY
-from clearclip.text import ClassWords
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(autouse=True)
@@ -99,8 +93,8 @@ def fits(model: ClearCLIP, name: str) -> bool:
 def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """A row is what its method gives alone, and comparing changes no label."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
-    compared, draw = [], command.compare_picture
-    monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(results) or draw(results))
+    compared, draw = [], command.comparison_page
+    monkeypatch.setattr(command, "comparison_page", lambda results: compared.append(results) or draw(results))
     windows = ("--slide-crop", "64", "--slide-stride", "64")
     common = (
         "photos",
@@ -114,7 +108,8 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     )
     assert run(*common, "--compare", "--heatmaps", "--out", "out") == 0
     endings = ("compare.png", "heatmaps.png", "labels.json", "labels.png", "segmentation.png")
-    assert sorted(path.name for path in Path("out").iterdir()) == [f"{k}_{ending}" for k in "ab" for ending in endings]
+    expected = [f"{k}_{ending}" for k in "ab" for ending in endings] + ["shares.csv"]
+    assert sorted(path.name for path in Path("out").iterdir()) == expected
     model = ClearCLIP.from_pretrained(tiny_name, slide_crop=64, slide_stride=64)
     assert list(compared[0]) == [name for name in (*FAMILY, "MaskCLIP + ClearCLIP") if fits(model, name)]
     for name, result in compared[1].items():
@@ -128,8 +123,8 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
 def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch, capsys) -> None:
     """It has two blocks: the methods that need more are left out, and are an error where they are asked for."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
-    compared, draw = [], command.compare_picture
-    monkeypatch.setattr(command, "compare_picture", lambda results: compared.append(list(results)) or draw(results))
+    compared, draw = [], command.comparison_page
+    monkeypatch.setattr(command, "comparison_page", lambda results: compared.append(list(results)) or draw(results))
     common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
     assert run(*common, "--compare") == 0
     model = ClearCLIP.from_pretrained(quick_name)
@@ -163,15 +158,6 @@ def test_threshold_background_and_synonyms(quick_name: str) -> None:
     assert [entry["words"] for entry in note("out/a_labels.json")["classes"]][:2] == [["background"], ["sky", "clouds"]]
 
 
-def test_words() -> None:
-    assert read_words(" sky,,old  tree, sky").names == ["sky", "old tree"]
-    assert read_words("tree, Background", background=True).names == ["Background", "tree"]
-    assert read_words("sky, hill | mountain").classes == (("sky",), ("hill", "mountain"))
-    assert with_background(ClassWords.parse(["sky"]), True).names == ["background", "sky"]
-    with pytest.raises(UserError, match="'sky' alone"):
-        read_words("sky, sky")
-
-
 def test_a_bad_image_is_passed_over(quick_name: str, capsys: pytest.CaptureFixture) -> None:
     Path("photos/aa.png").write_text("no image")
     assert run("photos", "--classes", "sky,tree", "--model", quick_name, "--out", "out") == 2
@@ -191,14 +177,105 @@ def test_nothing_is_replaced_that_was_read(quick_name: str) -> None:
     assert {stem: Image.open(f"photos/{stem}_labels.png").size for stem in sizes} == sizes
 
 
-def test_find_images() -> None:
-    photos = [Path("photos/a.png"), Path("photos/b.jpg")]
-    assert find_images(["photos"]) == find_images(["photos/*.*g", "photos/a.png"]) == photos
-    Image.new("RGB", (2, 2)).save("photos/[x].PNG")
-    assert find_images(["photos/[x].PNG"]) == [Path("photos/[x].PNG")], "a file that looks like a pattern"
-    for name in ("nope.jpg", "x" * 5000, "*.bmp"):
-        with pytest.raises(UserError, match=rf"no image at {name[:5]}|xxx".replace("*", r"\*")):
-            find_images([name])
+def test_a_second_run_computes_what_is_missing(
+    quick_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    """With the photos' own folder as --out: results are no images, and nothing is computed twice."""
+    segmented, segment = [], command.segment
+    monkeypatch.setattr(command, "segment", lambda *args: segmented.append(args[1]) or segment(*args))
+    common = ("photos", "--classes", "sky,tree", "--model", quick_name, "--out", "photos", "--skip-existing")
+    for extra, count in (((), 2), ((), 0), (("--heatmaps",), 2), (("--heatmaps",), 0), (("--short-side", "60"), 2)):
+        segmented.clear()
+        assert run(*common, *extra) == 0
+        assert len(segmented) == count, extra
+    captured = capsys.readouterr()
+    assert "[1/2] photos/a_segmentation.png  (is there)" in captured.out
+    assert "6 pictures are results of an earlier run" in captured.err
+    for change in (
+        lambda: Path("photos/b_labels.png").unlink(),
+        lambda: Image.new("RGB", (30, 20)).save("photos/b.jpg"),
+        lambda: Path("photos/b_labels.json").write_text("damaged"),
+    ):
+        change()
+        segmented.clear()
+        # What is no longer known as a result is an image again: the search names the photos themselves.
+        assert run("photos/a.png", "photos/b.jpg", *common[1:], "--short-side", "60") == 0
+        assert len(segmented) == 1
+    assert run("photos/a.png", *common[1:2], "sky,boat", *common[3:], "--short-side", "60") == 0
+    assert len(segmented) == 2, "other words"
+
+
+def test_subfolders_and_tables(quick_name: str, capsys: pytest.CaptureFixture) -> None:
+    """A folder is mirrored; its table, COCO file and CVAT archive have what the label maps say."""
+    Path("photos/trip").mkdir()
+    Image.new("RGB", (20, 10)).save("photos/trip/a.png")
+    classes = "sky, image, небо"
+    assert run("photos", "--classes", classes, "--model", quick_name, "--out", "out", "--coco", "--cvat") == 0
+    names = ["a.png", "b.jpg", "trip/a.png"]
+    maps = [np.asarray(Image.open(f"out/{name.rpartition('.')[0]}_labels.png")) for name in names]
+    with open("out/shares.csv", encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    assert [row["image"] for row in rows] == [f"photos/{name}" for name in names]
+    for row, labels in zip(rows, maps, strict=True):
+        assert (int(row["height"]), int(row["width"])) == labels.shape
+        shares = [float(row[name]) for name in ("sky", "image (class)", "небо")]
+        np.testing.assert_allclose(shares, np.bincount(labels.ravel(), minlength=3) / labels.size, atol=1e-6)
+    coco = json.loads(Path("out/coco.json").read_text(encoding="utf-8"))
+    assert [image["file_name"] for image in coco["images"]] == names
+    for image, labels in zip(coco["images"], maps, strict=True):
+        areas = {one["category_id"]: one["area"] for one in coco["annotations"] if one["image_id"] == image["id"]}
+        assert areas == {label + 1: (labels == label).sum() for label in np.unique(labels)}
+    with zipfile.ZipFile("out/cvat.zip") as archive:
+        assert archive.read("ImageSets/Segmentation/default.txt").decode().split() == ["a", "b", "trip/a"]
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[:3]] == ["[1/3]", "[2/3]", "[3/3]"]
+
+
+def test_what_was_seen_of_a_large_picture(quick_name: str, capsys: pytest.CaptureFixture) -> None:
+    common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
+    assert run(*common, "--short-side", "30", "--slide-crop", "0") == 0
+    assert "a.png: 90 × 60 pixels, of which the model sees 45 × 30 (short side 30" in capsys.readouterr().out
+    assert note("out/a_labels.json")["seen"] == {"width": 45, "height": 30}
+    assert run(*common, "--short-side", "60") == 0
+    assert "the model sees" not in capsys.readouterr().out
+    model = ClearCLIP.from_pretrained(quick_name, short_side=60)
+    expected = model.segment("photos/a.png", ["sky", "tree"]).labels
+    assert (np.asarray(Image.open("out/a_labels.png")) == expected).all()
+
+
+def test_pictures_for_papers(quick_name: str) -> None:
+    common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
+    assert run(*common, "--format", "svg", "--heatmaps", "--compare", "CLIP") == 0
+    for kind in ("segmentation", "heatmaps", "compare"):
+        assert Path(f"out/a_{kind}.svg").read_text().startswith("<?xml")
+    assert run(*common, "--format", "pdf") == 0 and Path("out/a_segmentation.pdf").read_bytes().startswith(b"%PDF")
+
+
+def test_a_run_that_is_interrupted_says_how_to_go_on(
+    quick_name: str, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture
+) -> None:
+    segment = command.segment
+    calls: list[int] = []
+
+    def interrupt(*args):
+        calls.append(1)
+        if len(calls) == 2:
+            raise KeyboardInterrupt
+        return segment(*args)
+
+    monkeypatch.setattr(command, "segment", interrupt)
+    common = ("photos", "--classes", "sky,tree", "--model", quick_name, "--out", "out", "--skip-existing")
+    assert run(*common) == 130
+    assert "interrupted; 1 of 2 images are done; the same command with --skip-existing" in capsys.readouterr().err
+    assert run(*common) == 0 and len(calls) == 3
+    with open("out/shares.csv", newline="") as file:
+        assert len(list(csv.DictReader(file))) == 2
+
+
+def test_quotes_that_are_missing(capsys: pytest.CaptureFixture) -> None:
+    for line in ("--classes sky, tree photos/a.png", "photos/a.png --classes sky tree"):
+        assert run(*line.split()) == 2
+        assert 'photos/a.png --classes "sky, tree"' in capsys.readouterr().err
 
 
 def test_names_of_all_kinds(quick_name: str, capsys: pytest.CaptureFixture) -> None:

@@ -12,14 +12,17 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
+import numpy as np
 import pytest
 from PIL import Image
 
-from clearclip.commands.demo import main, make_parser
+from clearclip import ClearCLIP
+from clearclip.commands.demo import main
+from clearclip.commands.model_arguments import SCENES
 from clearclip.miniature import CLASSES
 from clearclip.utils.errors import UserError
 
-ROOT = Path(__file__).resolve().parent.parent
+ROOT = Path(__file__).resolve().parents[2]
 
 
 def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -29,68 +32,6 @@ def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
         main(["--web"])
-
-
-def upload(path: Path) -> dict:
-    """A file as Gradio hands it over."""
-    return {"path": str(path), "orig_name": path.name}
-
-
-def test_honours_the_options(quick_name: str, tmp_path: Path) -> None:
-    gradio = pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
-    from clearclip.commands.web import Page
-
-    Image.new("RGB", (60, 40), "green").save(tmp_path / "a.png")
-    Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
-    (tmp_path / "names.txt").write_text("sky, clouds\ngrass\n")
-    options = f"--web {tmp_path} --name-path {tmp_path / 'names.txt'} --model {quick_name} --model-type SCLIP"
-    page = Page(make_parser().parse_args([*options.split(), "--ignore-residual", "--prob-thd", "0.01"]), tmp_path)
-    assert page.words == "background, sky | clouds, grass" and page.images == [tmp_path / "a.png", tmp_path / "b.png"]
-    assert next(iter(page.methods)) == "SCLIP + ClearCLIP" and {"CLIP", "GEM + ClearCLIP"} < set(page.methods)
-
-    overlay, slider, maps, files = page.run(upload(page.images[0]), page.words, "SCLIP + ClearCLIP")
-    note = json.loads(Path(files[-1]).read_text())
-    assert [entry["words"] for entry in note["classes"]] == [["background"], ["sky", "clouds"], ["grass"]]
-    assert note["method"] == "SCLIP + ClearCLIP" and len(maps) == 4 and "SCLIP + ClearCLIP" in slider["label"]
-    _, masks = overlay["value"]
-    assert {name.rsplit(" ", 1)[0] for _, name in masks} == {"background", "sky", "grass"}
-    assert (sum(mask > 0 for mask, _ in masks) == 1).all(), "every pixel belongs to one class"
-    overlay, *_ = page.run(upload(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
-    assert len(overlay["value"][1]) == 48, "more would not fit the page"
-    for image in (
-        None,
-        "a.png",
-        upload(Path("/etc/passwd")),
-        upload(tmp_path / ".." / "x.png"),
-        {"path": "a\0"},
-        {"path": "x" * 5000},
-        {"path": 7},
-        {},
-    ):
-        with pytest.raises(gradio.Error, match="no image yet"):
-            page.run(image, "a, b", "CLIP")
-    for words, method, told in (
-        ("a, b", "Magic", "unknown method &#x27;Magic&#x27;"),
-        ("", "CLIP", "no words given"),
-        (" , ", "CLIP", "no words given"),
-        ("a|" * 100 + "b", "CLIP", "give at most 100"),
-        ("a" * 20_000, "CLIP", "give at most 100"),
-        ("a, b", ["CLIP"], "must be text"),
-        (7, "CLIP", "must be text"),
-    ):
-        with pytest.raises(gradio.Error, match=told) as error:
-            page.run(upload(page.images[0]), words, method)
-        assert not error.value.print_exception
-
-
-def test_all_methods_are_each_once() -> None:
-    pytest.importorskip("gradio", reason="gradio is not installed: pip install gradio")
-    from clearclip.commands.web import all_methods
-
-    labels = [method.label for method in all_methods()]
-    assert labels[:3] == ["CLIP", "ClearCLIP", "MaskCLIP"] and len(set(labels)) == len(labels)
-    assert {"MaskCLIP + ClearCLIP", "SCLIP", "SCLIP + ClearCLIP", "GEM", "GEM + ClearCLIP"} <= set(labels)
-    assert {"NACLIP", "ClearCLIP + RCS", "NACLIP + RCS", "SC-CLIP"} <= set(labels)
 
 
 @pytest.fixture
@@ -125,7 +66,7 @@ def browser(tmp_path: Path) -> Iterator:
         options.add_argument(f"--{flag}")
     options.set_capability("goog:loggingPrefs", {"performance": "ALL"})
     started = webdriver.Chrome(options=options, service=webdriver.ChromeService(driver))
-    started.set_window_size(1300, 1500)
+    started.set_window_size(1400, 900)
     yield started
     started.quit()
 
@@ -144,7 +85,7 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
         )
 
     def legend() -> set[str]:
-        return {entry.text.strip().rsplit(" ", 1)[0] for entry in find("#overlay .legend button")}
+        return {entry.text for entry in find("#legend .legend .name")}
 
     def picture(name: str) -> None:
         if folder := os.environ.get("CLEARCLIP_SCREENSHOTS"):
@@ -158,19 +99,26 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
         find("#segment")[0].click()
 
     browser.get(page)
-    wait(lambda: legend() == set(CLASSES))  # the first example is segmented unasked
+    wait(lambda: {"sky", "boat"} <= legend() <= set(CLASSES))  # the first example is segmented unasked
+    legend_box = find("#legend .legend")[0].rect
+    overlay_box = find("#overlay img")[0].rect
+    assert legend_box["x"] > overlay_box["x"] + overlay_box["width"] - 1, "beside the picture"
+    assert legend_box["y"] + legend_box["height"] < 900, "on the first screen"
     picture("first")
-    before = find("#overlay .base-image")[0].get_attribute("src")
+    before = find("#overlay img")[0].get_attribute("src")
     find("button.gallery-item")[1].click()
-    wait(lambda: find("#overlay .base-image")[0].get_attribute("src") != before)
+    wait(lambda: find("#overlay img")[0].get_attribute("src") != before)
 
     Image.effect_noise((256, 192), 90).save(tmp_path / "mine.png")
     segment(tmp_path / "mine.png", "sky, <b>tree</b>, grass")
-    wait(lambda: legend() == {"sky", "<b>tree</b>", "grass"})
+    words = {"sky", "<b>tree</b>", "grass"}
+    wait(lambda: legend() and legend() <= words)
     tabs = {"Against CLIP": "#slider img", "Heat maps": "#heat button img", "Files": "#files a[download]"}
     for name, shown in tabs.items():
         next(tab for tab in find("button[role=tab]") if tab.text == name and tab.is_displayed()).click()
         wait(lambda shown=shown: len(find(shown)) >= 2)
+        assert legend() and legend() <= words, "in all tabs"
+        assert (name != "Heat maps") or find("#scale img")[0].is_displayed(), "a colour bar"
         picture(name)
     links = [link.get_attribute("download") for link in find("#files a[download]")]
     assert links == ["mine_segmentation.png", "mine_labels.png", "mine_labels.json"]
@@ -182,7 +130,11 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     find("#words textarea")[0].clear()
     find("#words textarea")[0].send_keys(" ")
     find("#segment")[0].click()
-    wait(lambda: any("no words given" in one.text for one in find(".toast-body.error")))
+    wait(lambda: [one.text for one in find(".toast-body.error") if "no words given" in one.text])
+    assert len(find(".toast-body.error")) == 1, "the error before it is gone"
+    segment(tmp_path / "mine.png", "sea, <i>tree</i>")
+    wait(lambda: legend() <= {"sea", "<i>tree</i>"} and legend())
+    wait(lambda: not find(".toast-body.error"))
     assert "Traceback" not in (tmp_path / "stderr").read_text(), "a visitor's mistake"
     browser.set_window_size(500, 2000)
     wait(lambda: browser.execute_script("return document.body.scrollWidth <= window.innerWidth"))
@@ -193,3 +145,36 @@ def test_in_a_browser(page: str, browser, tmp_path: Path) -> None:
     asked = {message["params"]["request"]["url"] for message in sent}
     web = {address for address in asked if address.startswith(("http:", "https:", "ws:", "wss:"))}
     assert len(web) > 5 and all(address.startswith(page) for address in web), "the page asks nobody else"
+
+
+def test_one_endpoint_for_programs(page: str, tmp_path: Path) -> None:
+    """As docs/use_the_result.md shows it: gradio_client, and curl's three requests."""
+    client_module = pytest.importorskip("gradio_client", reason="gradio_client is not installed: pip install gradio")
+    client = client_module.Client(page, verbose=False)
+    assert list(client.view_api(return_format="dict", print_info=False)["named_endpoints"]) == ["/segment"]
+    assert not client.view_api(return_format="dict", print_info=False)["unnamed_endpoints"]
+    photo = client_module.handle_file(str(SCENES[0]))
+    facts, labels = client.predict(image=photo, words="sky, grass", method="SCLIP", api_name="/segment")
+    assert facts["method"] == "SCLIP" and [entry["name"] for entry in facts["classes"]] == ["sky", "grass"]
+    model = ClearCLIP.from_pretrained("miniature", method="SCLIP")
+    expected = model.segment(SCENES[0], ["sky", "grass"]).labels
+    assert (np.asarray(Image.open(labels)) == expected).all()
+    with pytest.raises(client_module.exceptions.AppError, match="no words given"):
+        client.predict(image=photo, words=" ", api_name="/segment")
+
+    def curl(*arguments: str) -> str:
+        command = ["curl", "--silent", "--show-error", "--fail", *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout
+
+    if shutil.which("curl") is None:
+        pytest.skip("curl is not installed")
+    [path] = json.loads(curl("-F", f"files=@{SCENES[0]}", f"{page}gradio_api/upload"))
+    data = {"data": [{"path": path, "meta": {"_type": "gradio.FileData"}}, "sky, grass", "SCLIP"]}
+    header = ("-H", "Content-Type: application/json")
+    call = json.loads(curl("-d", json.dumps(data), *header, f"{page}gradio_api/call/segment"))
+    answer = curl("--no-buffer", f"{page}gradio_api/call/segment/{call['event_id']}")
+    facts, labels = json.loads(answer.partition("data: ")[2])
+    assert facts["method"] == "SCLIP"
+    target = tmp_path / "labels.png"
+    curl("-o", str(target), f"{page}gradio_api/file={labels['path']}")
+    assert (np.asarray(Image.open(target)) == expected).all()

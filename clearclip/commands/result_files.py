@@ -1,0 +1,208 @@
+"""The files that the demo and its page write for an image, and the tables and archives of a whole folder."""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from PIL import Image
+
+from clearclip.commands.image_search import RESULT_FACTS, ImageFile, read_facts
+from clearclip.formats import coco_dataset, write_cvat_masks
+from clearclip.model_settings import ModelSettings
+from clearclip.segmentation import Segmentation
+from clearclip.utils.files import write_bytes
+
+#: Columns of the table of shares before those of the classes.
+SHARE_COLUMNS = ("image", "width", "height")
+#: Bytes of a file's name that a result's name takes from its image; file systems take 255 in all.
+MAX_STEM_BYTES = 200
+
+
+@dataclass
+class ResultNames:
+    """Names for results, such that none replaces an image that is read or the result of another image.
+
+    Attributes:
+        folder: where results go.
+        picture_format: suffix of pictures, without a dot.
+        occupied: files that must not be written, or have been promised to another image.
+    """
+
+    folder: Path
+    picture_format: str = "png"
+    occupied: set[Path] = field(default_factory=set)
+
+    def stem_for(self, image: ImageFile) -> Path:
+        """What the paths of an image's files begin with. Subfolders are those of the images."""
+        name = image.path.stem
+        while len(os.fsencode(name)) > MAX_STEM_BYTES:
+            name = name[:-1]
+        folder = self.folder / image.subfolder
+        stem = folder / name
+        number = 1
+        while self.occupied & self._files(stem):
+            number += 1
+            stem = folder / f"{name}_{number}"
+        self.occupied |= self._files(stem)
+        return stem
+
+    def picture(self, stem: Path, kind: str) -> Path:
+        """The path of a picture: "segmentation", "compare" or "heatmaps"."""
+        return Path(f"{stem}_{kind}.{self.picture_format}")
+
+    def _files(self, stem: Path) -> set[Path]:
+        """All files that may be written for a stem, resolved."""
+        pictures = [self.picture(stem, kind) for kind in ("segmentation", "compare", "heatmaps")]
+        files = [*pictures, label_map_path(stem), facts_path(stem), label_map_path(stem).with_suffix(".tif")]
+        return {file.resolve() for file in files}
+
+
+def label_map_path(stem: Path) -> Path:
+    """The label map of a result."""
+    return Path(f"{stem}_labels.png")
+
+
+def facts_path(stem: Path) -> Path:
+    """The JSON that says what a label map's ids mean, and how it was computed."""
+    return Path(f"{stem}{RESULT_FACTS}")
+
+
+def file_digest(path: Path) -> str:
+    """SHA-256 of a file's bytes, so that a result knows whether its image has changed; empty where it is no file."""
+    try:
+        return hashlib.sha256(path.read_bytes()).hexdigest()
+    except OSError:
+        return ""
+
+
+def settings_facts(settings: ModelSettings, method: Any) -> dict[str, str]:
+    """What of a model's settings changes a result, as texts."""
+    facts = {name: str(value) for name, value in settings.facts().items()}
+    facts["method"] = str(method)
+    facts["size"] = f"short side {settings.short_side}, long side at most {settings.long_side}"
+    facts["weights"] = str(settings.pretrained or "")
+    return facts
+
+
+def result_facts(
+    result: Segmentation, image: str, settings: ModelSettings, digest: str, seen_size: tuple[int, int], method: Any
+) -> dict[str, Any]:
+    """What the ids of a label map mean, and how it was computed.
+
+    Args:
+        result: of the image.
+        image: its name.
+        settings, method: of the model.
+        digest: of the image file.
+        seen_size: height and width at which the model saw the image.
+    """
+    height, width = result.labels.shape
+    classes = []
+    for label, words in enumerate(result.words):
+        pixels = int(result.class_pixels[label])
+        colour = f"#{bytes(result.colours[label]).hex()}"
+        classes.append(
+            {
+                "id": label,
+                "name": words[0],
+                "words": list(words),
+                "colour": colour,
+                "pixels": pixels,
+                "share": pixels / result.labels.size,
+            }
+        )
+    return {
+        "image": image,
+        "image_sha256": digest,
+        "model": result.model,
+        "method": result.method,
+        "prob_thd": settings.prob_thd,
+        "settings": settings_facts(settings, method),
+        "seen": {"width": seen_size[1], "height": seen_size[0]},
+        "width": width,
+        "height": height,
+        "classes": classes,
+    }
+
+
+def write_facts(stem: Path, facts: Mapping[str, Any]) -> Path:
+    """Write the facts of a label map as JSON. They come last: where they are, the other files are whole."""
+    content = {"labels": label_map_path(stem).name, **facts}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    # The bytes of a name that is not UTF-8 stay readable as JSON's own escapes.
+    return write_bytes(facts_path(stem), text.encode(errors="backslashreplace"))
+
+
+def existing_facts(stem: Path, expected: Mapping[str, Any], files: Sequence[Path]) -> dict[str, Any] | None:
+    """The facts that an earlier run wrote, if it computed the very same and all ``files`` are there.
+
+    Args:
+        stem: of the result.
+        expected: facts that must agree: image, model, settings and the words of the classes.
+        files: pictures that this run would write.
+    """
+    facts = read_facts(facts_path(stem))
+    if facts is None or not all(file.is_file() for file in (*files, label_map_path(stem))):
+        return None
+    found = {**facts, "words": [entry.get("words") for entry in facts["classes"]]}
+    if all(found.get(name) == value for name, value in expected.items()):
+        return facts
+    return None
+
+
+def write_shares(path: Path, all_facts: Sequence[Mapping[str, Any]]) -> Path:
+    """Write a CSV with a line for each image: its name, its size and the share of each class, 0 to 1."""
+    buffer = io.StringIO(newline="")
+    writer = csv.writer(buffer)
+    names = [_share_column(entry["name"]) for entry in all_facts[0]["classes"]]
+    writer.writerow([*SHARE_COLUMNS, *names])
+    for facts in all_facts:
+        shares = [f"{entry['share']:.6f}" for entry in facts["classes"]]
+        writer.writerow([*(facts[name] for name in SHARE_COLUMNS), *shares])
+    return write_bytes(path, buffer.getvalue().encode(errors="backslashreplace"))
+
+
+def _share_column(name: str) -> str:
+    """A class's column; one that is called like another column says that it is a class."""
+    return f"{name} (class)" if name in SHARE_COLUMNS else name
+
+
+def write_folder_formats(
+    folder: Path,
+    names: Sequence[tuple[str, Path]],
+    classes: Sequence[str],
+    colours: np.ndarray,
+    *,
+    coco: bool,
+    cvat: bool,
+) -> Iterator[Path]:
+    """Write the label maps of a folder as one COCO file, as one archive for CVAT, or both.
+
+    Args:
+        folder: where the files go.
+        names: for each image its name and the stem of its result.
+        classes: the classes' names, in label order.
+        colours: of the classes.
+        coco, cvat: what to write.
+    """
+    if coco:
+        content = json.dumps(coco_dataset(_label_maps(names), classes), ensure_ascii=False)
+        yield write_bytes(folder / "coco.json", content.encode(errors="backslashreplace"))
+    if cvat:
+        yield write_cvat_masks(folder / "cvat.zip", _label_maps(names), classes, colours)
+
+
+def _label_maps(names: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray]]:
+    """The label maps that were written, one at a time, so that any number of images fits into memory."""
+    for name, stem in names:
+        with Image.open(label_map_path(stem)) as image:
+            yield name, np.asarray(image)

@@ -178,7 +178,7 @@ def known_tag_of(model_name: str, pretrained: str) -> str | None:
     return None
 
 
-def said_by_tags(model_name: str, tag: str | None, name: str, default: Any = None) -> set[Any]:
+def values_of_tags(model_name: str, tag: str | None, name: str, default: Any = None) -> set[Any]:
     """What a tag, or where it is None all tags of a model, say about "quick_gelu", "mean" or "std"."""
     tags = open_clip.list_pretrained_tags_by_model(model_name) if tag is None else [tag]
     return {open_clip.get_pretrained_cfg(model_name, one).get(name, default) for one in tags}
@@ -187,7 +187,7 @@ def said_by_tags(model_name: str, tag: str | None, name: str, default: Any = Non
 def _activation(model_name: str, tag: str | None, pretrained: str) -> bool | None:
     """Whether weights were trained with QuickGELU, as their tag or all tags of the model say."""
     own = (open_clip.get_model_config(model_name) or {}).get("quick_gelu", False)
-    said = said_by_tags(model_name, tag, "quick_gelu", own)
+    said = values_of_tags(model_name, tag, "quick_gelu", own)
     if len(said) > 1 and os.path.exists(pretrained):  # noqa: PTH110 (what is not there is an error soon)
         warnings.warn(
             f"weights of {model_name} exist with QuickGELU (OpenAI, MetaCLIP, DFN) and with GELU (LAION); {pretrained} "

@@ -20,8 +20,8 @@ from torch import Tensor
 
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones.checkpoints import read_checkpoint
+from clearclip.backbones.clip_loading import _normalization
 from clearclip.backbones.dense_encoder import UNCHANGED
-from clearclip.backbones.loading import _normalization
 from clearclip.weights import Weights, choose_weights, find_checkpoint
 
 NOISE = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
@@ -584,7 +584,7 @@ def test_a_tokenizer_without_network(name, what, monkeypatch, tmp_path):
     monkeypatch.setattr("clearclip.utils.hub.hf_hub_download", nobody)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", False)
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(tmp_path))
-    monkeypatch.setattr("clearclip.backbones.loading.find_checkpoint", lambda weights: pytest.fail("fetched"))
+    monkeypatch.setattr("clearclip.backbones.clip_loading.find_checkpoint", lambda weights: pytest.fail("fetched"))
     monkeypatch.setattr(open_clip, "create_model", lambda *_, **__: pytest.fail("built"))
     with pytest.raises(UserError, match=rf"of {what} cannot be fetched .*put the tokenizer's files"):
         load(name, open_clip.list_pretrained_tags_by_model(name)[0])

@@ -275,7 +275,7 @@ def test_what_a_method_needs_of_a_tower(build):
     ],
 )
 def test_other_towers_are_refused_before_anything_is_fetched(name, what, monkeypatch):
-    monkeypatch.setattr("clearclip.backbones.loading.find_checkpoint", lambda weights: pytest.fail("fetched"))
+    monkeypatch.setattr("clearclip.backbones.clip_loading.find_checkpoint", lambda weights: pytest.fail("fetched"))
     tag = (open_clip.list_pretrained_tags_by_model(name) or ["random"])[0]
     with pytest.raises(UserError, match=rf"^{name}: the image tower .*{what}.*; supported are ViTs") as error:
         ClearCLIP.from_pretrained(name, tag, device="cpu")

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder
 from clearclip.backbones.casting import cast
-from clearclip.backbones.loading import outline
+from clearclip.backbones.clip_loading import outline
 from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.methods import LastBlock
 from clearclip.utils.devices import possible_precisions

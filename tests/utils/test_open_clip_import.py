@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from clearclip.backbones.loading import outline
+from clearclip.backbones.clip_loading import outline
 from clearclip.utils.open_clip_import import open_clip, without_compiler
 
 #: Segments a scene, prints what is loaded, and then uses what the stand-ins had stood for.

@@ -31,7 +31,7 @@ from clearclip.evaluation.own_code import is_own_method
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation
 from clearclip.evaluation.weight_facts import LoadedModel
 from clearclip.methods import METHODS, Method
-from clearclip.results.protocols import protocols
+from clearclip.results.protocols import difference_texts, nearest_protocol
 from clearclip.results.table_definitions import tables
 from clearclip.utils.installed_code import (
     TESTED_VERSIONS,
@@ -229,16 +229,11 @@ def _protocol(run: PreparedRun, method: Method) -> Iterator[str]:
     # Vanilla CLIP was published with a threshold of its own on VOC21.
     rows = [row for table in tables().values() for row in table.rows if row.label == method.label]
     row_settings = [{}, *(row.settings_for(dataset) for row in rows)]
-    candidates = [
-        protocol.differences(run.facts, settings, own_normalization=True)
-        for (_, name), protocol in protocols().items()
-        if name == dataset
-        for settings in row_settings
-    ]
-    if not candidates:
+    nearest = nearest_protocol(run.facts, row_settings)
+    if nearest is None:
         yield f"no published protocol is for {dataset}"
     else:
-        yield from map(str, min(candidates, key=len))
+        yield from difference_texts(*nearest)
 
 
 def _weights(loaded: LoadedModel) -> Iterator[str]:

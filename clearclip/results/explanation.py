@@ -9,7 +9,14 @@ from functools import lru_cache
 
 from clearclip.results.cells import fits_own_row, row_differences
 from clearclip.results.data_files import read_csv
-from clearclip.results.protocols import Difference, dataset_title, protocol_names, protocols
+from clearclip.results.protocols import (
+    Difference,
+    dataset_title,
+    difference_texts,
+    distance_of,
+    protocol_names,
+    protocols,
+)
 from clearclip.results.published_numbers import PublishedNumber, find_published
 from clearclip.results.record import NOT_NOTED, Record
 from clearclip.results.table_definitions import Row, Table, find_table, tables
@@ -105,8 +112,9 @@ def not_in_table_because(record: Record) -> list[str]:
     comparison = nearest_cell(record)
     if comparison is None:
         return [*reasons, f"no table has the dataset {record.dataset}"]
-    suffix = "" if comparison.protocol == protocol_names()[0] else f" by {comparison.protocol}'s protocol"
-    return reasons + [f"{difference}{suffix}" for difference in comparison.differences]
+    texts = difference_texts(comparison.protocol, comparison.differences)
+    # What was noted when the run was recorded may name the same settings.
+    return list(dict.fromkeys([*reasons, *texts]))
 
 
 def explain(record: Record) -> Explanation:
@@ -129,7 +137,7 @@ def explain(record: Record) -> Explanation:
 def nearest_cell(record: Record) -> Comparison | None:
     """The cell that a run belongs to, or the one from which it differs in the fewest settings."""
     differences_of_protocols: dict[tuple[str, str], list[Difference]] = {}
-    best: tuple[tuple[int, bool, int, float], Comparison] | None = None
+    best: tuple[tuple[int, int, float], Comparison] | None = None
     for table, row, protocol in _cells_of(record.dataset):
         settings = row.settings_for(record.dataset)
         # Most rows are published with their protocol's settings: these are compared once.
@@ -142,9 +150,7 @@ def nearest_cell(record: Record) -> Comparison | None:
         differences = row_faults + differences_of_protocols[key]
         # Of cells that are equally near, the one with the run's own weights and method.
         likeness = difflib.SequenceMatcher(None, record.method, row.label).ratio()
-        # A run that is nobody's is compared with the first protocol unless another one is nearer by two settings.
-        is_other = protocol != protocol_names()[0] and bool(differences)
-        rank = (len(differences) + is_other, is_other, len(row_faults), -likeness)
+        rank = (distance_of(protocol, differences), len(row_faults), -likeness)
         if best is None or rank < best[0]:
             published = find_published(table, row, record.dataset, protocol)
             best = rank, Comparison(table, row, protocol, differences, published)

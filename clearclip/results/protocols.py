@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
@@ -265,6 +265,45 @@ def find_protocol(name: str, dataset: str) -> Protocol:
         datasets = ", ".join(dataset for protocol, dataset in protocols() if protocol == name)
         raise UserError(f"protocol {name} is for {datasets}, not for {dataset}; leave --protocol out")
     return protocols()[name, dataset]
+
+
+def nearest_protocol(
+    facts: Mapping[str, Any], row_settings: Sequence[Mapping[str, Any]]
+) -> tuple[str, list[Difference]] | None:
+    """The protocol of a run's dataset from which it differs least, and in what.
+
+    A run that is nobody's is compared with the first protocol, unless another one is nearer by two settings: whoever
+    runs the bundled configs means the first.
+
+    Args:
+        facts: of the run.
+        row_settings: settings that rows of the run's method were published with; an empty one for the protocol's own.
+
+    Returns:
+        The protocol's name and the differences; None where no protocol is for the dataset.
+    """
+    nearest: tuple[int, str, list[Difference]] | None = None
+    for (name, dataset), protocol in protocols().items():
+        if dataset != facts["dataset"]["name"]:
+            continue
+        for settings in row_settings:
+            differences = protocol.differences(facts, settings, own_normalization=True)
+            distance = distance_of(name, differences)
+            if nearest is None or distance < nearest[0]:
+                nearest = distance, name, differences
+    return None if nearest is None else nearest[1:]
+
+
+def distance_of(protocol: str, differences: Sequence[Difference]) -> int:
+    """How far a run is from a protocol, see :func:`nearest_protocol`."""
+    is_another = protocol != protocol_names()[0] and bool(differences)
+    return 2 * len(differences) + 3 * is_another
+
+
+def difference_texts(protocol: str, differences: Sequence[Difference]) -> list[str]:
+    """Differences in sentences, which name the protocol where it is not the first one."""
+    suffix = "" if protocol == protocol_names()[0] else f" by {protocol}'s protocol"
+    return [f"{difference}{suffix}" for difference in differences]
 
 
 def dataset_title(dataset: str) -> str:

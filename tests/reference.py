@@ -631,6 +631,19 @@ def probabilities(values: np.ndarray, word_to_class: list[int], logit_scale: flo
     return out
 
 
+def dropped(probability: np.ndarray, area_thd: float) -> np.ndarray:
+    """Probabilities (classes, H, W) in which classes that cover too little are 0."""
+    pixels = [0] * len(probability)
+    for row in range(probability.shape[1]):
+        for column in range(probability.shape[2]):
+            pixels[probability[:, row, column].argmax()] += 1
+    kept = probability.copy()
+    for label in range(1, len(probability)):
+        if area_thd and pixels[label] <= area_thd * sum(pixels[1:]):
+            kept[label] = 0
+    return kept
+
+
 def labels(probability: np.ndarray, threshold: float) -> np.ndarray:
     best = probability.argmax(axis=0)
     best[probability.max(axis=0) < threshold] = 0

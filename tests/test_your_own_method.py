@@ -23,7 +23,7 @@ from clearclip.commands.eval_all import main as eval_all
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")
-METHOD, CONFIG, WORDS = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
+METHOD, CONFIG, WORDS, JOIN = re.findall(r"```python\n(.*?)```", PAGE, re.DOTALL)
 
 
 @pytest.fixture
@@ -37,6 +37,7 @@ def page(tmp_path, monkeypatch):
     yield tmp_path
     METHODS.pop("Neighbours", None)
     METHODS.pop("SameWords", None)
+    METHODS.pop("CentreFirst", None)
     sys.modules.pop("neighbours", None)
 
 
@@ -129,6 +130,34 @@ def test_the_method_that_uses_words(page, tiny_name):
         expected = run()
     assert torch.allclose(features[0].flatten(0, 1), expected, atol=1e-4)
     assert not torch.allclose(features, other, atol=1e-2)
+
+
+@pytest.mark.parametrize("size", [(64, 100), (70, 90), (40, 64)])
+def test_the_method_that_joins_windows(page, tiny_name, size):
+    """Against loops over windows and pixels, padded windows among them; with one weight everywhere it is ClearCLIP."""
+    exec(compile(JOIN, "centre_first.py", "exec", dont_inherit=True), {"__name__": "centre_first"})
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32)
+    text = model.encode_text(["sky", "hill, mountain"])
+    image = torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
+    methods = [build_method({"type": "CentreFirst", "edge": edge}) for edge in (0.2, 1.0)]
+    ((centred, even, plain),) = model.similarities([image], text, [*methods, build_method("ClearCLIP")])
+    torch.testing.assert_close(even.dense(size), plain.dense(size), atol=1e-5, rtol=0)
+    grid, total, weights = plain.grid, torch.zeros(3, *size), torch.zeros(size)
+    windows = plain.scores.unflatten(0, (-1, grid.rows.cells)).unflatten(2, (-1, grid.columns.cells))
+    for i, y in enumerate(grid.rows.starts):
+        for j, x in enumerate(grid.columns.starts):
+            padded = [8 * axis.cells for axis in (grid.rows, grid.columns)]
+            up = torch.nn.functional.interpolate(windows[i, :, j].permute(2, 0, 1)[None], size=padded, mode="bilinear")
+            for row in range(grid.rows.extent):
+                for column in range(grid.columns.extent):
+                    down = 2 * row / (grid.rows.extent - 1) - 1
+                    right = 2 * column / (grid.columns.extent - 1) - 1
+                    weight = 0.2 ** ((down**2 + right**2) / 2)
+                    value = up[0, :, grid.rows.pad[0] + row, grid.columns.pad[0] + column]
+                    total[:, y + row, x + column] += weight * value
+                    weights[y + row, x + column] += weight
+    torch.testing.assert_close(centred.dense(size).permute(2, 0, 1), total / weights, atol=1e-5, rtol=1e-4)
+    assert not torch.allclose(centred.dense(size), plain.dense(size), atol=1e-3) or grid.count == 1
 
 
 def before_last(visual, image: torch.Tensor) -> torch.Tensor:

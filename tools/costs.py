@@ -1,8 +1,9 @@
 """What single things cost, and how cost grows with work: ``python tools/costs.py text busy growth``.
 
 text: words through the text tower, prompts cut and whole. busy: the miniature beside as many other processes
-as ``--load`` says, with PyTorch's own way of waiting and with this project's. growth: images, words, sides and methods,
-drawn into ``--figure``. Ratios are of interleaved repetitions.
+as ``--load`` says, with PyTorch's own way of waiting and with this project's. family: one image by each method of the
+family, as multiples of ClearCLIP. growth: images, words, sides and methods, drawn into ``--figure``. Ratios are of
+interleaved repetitions.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import benchmark
@@ -26,9 +28,11 @@ from torch import Tensor
 from tqdm import tqdm
 
 from clearclip.commands.command_line import CommandParser, run_command
+from clearclip.model_settings import ModelSettings
 from clearclip.text import encoder as text_encoder
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_bytes
+from clearclip.utils.images import resize_to_protocol
 from clearclip.windows import WindowGrid
 
 #: What a process of its own measures while others keep the machine busy: seconds of wall and of processor time.
@@ -98,6 +102,34 @@ def busy(load: int, repeats: int) -> None:
     print(f"\nfair sharing beside {load} others: {fair:.3g} s")
 
 
+#: The methods of docs/family.md, and the post-processings after ClearCLIP; second encoders have random weights.
+FAMILY = ["NACLIP", "NACLIP + RCS", "NACLIP + RCS + SFR", "SC-CLIP", "SFP", "PEARL", "GEM"]
+SECOND_ENCODERS = {"ProxyCLIP": ("dino-vitb16", "dino-vitb8"), "LPOSS": ("dino-vitb16",)}
+POSTS = ("pamr", "tlp", "lposs+")
+
+
+def family(model: ClearCLIP, repeats: int) -> None:
+    """One image of 480×640 and 21 words by each method, with windows of 448 pixels every 224."""
+    image = model.normalize(resize_to_protocol(benchmark.random_photo((480, 640), 0)))
+    features = benchmark.random_text(model, 21)
+    methods = {name: build_method(name) for name in FAMILY}
+    for name, guides in SECOND_ENCODERS.items():
+        for guide in guides:
+            methods[f"{name} with {guide}"] = build_method({"type": name, "guide": guide, "guide_weights": "random"})
+    ways: dict[str, Callable[[], object]] = {}
+    for post in POSTS:
+        settings = replace(model.settings, post=post)
+        ways[f"ClearCLIP and {post}"] = lambda settings=settings: predict(model.method, settings)
+    for name, method in methods.items():
+        ways[name] = lambda method=method: predict(method, model.settings)
+    ways["ClearCLIP"] = lambda: predict(model.method, model.settings)
+
+    def predict(method: Method, settings: ModelSettings) -> object:
+        return model.predict([image], features, [(480, 640)], methods=[method], settings=settings)
+
+    show("one image, 21 words", benchmark.medians(ways, repeats, model.device))
+
+
 def growth(model: ClearCLIP, figure: Path) -> None:
     """Time against images, words, sides and methods, each beside what is proportional to the first."""
     small = ClearCLIP.from_pretrained("miniature", device="cpu")
@@ -143,7 +175,7 @@ def growth(model: ClearCLIP, figure: Path) -> None:
 def main() -> int:
     """Measure what is asked for."""
     parser = CommandParser(prog="costs.py", description=__doc__.splitlines()[0])
-    parser.add_argument("what", nargs="+", choices=["text", "busy", "growth"])
+    parser.add_argument("what", nargs="+", choices=["text", "busy", "family", "growth"])
     parser.add_argument("--model", default="ViT-B-16", help="OpenCLIP's name; the weights are random")
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--load", type=int, default=10, help="other processes for busy (default 10)")
@@ -153,11 +185,15 @@ def main() -> int:
         raise UserError("--repeats and --load must be at least 1")
     check_folder("--figure", args.figure.parent)
     torch.manual_seed(0)
-    model = ClearCLIP.from_pretrained(args.model, "random", device="cpu") if {"text", "growth"} & {*args.what} else None
+    model = None
+    if {"text", "family", "growth"} & {*args.what}:
+        model = ClearCLIP.from_pretrained(args.model, "random", device="cpu")
     print(f"{benchmark.machine(torch.device('cpu'))}, PyTorch {torch.__version__}")
     for what in args.what:
         if what == "text":
             text(model, args.repeats)
+        elif what == "family":
+            family(model, args.repeats)
         elif what == "busy":
             busy(args.load, args.repeats)
         else:

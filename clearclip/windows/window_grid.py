@@ -221,6 +221,11 @@ class WindowGrid:
         """Number of windows."""
         return len(self.rows.starts) * len(self.columns.starts)
 
+    @property
+    def corners(self) -> list[tuple[int, int]]:
+        """Row and column in pixels of the first pixel of each window, row by row."""
+        return [(y, x) for y in self.rows.starts for x in self.columns.starts]
+
     def places(self, cells: tuple[int, int], patch: tuple[int, int]) -> Tensor:
         """Row and column in pixels where each cell of each window begins, (windows, *cells, 2) int64.
 
@@ -242,12 +247,11 @@ class WindowGrid:
         top, bottom = self.rows.pad
         left, right = self.columns.pad
         windows = []
-        for y in self.rows.starts:
-            for x in self.columns.starts:
-                window = image[:, y : y + self.rows.extent, x : x + self.columns.extent]
-                if top + bottom + left + right:
-                    window = F.pad(window, (left, right, top, bottom))
-                windows.append(self._stretched(window))
+        for y, x in self.corners:
+            window = image[:, y : y + self.rows.extent, x : x + self.columns.extent]
+            if top + bottom + left + right:
+                window = F.pad(window, (left, right, top, bottom))
+            windows.append(self._stretched(window))
         return windows
 
     def _stretched(self, window: Tensor) -> Tensor:

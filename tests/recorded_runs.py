@@ -8,7 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from clearclip.evaluation.metric import Evaluation, Scores
+from clearclip.evaluation.metric import Evaluation
+from clearclip.evaluation.scores import Scores
 from clearclip.results.protocols import find_protocol
 from clearclip.results.record import Record, parse_record
 from clearclip.results.records import append

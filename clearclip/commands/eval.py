@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import re
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -12,6 +13,8 @@ from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.run import evaluate
 from clearclip.results.records import append, check_results_path
+from clearclip.utils.errors import UserError
+from clearclip.utils.files import check_folder
 from clearclip.utils.printable import printable
 
 
@@ -22,9 +25,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 def run(args: Namespace) -> int:
     """Evaluate as the arguments say, record the scores and print them."""
-    results = check_results_path(args.results)
     if args.no_cache:
         args.cfg_options["model.cached"] = False
+    if args.no_masks or args.out is not None:
+        return segment_test_set(args)
+    if args.confusion is not None:
+        check_folder("--confusion", args.confusion)
+    results = check_results_path(args.results)
     hooks = []
     if args.show_dir is not None:
         hooks.append(PictureHook(Path(args.show_dir), args.show_every, args.show_first))
@@ -41,11 +48,48 @@ def run(args: Namespace) -> int:
         print(f"{_count(len(evaluations), 'row')} added to {printable(results)}")
         for hook in hooks:
             print(f"pictures of {_count(hook.written, 'image')} in {printable(args.show_dir)}")
+        if args.confusion is not None:
+            write_confusion(evaluations, args.confusion)
+    return 0
+
+
+def write_confusion(evaluations: Sequence[Evaluation], folder: str) -> None:
+    """Write the confusion matrix and the scores of each class, a file of each kind for each method."""
+    from clearclip.results.score_files import write_score_files
+
+    for evaluation in evaluations:
+        title = f"{evaluation.dataset}, {evaluation.method}: mIoU {_percent(evaluation.scores.summary['mIoU'])}"
+        name = re.sub(r"[^\w.-]+", "_", f"{evaluation.dataset}_{evaluation.method}")
+        scores = evaluation.scores
+        write_score_files(folder, name, evaluation.classes, scores.confusion, scores.columns, title)
+    print(f"confusion matrices and scores of classes in {printable(folder)}")
+
+
+def segment_test_set(args: Namespace) -> int:
+    """Write label maps of images without masks."""
+    from clearclip.evaluation.label_maps import write_label_maps
+
+    if not args.no_masks or args.out is None:
+        raise UserError("--no-masks writes label maps to --out DIR; give both")
+    for option, value in (
+        ("--resume", args.resume != "no"),
+        ("--show-dir", args.show_dir),
+        ("--confusion", args.confusion),
+    ):
+        if value:
+            raise UserError(f"{option} needs masks to compare with; leave --no-masks and --out out, or {option}")
+    names = ("methods", "data_root", "device", "batch_size", "workers", "limit", "launcher", "on_error")
+    options = {name: getattr(args, name) for name in names}
+    written = write_label_maps(args.config, args.out, overrides=args.cfg_options, **options)
+    if written.is_main:
+        for image, reason in written.failures.items():
+            print(f"skipped {printable(image)}: {printable(reason)}")
+        print(f"{_count(written.images, 'label map')} in {printable(args.out)}: {written.format_name}")
     return 0
 
 
 def report(evaluations: Sequence[Evaluation]) -> None:
-    """Print IoU per class (and, for one method, accuracy), skipped images and the summary of every method."""
+    """Print the scores of every class, skipped images and the summary of every method."""
     first = evaluations[0]
     images = _count(first.images, "image")
     print_classes(evaluations, f"{first.dataset}: {images}")
@@ -58,13 +102,14 @@ def report(evaluations: Sequence[Evaluation]) -> None:
 
 
 def print_classes(evaluations: Sequence[Evaluation], title: str) -> None:
-    """Print a line for each class: IoU by every method; of one method the accuracy, too."""
+    """Print a line for each class: IoU by every method; of one method accuracy, precision and Dice, too."""
     from rich.console import Console
     from rich.table import Table
     from rich.text import Text
 
     first = evaluations[0]
-    columns = {"IoU": first.scores.iou, "accuracy": first.scores.accuracy}
+    scores = first.scores
+    columns = {"IoU": scores.iou, "accuracy": scores.accuracy, "precision": scores.precision, "Dice": scores.dice}
     if len(evaluations) > 1:
         columns = {f"{printable(evaluation.method)}\nIoU": evaluation.scores.iou for evaluation in evaluations}
     # Text, so that no name is taken for a format of rich's.

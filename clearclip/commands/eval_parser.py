@@ -50,4 +50,7 @@ def make_parser() -> CommandParser:
     add("--show-dir", metavar="DIR", help="write pictures: image, ground truth, prediction, errors")
     add("--show-every", type=int, default=1, metavar="K", help="of every K-th image (default 1)")
     add("--show-first", type=int, metavar="N", help="of at most N images")
+    add("--confusion", metavar="DIR", help="write the confusion matrix (CSV and picture) and each class's scores")
+    add("--no-masks", action="store_true", help="write label maps of a test set, as its server takes them, to --out")
+    add("--out", metavar="DIR", help="folder for the label maps of --no-masks")
     return parser

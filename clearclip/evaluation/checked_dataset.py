@@ -46,6 +46,7 @@ class CheckedDataset(Dataset):
     Args:
         dataset: an MMSegmentation dataset, plain or in ConcatDataset and RepeatDataset, or its config.
         limit: evaluate the first so many images only.
+        masks: whether ground truth is loaded; without it images are only segmented.
 
     Attributes:
         names: of all images, relative to the dataset's root.
@@ -59,7 +60,7 @@ class CheckedDataset(Dataset):
         UserError: no image, too many classes, or settings that contradict each other.
     """
 
-    def __init__(self, dataset: Any, limit: int | None = None):
+    def __init__(self, dataset: Any, limit: int | None = None, masks: bool = True):
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with DefaultScope.overwrite_default_scope("mmseg"):
             self.dataset = build_dataset(dataset) if isinstance(dataset, dict) else dataset
@@ -78,7 +79,8 @@ class CheckedDataset(Dataset):
             if classes > VOID and {*part.METAINFO.get("classes", ())} - {*self.metainfo["classes"]}:
                 raise UserError(f"MMSegmentation marks classes left out with {VOID}, which is a class; give them all")
             steps = part.pipeline.transforms
-            steps[:] = [own_step(step, part) for step in steps]
+            steps[:] = [own_step(step, part) for step in steps if masks or not isinstance(step, LoadAnnotations)]
+        self.has_masks = masks
         self.total = len(found) if limit is None else min(limit, len(found))
         self.names = [_relative(path, part.data_root or ".", part.data_prefix["img_path"]) for part, path in found]
         self.todo = list(range(self.total))
@@ -113,13 +115,14 @@ class CheckedDataset(Dataset):
         path, failure = info["img_path"], None
         remarks: list[str] = []
         try:
-            for path in (info["seg_map_path"], info["img_path"]):
+            for path in (info["seg_map_path"], info["img_path"]) if self.has_masks else (info["img_path"],):
                 kind = check_whole(path)
             with _damage(kind == "JPEG") as damage, picture_remarks() as remarks:
                 item = self.dataset[index]
             if damage:
                 raise OSError(damage[0])
-            self._check(item, info["seg_map_path"])
+            if self.has_masks:
+                self._check(item, info["seg_map_path"])
         except UserError as error:
             failure = str(error)
         except Exception as error:  # whatever a decoder makes of a damaged file

@@ -15,7 +15,8 @@ from mmengine.hooks import Hook
 from PIL import Image
 from tqdm import tqdm
 
-from clearclip.evaluation.metric import Scores, confusion_counts
+from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.scores import Scores
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
 from clearclip.visualize import IGNORED, Palette, class_palette, colour_map, fit, save_image, sheet, short

@@ -1,4 +1,4 @@
-"""Confusion counts per image and method, and IoU and accuracy from them.
+"""Confusion counts per image and method, and what an evaluation found from them.
 
 Counts are whole numbers, so that any order and any number of processes give the identical result.
 """
@@ -19,46 +19,9 @@ from torch import Tensor
 
 from clearclip.evaluation.journal import Counts
 from clearclip.evaluation.processes import gather
+from clearclip.evaluation.scores import Scores
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
-
-
-@dataclass(frozen=True)
-class Scores:
-    """Scores of a confusion matrix, as MMSegmentation's ``IoUMetric`` defines them, in percent.
-
-    Attributes:
-        confusion: (classes, classes) int64, rows are the ground truth.
-        iou, accuracy: (classes,) float64 per class; NaN where a class occurs neither in truth nor in prediction
-            (iou), or not in truth (accuracy).
-    """
-
-    confusion: np.ndarray
-
-    @property
-    def iou(self) -> np.ndarray:
-        hit = np.diag(self.confusion)
-        return _percent(hit, self.confusion.sum(0) + self.confusion.sum(1) - hit)
-
-    @property
-    def accuracy(self) -> np.ndarray:
-        return _percent(np.diag(self.confusion), self.confusion.sum(1))
-
-    @property
-    def summary(self) -> dict[str, float]:
-        """aAcc (pixels that are right), mIoU and mAcc (means over classes), in percent."""
-        pixel = float(_percent(np.trace(self.confusion), self.confusion.sum()))
-        return {"aAcc": pixel, "mIoU": _mean(self.iou), "mAcc": _mean(self.accuracy)}
-
-
-def _percent(part: np.ndarray, whole: np.ndarray) -> np.ndarray:
-    with np.errstate(invalid="ignore"):  # 0 of 0 is NaN
-        return 100 * (part / whole)
-
-
-def _mean(values: np.ndarray) -> float:
-    known = values[~np.isnan(values)]
-    return float(known.mean()) if len(known) else float("nan")
 
 
 def confusion_counts(truth: Tensor, prediction: Tensor, classes: int, ignore_index: int = 255) -> Tensor:

@@ -84,7 +84,7 @@ def to_csv(table: Table, records: Sequence[Record], protocol: str) -> str:
             values += [cell.measured, cell.published.miou if cell.published is not None else None]
             values += [cell.reruns[name].miou if name in cell.reruns else None for name in names]
         notes = "; ".join(note[2:] for note in notes_of([row], cells))
-        writer.writerow([_csv(row.vit), _csv(row.system), protocol, *values, notes])
+        writer.writerow([csv_name(row.vit), csv_name(row.system), protocol, *values, notes])
     return output.getvalue().rstrip("\n")
 
 
@@ -111,7 +111,7 @@ def _latex(text: str) -> str:
     return "".join(_LATEX.get(letter, letter) for letter in printable(text))
 
 
-def _csv(text: str) -> str:
+def csv_name(text: str) -> str:
     """A name in CSV. Programs that show tables would compute what begins like a formula."""
     text = printable(text)
     return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text

@@ -20,6 +20,13 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
 from clearclip.utils.printable import printable
 
+#: What the packages of requirements.txt are imported as.
+REQUIRED_MODULES = {
+    "torch", "torchvision", "open_clip", "mmengine", "mmcv", "mmseg", "pkg_resources", "ftfy", "regex", "numpy", "cv2",
+    "PIL", "pandas", "openpyxl", "safetensors", "filelock", "tqdm", "rich", "matplotlib",
+}  # fmt: skip
+INSTALL_FIRST = "install first: make demo, or pip install -c constraints.txt -e . (README.md)"
+
 
 class CommandParser(argparse.ArgumentParser):
     """An argument parser whose errors are a :class:`UserError`: one line, no usage text."""
@@ -136,6 +143,11 @@ def run_command(main: Callable[[], int | None]) -> int:
             if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
                 raise
             raise UserError(f"{str(error.filename)[:200]}: {error.strerror}; check the name") from error
+    except ModuleNotFoundError as error:
+        if (error.name or "").partition(".")[0] not in REQUIRED_MODULES:
+            raise
+        print(f"error: {error.name} is not installed for {sys.executable}; {INSTALL_FIRST}", file=sys.stderr)
+        return 2
     except UserError as error:
         print(f"error{'' if rank == '0' else f' (process {rank})'}: {printable(error)}", file=sys.stderr)
         return 2

@@ -10,7 +10,14 @@ from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.version import __version__
 
 #: The subcommands and their modules. The options of each are in a module of their own, which is quick to import.
-COMMANDS = {"demo": "demo", "eval": "eval", "eval-all": "eval_all", "analyze": "analyze", "check": "check_data"}
+COMMANDS = {
+    "demo": "demo",
+    "eval": "eval",
+    "eval-all": "eval_all",
+    "analyze": "analyze",
+    "check": "check_data",
+    "convert-coco-object": "convert_coco_object",
+}
 
 
 def main() -> int:

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from cvt_coco_object import convert
 from PIL import Image
 
+from clearclip.commands.convert_coco_object import convert
 from clearclip.utils.errors import UserError
 
 REPOSITORY = Path(__file__).resolve().parents[2]

@@ -77,11 +77,15 @@ class Images:
         named = dict.fromkeys(NAMING) if {*NAMING} & options.keys() else {}
         return replace(model_settings(self.cfg), **{**named, **options})
 
+    def picture(self, place: int) -> np.ndarray:
+        """An image, (H, W, 3) uint8 RGB; a benchmark's as its pipeline loads it."""
+        return read_image(self.paths[place]) if self.dataset is None else self.dataset.image(place)
+
     def squares(self, model: ClearCLIP) -> Iterator[Tensor]:
         """Each image as CLIP was trained to see it, short side resized and centre cut out: (1, 3, side, side)."""
         side = model.image_encoder.fixed_size or model.image_encoder.image_size
-        for path in tqdm(self.paths, desc="statistics", unit="image", dynamic_ncols=True):
-            image = resize(Image.fromarray(read_image(path)), side, InterpolationMode.BICUBIC)
+        for place in tqdm(range(len(self.paths)), desc="statistics", unit="image", dynamic_ncols=True):
+            image = resize(Image.fromarray(self.picture(place)), side, InterpolationMode.BICUBIC)
             yield model.normalize(np.array(center_crop(image, side)))[None]
 
     def scores(self, model: ClearCLIP, methods: Sequence[Method], work_dir: Path) -> dict[str, float]:
@@ -98,7 +102,7 @@ class Images:
         """
         names, palette = self.classes.names, None
         places = np.linspace(0, len(self.paths) - 1, min(ROWS, len(self.paths))).round().astype(int)
-        found = model.compare([self.paths[place] for place in places], self.classes, [*STEPS.values(), *methods])
+        found = model.compare([self.picture(place) for place in places], self.classes, [*STEPS.values(), *methods])
         steps = {method.label: name for name, method in STEPS.items()}
         titles = ["image", *(steps.get(label, label) for label in found[0])]
         rows = [[next(iter(one.values())).image, *(result.labels for result in one.values())] for one in found]

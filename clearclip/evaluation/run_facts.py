@@ -22,6 +22,7 @@ from mmseg.registry import MODELS
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets
+from clearclip.evaluation.image_loading import images_read_otherwise
 from clearclip.evaluation.mask_loading import LoadLabels
 from clearclip.evaluation.own_code import nested_methods, own_code_facts
 from clearclip.evaluation.weight_facts import second_encoder_facts
@@ -107,6 +108,10 @@ def input_facts(cfg: Config, dataset: CheckedDataset) -> dict[str, Any]:
     facts: dict[str, Any] = {"pipelines": pipelines}
     if all(pipeline == pipelines[0] for pipeline in pipelines):
         facts = {"pipeline": pipelines[0]}
+    infos = islice(entries(dataset.dataset), dataset.total)
+    read_otherwise = images_read_otherwise(info["img_path"] for _, info in infos)
+    if read_otherwise:  # their pixels follow our reader, not OpenCV
+        facts["read otherwise"] = read_otherwise
     if cfg.model.get("data_preprocessor") is not None:
         facts["preprocessor"] = plain_data(vars(MODELS.build(cfg.model.data_preprocessor)))
     return facts

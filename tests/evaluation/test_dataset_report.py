@@ -15,7 +15,7 @@ from PIL import Image
 from clearclip.evaluation.dataset_report import check_dataset, quick_check
 from clearclip.utils.errors import UserError
 
-REPOSITORY = Path(__file__).resolve().parents[1]
+REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
 REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", REPOSITORY.parent / "shared" / "real_samples"))
 
@@ -157,3 +157,36 @@ def test_command_line(tmp_path, monkeypatch, capsys):
     assert code == 0
     assert "1 of 1 complete" in told
     assert told.count("3/3") == 2
+
+
+def test_a_single_class_is_remarked(tmp_path):
+    """Every pixel that counts gets it, so its mIoU is 100 whatever the model does."""
+    (tmp_path / "images").mkdir()
+    (tmp_path / "masks").mkdir()
+    Image.new("RGB", (9, 7)).save(tmp_path / "images" / "a.jpg")
+    Image.fromarray(np.arange(63, dtype=np.uint8).reshape(7, 9) % 2).save(tmp_path / "masks" / "a.png")
+    dataset = dict(
+        type="BaseSegDataset",
+        data_root=str(tmp_path),
+        data_prefix=dict(img_path="images", seg_map_path="masks"),
+        reduce_zero_label=True,
+        metainfo=dict(classes=["house"]),
+        pipeline=[dict(type="LoadImageFromFile"), dict(type="LoadAnnotations"), dict(type="PackSegInputs")],
+    )
+    cfg = Config(dict(model=dict(class_names=["house"]), test_dataloader=dict(dataset=dataset)))
+    (remark,) = quick_check(cfg)
+    assert remark.startswith("there is one class, house") and "mIoU is always 100" in remark and "background" in remark
+
+
+def test_every_wrong_file_is_listed(tmp_path, monkeypatch, capsys):
+    made = make_layout("ade20k", tmp_path, images=5)
+    for number in (1, 3):
+        Image.fromarray(np.full_like(made["raw"][number], 200)).save(made["masks"][number])
+    own = tmp_path / "own.py"
+    own.write_text(f'_base_ = "{CONFIG / "cfg_ade20k.py"}"\nexpected_images = 5\n')
+    monkeypatch.setattr(sys, "argv", ["clearclip", "check", str(own), "--full", "--data-root", str(made["data_root"])])
+    from clearclip.commands.main import main
+
+    assert main() == 1
+    lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ade20k: wrong: mask")]
+    assert [str(made["masks"][number]) in line for number, line in zip((1, 3), lines, strict=True)] == [True, True]

@@ -24,7 +24,7 @@ FLOORS = (
     "backbones",
     "text",
     "model_settings",
-    "weights dense_models methods windows",
+    "weights model_folders dense_models methods windows",
     "checkpoint_names",
     "miniature",
     "rasters utils version",

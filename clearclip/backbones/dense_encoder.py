@@ -16,6 +16,10 @@ UNCHANGED = LastBlock("qk", residual=True, ffn=True)
 SUPPORTED = "supported are ViTs: OpenCLIP's own (such as ViT-B-16) and timm's (such as ViT-B-16-SigLIP or EVA02-B-16)"
 
 
+#: What depends on the size of the images is kept for so many sizes.
+CACHED_GRIDS = 8
+
+
 class DenseEncoder(nn.Module):
     """An image tower as dense features: one embedding per patch, in the space of the text.
 
@@ -46,7 +50,7 @@ class DenseEncoder(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self._kept: dict[tuple, Any] = {}
+        self._cached: dict[tuple, Any] = {}
 
     @property
     def blocks(self) -> Sequence[nn.Module]:
@@ -101,12 +105,15 @@ class DenseEncoder(nn.Module):
 
         Threads that ask for a new key at once compute it each; a key may be dropped at any time.
         """
-        kept = self._kept
-        if key in kept:
-            return kept[key]
+        cached = self._cached
+        if key in cached:
+            return cached[key]
         value = compute()
         # Whole images come in many sizes. A new dict, since other threads may be reading the old one.
-        self._kept = {**(kept if len(kept) < 8 else {}), key: value}
+        if len(cached) < CACHED_GRIDS:
+            self._cached = {**cached, key: value}
+        else:
+            self._cached = {key: value}
         return value
 
     def check(self, method: Method) -> None:
@@ -144,37 +151,61 @@ class DenseEncoder(nn.Module):
             UserError: a method needs what is not given.
         """
         methods = [method.completed(self.method_options) for method in methods]
+        for method in methods:
+            self._check_inputs(method, text, images, second)
         grid = self.grid(images)
-        # Where nothing is resized, all methods read the same tokens.
-        resizes = [method.position_resize if grid != self.grid_size else "scale_factor" for method in methods]
-        parts, features = self.parts(grid), [None] * len(methods)
-        for resize in dict.fromkeys(resizes):
-            group = [index for index, own in enumerate(resizes) if own == resize]
-            used = [methods[index] for index in group]
-            inputs = self._inputs(self.tokens(images, resize), used, grid)
+        parts = self.parts(grid)
+        features: list[Any] = [None] * len(methods)
+        for resize, indices in self._by_position_resize(methods, grid).items():
+            group = [methods[index] for index in indices]
+            inputs = self._inputs(self.tokens(images, resize), group, grid)
             context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
-            for index, method in zip(group, used, strict=True):
-                known = (second or {}).get(method.guide_key)
-                given = {"text": text, "image": images, "second encoder": known}
-                if missing := [need for need in method.needs if given[need] is None]:
-                    raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
-                own = replace(context, **{NEEDS[need]: given[need] for need in method.needs})
-                tokens = method(parts, inputs[len(parts) - method.depth], own)
-                features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(own))
+            for index, method in zip(indices, group, strict=True):
+                available = _inputs_of(method, text, images, second)
+                method_context = replace(context, **{NEEDS[need]: available[need] for need in method.needs})
+                tokens = method(parts, inputs[len(parts) - method.depth], method_context)
+                features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(method_context))
         return features
+
+    def _by_position_resize(self, methods: Sequence[Method], grid: tuple[int, int]) -> dict[str, list[int]]:
+        """How positional embeddings are resized → the methods, by their index, that read tokens with such."""
+        indices: dict[str, list[int]] = {}
+        for index, method in enumerate(methods):
+            # Where nothing is resized, all methods read the same tokens.
+            resize = method.position_resize if grid != self.grid_size else "scale_factor"
+            indices.setdefault(resize, []).append(index)
+        return indices
+
+    def _check_inputs(
+        self, method: Method, text: Tensor | None, images: Tensor, second: Mapping[GuideKey, Tensor] | None
+    ) -> None:
+        """Raise a UserError where a method needs what is not given."""
+        available = _inputs_of(method, text, images, second)
+        missing = [need for need in method.needs if available[need] is None]
+        if missing:
+            raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
 
     def _inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
         """The tokens before those blocks that one of the methods computes or asks for."""
         count = len(self.blocks)
-        kept = {count - method.depth for method in methods}
-        kept |= {index for method in methods for index in method.required_blocks(count)}
+        asked_for = {count - method.depth for method in methods}
+        for method in methods:
+            asked_for |= set(method.required_blocks(count))
         inputs = {}
-        for index in range(max(kept) + 1):
-            if index in kept:
+        for index in range(max(asked_for) + 1):
+            if index in asked_for:
                 inputs[index] = tokens
-            if index < max(kept):
+            if index < max(asked_for):
                 tokens = self.run_block(index, tokens, grid)
         return inputs
+
+
+def _inputs_of(
+    method: Method, text: Tensor | None, images: Tensor, second: Mapping[GuideKey, Tensor] | None
+) -> dict[str, Tensor | None]:
+    """What there is for a method, by the names of :data:`NEEDS`."""
+    guide = None if second is None else second.get(method.guide_key)
+    return {"text": text, "image": images, "second encoder": guide}
 
 
 def check_tokens(method: Method, has_class_token: bool, same_tokens: bool) -> None:
@@ -210,37 +241,37 @@ class TowerRegistry(dict[type[nn.Module], Callable[[nn.Module], DenseEncoder]]):
         Raises:
             UserError: there is none for it; names what does not fit.
         """
-        for kind in type(visual).__mro__:
-            if kind in self:
-                return self[kind](visual)
+        for visual_class in type(visual).__mro__:
+            if visual_class in self:
+                return self[visual_class](visual)
         raise UserError(f"the image tower is a {type(visual).__name__}; {SUPPORTED}")
 
 
 TOWERS = TowerRegistry()
 
 
-def resize_positions(embedding: Tensor, old: tuple[int, int], new: tuple[int, int], how: str) -> Tensor:
+def resize_positions(embedding: Tensor, trained_grid: tuple[int, int], grid: tuple[int, int], how: str) -> Tensor:
     """Resize the patch part of positional embeddings bicubically; those of tokens before the patches are kept.
 
     Args:
-        embedding: (P + old[0] * old[1], D), P from 0.
-        old: the checkpoint's grid (rows, columns).
-        new: the wanted grid.
-        how: "scale_factor" passes (new + 0.1) / old as scale to the interpolation, as published; the numbers
+        embedding: (P + rows * columns of the trained grid, D), P from 0.
+        trained_grid: the checkpoint's (rows, columns).
+        grid: the wanted rows and columns.
+        how: "scale_factor" passes (grid + 0.1) / trained_grid as scale to the interpolation, as published; the numbers
             differ slightly from those of "size", which GEM uses (antialiased), and of "size without antialias" (LPOSS).
 
     Returns:
-        (P + new[0] * new[1], D)
+        (P + rows * columns of the grid, D)
     """
-    if tuple(new) == tuple(old):
+    if tuple(grid) == tuple(trained_grid):
         return embedding
-    count = old[0] * old[1]
+    count = trained_grid[0] * trained_grid[1]
     prefix, patches = embedding.split([len(embedding) - count, count])
-    patches = patches.reshape(1, *old, -1).permute(0, 3, 1, 2).float()
+    patches = patches.reshape(1, *trained_grid, -1).permute(0, 3, 1, 2).float()
     if how.startswith("size"):
-        patches = F.interpolate(patches, size=new, mode="bicubic", align_corners=False, antialias=how == "size")
+        patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=how == "size")
     else:
-        scale = ((new[0] + 0.1) / old[0], (new[1] + 0.1) / old[1])
+        scale = ((grid[0] + 0.1) / trained_grid[0], (grid[1] + 0.1) / trained_grid[1])
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
     patches = patches.permute(0, 2, 3, 1).flatten(0, 2)
     return cat([prefix, patches.to(embedding.dtype)])

@@ -18,8 +18,9 @@ from clearclip.backbones.checkpoints import load_weights, read_checkpoint
 from clearclip.backbones.dense_encoder import TOWERS, DenseEncoder
 from clearclip.backbones.tokenizers import load_tokenizer
 from clearclip.methods import BlockParts
+from clearclip.model_folders import HUGGING_FACE_CONFIG, read_json
 from clearclip.utils.errors import UserError
-from clearclip.weights import HUGGING_FACE_CONFIG, RANDOM, Weights, read_json
+from clearclip.weights import RANDOM, Weights
 
 
 class HuggingFaceCLIP(nn.Module):
@@ -61,34 +62,21 @@ class HuggingFaceEncoder(DenseEncoder):
         self.visual = visual
         embeddings = visual.vision.embeddings
         patch, side = embeddings.patch_size, embeddings.image_size
-        self.patch_size, self.grid_size, self.image_size = (patch, patch), (side // patch, side // patch), side
+        self.patch_size = (patch, patch)
+        self.grid_size = (side // patch, side // patch)
+        self.image_size = side
         self.has_class_token = hasattr(embeddings, "class_embedding")
         self.num_prefix_tokens = int(self.has_class_token)
-        self.dim = embeddings.embed_dim if visual.projection is None else visual.projection.out_features
+        self.dim = embeddings.embed_dim
+        if visual.projection is not None:
+            self.dim = visual.projection.out_features
 
     @property
     def blocks(self) -> nn.ModuleList:
         return self.visual.vision.encoder.layers
 
     def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
-        found = []
-        for block in self.blocks:
-            attention = block.self_attn
-            projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-            found.append(
-                BlockParts(
-                    ln_1=block.layer_norm1,
-                    in_proj_weight=[one.weight for one in projections],
-                    in_proj_bias=[one.bias for one in projections],
-                    heads=attention.num_heads,
-                    out_proj=attention.out_proj,
-                    scale_1=nn.Identity(),
-                    ln_2=block.layer_norm2,
-                    mlp=block.mlp,
-                    scale_2=nn.Identity(),
-                )
-            )
-        return found
+        return [_block_parts(block) for block in self.blocks]
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         vision, embeddings = self.visual.vision, self.visual.vision.embeddings
@@ -109,7 +97,26 @@ class HuggingFaceEncoder(DenseEncoder):
             values = F.linear(patches, attention.in_proj_weight[-width:], attention.in_proj_bias[-width:])
             patches = attention.out_proj(values)
             patches = patches + vision.head.mlp(vision.head.layernorm(patches))
-        return patches if self.visual.projection is None else self.visual.projection(patches)
+        if self.visual.projection is None:
+            return patches
+        return self.visual.projection(patches)
+
+
+def _block_parts(block: nn.Module) -> BlockParts:
+    """The parts of a block of transformers': one projection each for queries, keys and values."""
+    attention = block.self_attn
+    projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+    return BlockParts(
+        ln_1=block.layer_norm1,
+        in_proj_weight=[projection.weight for projection in projections],
+        in_proj_bias=[projection.bias for projection in projections],
+        heads=attention.num_heads,
+        out_proj=attention.out_proj,
+        scale_1=nn.Identity(),
+        ln_2=block.layer_norm2,
+        mlp=block.mlp,
+        scale_2=nn.Identity(),
+    )
 
 
 def load_hugging_face(
@@ -132,23 +139,27 @@ def load_hugging_face(
         from transformers import CLIPConfig, CLIPModel, SiglipConfig, SiglipModel
     except ImportError as error:
         raise UserError(f"{folder} needs the package transformers: pip install transformers") from error
-    described = read_json(folder / HUGGING_FACE_CONFIG)
-    clip = described["model_type"] == "clip"
+    description = read_json(folder / HUGGING_FACE_CONFIG)
+    is_clip = description["model_type"] == "clip"
     try:
-        kind, config = (CLIPModel, CLIPConfig) if clip else (SiglipModel, SiglipConfig)
-        config = config.from_dict(described)
-        model = kind(config)
+        config = (CLIPConfig if is_clip else SiglipConfig).from_dict(description)
+        model = (CLIPModel if is_clip else SiglipModel)(config)
     except Exception as error:  # whatever a configuration of anyone's raises
         raise UserError(f"{folder / HUGGING_FACE_CONFIG} makes no model ({error}); download it again") from error
-    text = {"context_length": config.text_config.max_position_embeddings}
-    if not clip or config.text_config.vocab_size != open_clip.tokenizer.SimpleTokenizer().vocab_size:
-        name = weights.model_name.partition(":")[2]
-        text |= {"hf_tokenizer_name": name, "tokenizer_kwargs": {} if clip else {"clean": "canonicalize"}}
+    text: dict[str, Any] = {"context_length": config.text_config.max_position_embeddings}
+    # A CLIP with the usual vocabulary has OpenCLIP's own tokenizer.
+    if not is_clip or config.text_config.vocab_size != open_clip.tokenizer.SimpleTokenizer().vocab_size:
+        text["hf_tokenizer_name"] = weights.model_name.partition(":")[2]
+        text["tokenizer_kwargs"] = {} if is_clip else {"clean": "canonicalize"}
     tokenizer = load_tokenizer(text, folder)
     if weights.pretrained != RANDOM:
         load_weights(model, read_checkpoint(paths, model.state_dict()), weights.label)
+    mean, std = (0.5, 0.5, 0.5), (0.5, 0.5, 0.5)
+    if is_clip:
+        mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
     path = folder / "preprocessor_config.json"
-    preprocess = read_json(path) if path.is_file() else {}
-    usual = (open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD) if clip else ((0.5,) * 3, (0.5,) * 3)
-    mean, std = (tuple(preprocess.get(f"image_{one}") or usual[one == "std"]) for one in ("mean", "std"))
+    if path.is_file():
+        preprocess = read_json(path)
+        mean = tuple(preprocess.get("image_mean") or mean)
+        std = tuple(preprocess.get("image_std") or std)
     return HuggingFaceCLIP(model), tokenizer, mean, std

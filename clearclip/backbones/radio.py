@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from clearclip.backbones.checkpoints import load_weights, read_checkpoint, read_file
 from clearclip.backbones.timm_tower import TimmEncoder, as_visual
 from clearclip.backbones.vit_of_weights import Heads, number_of_blocks, plain_vit
+from clearclip.model_folders import read_json
 from clearclip.utils.errors import UserError
-from clearclip.weights import read_json
 
 
 class RadioEncoder(TimmEncoder):

@@ -8,7 +8,9 @@ kept, as MaskCLIP does with the last block.
 from __future__ import annotations
 
 import copy
+from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import torch
 from open_clip.timm_model import TimmModel
@@ -43,8 +45,9 @@ class TimmEncoder(DenseEncoder):
         self.image_size = embed.img_size[0]
         self.num_prefix_tokens = trunk.num_prefix_tokens
         self.has_class_token = trunk.cls_token is not None
-        linear = [one for part in (trunk.head, visual.head) for one in part.modules() if isinstance(one, nn.Linear)]
-        self.dim = linear[-1].out_features if linear else trunk.embed_dim
+        modules = [*trunk.head.modules(), *visual.head.modules()]
+        linear_layers = [module for module in modules if isinstance(module, nn.Linear)]
+        self.dim = linear_layers[-1].out_features if linear_layers else trunk.embed_dim
 
     @property
     def blocks(self) -> nn.Module:
@@ -61,14 +64,18 @@ class TimmEncoder(DenseEncoder):
         # Not by the module's own forward, which insists on the trained size.
         stem = getattr(embed, "backbone", nn.Identity())
         patches = embed.proj(stem(images.to(next(embed.parameters()).dtype))).flatten(2).transpose(1, 2)
-        patches = embed.norm(patches) if hasattr(embed, "norm") else patches
-        prefix = [token for token in (trunk.cls_token, trunk.reg_token) if token is not None]
-        prefix = [token.to(patches.dtype).expand(len(patches), -1, -1) for token in prefix]
-        tokens = torch.cat([*prefix, patches], dim=1)
+        if hasattr(embed, "norm"):
+            patches = embed.norm(patches)
+        sequence = [patches]
+        for token in (trunk.reg_token, trunk.cls_token):
+            if token is not None:
+                sequence.insert(0, token.to(patches.dtype).expand(len(patches), -1, -1))
+        tokens = torch.cat(sequence, dim=1)
         if trunk.pos_embed is not None:
             positions = self.positions(trunk.pos_embed[0], grid, position_resize).to(tokens.dtype)
-            without = tokens.shape[1] - len(positions)  # in some towers only patches have positions
-            tokens = torch.cat([tokens[:, :without], tokens[:, without:] + positions], dim=1)
+            # In some towers only patches have positions.
+            count = tokens.shape[1] - len(positions)
+            tokens = torch.cat([tokens[:, :count], tokens[:, count:] + positions], dim=1)
         return trunk.norm_pre(tokens)
 
     def run_block(self, index: int, tokens: Tensor, grid: tuple[int, int]) -> Tensor:
@@ -83,7 +90,8 @@ class TimmEncoder(DenseEncoder):
         if trunk.attn_pool is not None:
             pool = trunk.attn_pool
             patches = pool.proj(pool.kv(patches).chunk(2, dim=-1)[1])
-            patches = patches if pool.mlp is None else patches + pool.mlp(pool.norm(patches))
+            if pool.mlp is not None:
+                patches = patches + pool.mlp(pool.norm(patches))
         return self.visual.head(trunk.head(trunk.fc_norm(patches)))
 
     def _rotations(self, grid: tuple[int, int]) -> list[Tensor | None]:
@@ -103,31 +111,33 @@ class TimmEncoder(DenseEncoder):
 
 
 def block_parts(block: nn.Module, rotation: Tensor | None) -> BlockParts:
-    attention, after = block.attn, isinstance(block, EvaBlockPostNorm | ResPostBlock)
-    if attention.qkv is None:
-        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
-        weight, bias = [one.weight for one in projections], [one.bias for one in projections]
-    else:
-        weight, bias = attention.qkv.weight, attention.qkv.bias
-        if getattr(attention, "q_bias", None) is not None:
-            bias = (attention.q_bias, None, attention.v_bias)
-    scales = [getattr(block, name, None) for name in ("gamma_1", "gamma_2")]
-    scales = [nn.Identity() if scale is None else partial(torch.mul, scale) for scale in scales]
-    if after:
-        scales = [block.norm1, block.norm2]
+    """The parts of a block of timm's.
+
+    Args:
+        block: a ``Block``, ``ResPostBlock``, ``EvaBlock`` or ``EvaBlockPostNorm``.
+        rotation: sines and cosines of the rotary embedding, see :meth:`TimmEncoder._rotations`; None for none.
+    """
+    attention = block.attn
+    weight, bias = _in_projection(attention)
+    norms = [block.norm1, block.norm2]
+    if isinstance(block, EvaBlockPostNorm | ResPostBlock):
+        # The norm follows attention and FFN there, where others have a LayerScale.
+        scales, norms = norms, [nn.Identity(), nn.Identity()]
     elif isinstance(block, Block):
         scales = [block.ls1, block.ls2]
+    else:
+        scales = [_layer_scale(block.gamma_1), _layer_scale(block.gamma_2)]
     rotate = None
     if rotation is not None:
         rotate = partial(_rotate, rotation, attention.rotate_half)
     return BlockParts(
-        ln_1=nn.Identity() if after else block.norm1,
+        ln_1=norms[0],
         in_proj_weight=weight,
         in_proj_bias=bias,
         heads=attention.num_heads,
         out_proj=attention.proj,
         scale_1=scales[0],
-        ln_2=nn.Identity() if after else block.norm2,
+        ln_2=norms[1],
         mlp=block.mlp,
         scale_2=scales[1],
         q_norm=attention.q_norm,
@@ -135,6 +145,20 @@ def block_parts(block: nn.Module, rotation: Tensor | None) -> BlockParts:
         rotate=rotate,
         inner_norm=attention.norm,
     )
+
+
+def _in_projection(attention: nn.Module) -> tuple[Any, Any]:
+    """Weights and biases of queries, keys and values, as :class:`BlockParts` takes them."""
+    if attention.qkv is None:
+        projections = (attention.q_proj, attention.k_proj, attention.v_proj)
+        return [projection.weight for projection in projections], [projection.bias for projection in projections]
+    if getattr(attention, "q_bias", None) is not None:
+        return attention.qkv.weight, (attention.q_bias, None, attention.v_bias)  # keys have none in Eva
+    return attention.qkv.weight, attention.qkv.bias
+
+
+def _layer_scale(factor: Tensor | None) -> Callable[[Tensor], Tensor]:
+    return nn.Identity() if factor is None else partial(torch.mul, factor)
 
 
 def _rotate(rotation: Tensor, half: bool, heads: Tensor) -> Tensor:
@@ -157,22 +181,25 @@ def check_is_vit(visual: TimmModel) -> None:
     if type(trunk) not in (VisionTransformer, Eva):
         raise UserError(f"the image tower is timm's {type(trunk).__name__}; {SUPPORTED}")
     rope, pool = getattr(trunk, "rope", None), trunk.attn_pool
-    has_grid = getattr(rope, "feat_shape", None) is not None
-    parts = [
+    # An embedding that knows its grid can be made for another one; DINOv3's is made for every grid.
+    rope_fits = rope is None or getattr(rope, "feat_shape", None) is not None
+    rope_fits = rope_fits or type(rope).__name__ == "RotaryEmbeddingDinoV3"
+    pool_fits = pool is None or (type(pool) is AttentionPoolLatent and pool.pos_embed is None)
+    requirements = [
         (type(embed).__name__, type(embed) in (PatchEmbed, HybridEmbed)),
         (f"pooling by {trunk.global_pool or 'nothing'}", trunk.global_pool in ("token", "avg", "map")),
-        (type(pool).__name__, pool is None or (type(pool) is AttentionPoolLatent and pool.pos_embed is None)),
+        (type(pool).__name__, pool_fits),
         ("a pool of OpenCLIP's", not hasattr(visual.head, "pool")),
-        (type(rope).__name__, rope is None or type(rope).__name__ == "RotaryEmbeddingDinoV3" or has_grid),
+        (type(rope).__name__, rope_fits),
     ]
     for block in trunk.blocks:
         attention = getattr(block, "attn", None)
-        parts += [
+        requirements += [
             (type(block).__name__, type(block) in (Block, ResPostBlock, EvaBlock, EvaBlockPostNorm)),
             (type(attention).__name__, type(attention) in (Attention, EvaAttention, AttentionRope)),
             ("gated attention", getattr(attention, "gate", None) is None),
             ("grouped queries", getattr(attention, "num_kv_groups", 1) == 1),
         ]
-    for part, fits in parts:
-        if not fits:
-            raise UserError(f"the image tower has {part}; {SUPPORTED}")
+    for feature, is_supported in requirements:
+        if not is_supported:
+            raise UserError(f"the image tower has {feature}; {SUPPORTED}")

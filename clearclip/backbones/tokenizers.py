@@ -12,9 +12,9 @@ from huggingface_hub import try_to_load_from_cache
 from huggingface_hub.errors import EntryNotFoundError
 from open_clip.tokenizer import DEFAULT_CONTEXT_LENGTH, HFTokenizer, SimpleTokenizer
 
+from clearclip.model_folders import read_json
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import download_from_hub, fetch
-from clearclip.weights import read_json
 
 #: One of these is a tokenizer; the others belong to it.
 NEEDED = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")

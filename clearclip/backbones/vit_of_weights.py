@@ -17,8 +17,8 @@ from timm.models.vision_transformer import VisionTransformer
 from torch import Tensor, nn
 
 from clearclip.backbones.checkpoints import load_weights
+from clearclip.model_folders import read_json
 from clearclip.utils.errors import UserError
-from clearclip.weights import read_json
 
 #: Heads of the published image towers and text towers by their width, which no shape says.
 IMAGE_HEADS = {768: 12, 1024: 16, 1152: 16, 1280: 16, 1536: 24}

@@ -14,4 +14,4 @@ def test_what_is_kept_for_the_next_image_survives_threads():
     with ThreadPoolExecutor(8) as pool:
         values = list(pool.map(lambda key: encoder.once(key, lambda: f"value {key}"), keys))
     assert values == [f"value {key}" for key in keys]
-    assert len(encoder._kept) <= 9
+    assert len(encoder._cached) <= 9

@@ -128,7 +128,7 @@ def _patches_alone_in_the_head(model):
 )
 def test_a_wrong_guess_is_noticed(fresh, guess):
     guess(fresh)
-    fresh.image_encoder._kept = {}
+    fresh.image_encoder._cached = {}
     assert largest_error(patch_features(fresh, "96x160", "CLIP"), recorded("dinotxt|96x160|patches")) > 2e-5
 
 

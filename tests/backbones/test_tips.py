@@ -85,9 +85,9 @@ def test_bicubic_positions_are_others(model, monkeypatch):
     from clearclip.backbones import DenseEncoder
 
     monkeypatch.setattr(tips.TipsEncoder, "resized_positions", DenseEncoder.resized_positions)
-    monkeypatch.setattr(model.image_encoder, "_kept", {})
+    monkeypatch.setattr(model.image_encoder, "_cached", {})
     tokens = model.image_encoder.tokens(dense_folders.images("84x154"), "size")[0]
-    model.image_encoder._kept = {}
+    model.image_encoder._cached = {}
     assert largest_error(tokens, recorded("tipsv2|84x154|tokens")) > 1e-3
 
 

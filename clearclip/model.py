@@ -5,12 +5,10 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
-from itertools import islice
 from typing import Any, TypeAlias, overload
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from clearclip.backbones import DenseEncoder, load_towers
@@ -22,7 +20,8 @@ from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision, without_tf32
 from clearclip.utils.errors import UserError
-from clearclip.utils.images import ImageLike, protocol_size, read_image, resize_to_protocol
+from clearclip.utils.image_inputs import ImageFailure, ResultIterator, image_name, is_one_image, read_batch
+from clearclip.utils.images import ImageLike, protocol_size, resize_to_protocol
 from clearclip.utils.validators import of_type
 from clearclip.windows import Readout
 
@@ -126,6 +125,7 @@ class ClearCLIP(WindowedInference):
         if self.text_encoder is None:
             raise UserError("this model has no text side, so it cannot segment by words; it serves the statistics only")
         if not isinstance(classes, ClassWords):
+            _refuse_commas(classes)
             classes = ClassWords.parse(classes)
         with without_tf32():
             return self.text_encoder.encode(classes, progress).to(self.device)
@@ -141,57 +141,86 @@ class ClearCLIP(WindowedInference):
         return (image.to(self.device, non_blocking=True).float() - self.mean) / self.std
 
     @overload
-    def segment(self, images: ImageLike, classes: Classes, prob_thd: float | None = None) -> Segmentation: ...
+    def segment(
+        self, images: ImageLike, classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
+    ) -> Segmentation: ...
     @overload
     def segment(
-        self, images: Sequence[ImageLike], classes: Classes, prob_thd: float | None = None
+        self, images: Sequence[ImageLike], classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
     ) -> list[Segmentation]: ...
     @overload
     def segment(
-        self, images: Iterable[ImageLike], classes: Classes, prob_thd: float | None = None
+        self, images: Iterable[ImageLike], classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
     ) -> Iterator[Segmentation]: ...
-    def segment(self, images: Images, classes: Classes, prob_thd: float | None = None) -> Any:
+    def segment(self, images: Images, classes: Classes, prob_thd: float | None = None, on_error: str = "raise") -> Any:
         """Segment an image, or several, by words.
 
             result = model.segment("photo.jpg", ["sky", "hill | mountain", "horse"])
             result.labels  # (H, W) uint8; `result` shows itself in a notebook
 
         Args:
-            images: a path, a PIL image, or an RGB array, (H, W), (H, W, 3) or (H, W, 4), uint8; a sequence of them; or
-                an iterator over them, which is read as the results are, so that any number of images fits into memory.
+            images: a path, a PIL image, or an RGB array, (H, W), (H, W, 3) or (H, W, 4), uint8; a file's bytes or an
+                opened file; a uint8 tensor, (3, H, W); a sequence of them; or an iterator over them, which is read as
+                the results are, so that any number of images fits into memory.
             classes: names in label order; ``|`` separates the words of one class.
             prob_thd: overrides the model's: pixels whose largest probability is below get label 0.
+            on_error: "raise", or "skip": an image that cannot be read is an
+                :class:`~clearclip.utils.image_inputs.ImageFailure` in the place of its result.
 
         Returns:
-            The result of an image, a list of results for a sequence, an iterator over them for an iterator.
+            The result of an image, a list of results for a sequence, an iterator over them for an iterator. The
+            iterator raises an error in the bad image's turn, after the results before it, and can be gone on with.
 
         Raises:
             UserError: no classes, or an image that cannot be read.
         """
         text = self.encode_text(classes)
         results = self._results(images, text, self._readout(prob_thd), {"": self.method})
-        return _in_kind(images, (result[""] for result in results))
+        plain_results = (result[""] if isinstance(result, dict) else result for result in results)
+        return _in_kind(images, ResultIterator(plain_results, _skips_errors(on_error)))
 
     @overload
     def compare(
-        self, images: ImageLike, classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+        self,
+        images: ImageLike,
+        classes: Classes,
+        methods: MethodsLike,
+        prob_thd: float | None = None,
+        on_error: str = "raise",
     ) -> dict[str, Segmentation]: ...
     @overload
     def compare(
-        self, images: Sequence[ImageLike], classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+        self,
+        images: Sequence[ImageLike],
+        classes: Classes,
+        methods: MethodsLike,
+        prob_thd: float | None = None,
+        on_error: str = "raise",
     ) -> list[dict[str, Segmentation]]: ...
     @overload
     def compare(
-        self, images: Iterable[ImageLike], classes: Classes, methods: MethodsLike, prob_thd: float | None = None
+        self,
+        images: Iterable[ImageLike],
+        classes: Classes,
+        methods: MethodsLike,
+        prob_thd: float | None = None,
+        on_error: str = "raise",
     ) -> Iterator[dict[str, Segmentation]]: ...
-    def compare(self, images: Images, classes: Classes, methods: MethodsLike, prob_thd: float | None = None) -> Any:
+    def compare(
+        self,
+        images: Images,
+        classes: Classes,
+        methods: MethodsLike,
+        prob_thd: float | None = None,
+        on_error: str = "raise",
+    ) -> Any:
         """Segment by several methods at once: blocks that they share run once.
 
             results = model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "SCLIP + ClearCLIP", "ClearCLIP"])
             compare_picture(results).save("compare.png")  # from clearclip.segmentation
 
         Args:
-            images, classes, prob_thd: as for :meth:`segment`.
+            images, classes, prob_thd, on_error: as for :meth:`segment`.
             methods: names, dicts with "type", or methods, as :func:`clearclip.build_method` takes them.
 
         Returns:
@@ -211,7 +240,8 @@ class ClearCLIP(WindowedInference):
         if not method_by_name:
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
         text = self.encode_text(classes)
-        return _in_kind(images, self._results(images, text, self._readout(prob_thd), method_by_name))
+        results = self._results(images, text, self._readout(prob_thd), method_by_name)
+        return _in_kind(images, ResultIterator(results, _skips_errors(on_error)))
 
     def _readout(self, prob_thd: float | None) -> Readout:
         """The settings' readout, with another threshold if one is given."""
@@ -223,35 +253,74 @@ class ClearCLIP(WindowedInference):
         self, images: Images, text: TextFeatures, readout: Readout, methods: Mapping[str, Method]
     ) -> Iterator[dict[str, Segmentation]]:
         """For each image its result by each method. Images are read a few at a time."""
-        settings = self.settings
-        originals = iter(images) if _are_several(images) else iter([images])
-        while sources := list(islice(originals, IMAGES_PER_BATCH)):
-            batch = [read_image(source) for source in sources]
-            sizes = [image.shape[:2] for image in batch]
-            tensors = []
-            for image in batch:
-                resized = resize_to_protocol(image, settings.short_side, settings.long_side)
-                tensors.append(self.normalize(resized))
-            maps = self.score_maps(tensors, sizes, text, list(methods.values()), settings)
-            for source, image, maps_of_image in zip(sources, batch, maps, strict=True):
+        originals = iter([images] if is_one_image(images) else images)
+        iterator_error = None
+        while iterator_error is None:
+            batch, iterator_error = read_batch(originals, IMAGES_PER_BATCH)
+            if not batch and iterator_error is None:
+                return
+            pictures = [picture for _, picture in batch if not isinstance(picture, ImageFailure)]
+            maps = iter(self._score_maps_of_pictures(pictures, text, list(methods.values())))
+            for source, picture in batch:
+                if isinstance(picture, ImageFailure):
+                    yield picture
+                    continue
                 results = {}
                 georeference = georeference_of(source)
-                for (name, method), scores in zip(methods.items(), maps_of_image, strict=True):
-                    results[name] = Segmentation(image, scores, text, readout, self.label, method.label)
-                    results[name].georeference = georeference
+                for (name, method), scores in zip(methods.items(), next(maps), strict=True):
+                    result = Segmentation(picture, scores, text, readout, self.label, method.label)
+                    result.georeference = georeference
+                    result.image_name = image_name(source)
+                    results[name] = result
                 yield results
+        raise iterator_error
+
+    def _score_maps_of_pictures(
+        self, pictures: Sequence[np.ndarray], text: TextFeatures, methods: Sequence[Method]
+    ) -> Sequence[Any]:
+        """The score maps of pictures, (H, W, 3) uint8, at the size of the protocol; none for no picture."""
+        if not pictures:
+            return []
+        settings = self.settings
+        tensors = []
+        for picture in pictures:
+            resized = resize_to_protocol(picture, settings.short_side, settings.long_side)
+            tensors.append(self.normalize(resized))
+        sizes = [picture.shape[:2] for picture in pictures]
+        return self.score_maps(tensors, sizes, text, methods, settings)
 
     def __repr__(self) -> str:
         return f"ClearCLIP({self.label}, method {self.method.label}, {self.precision} on {self.device})"
 
 
-def _are_several(images: Images) -> bool:
-    """Whether it is a sequence of images, or an iterator over some, and not one image."""
-    return isinstance(images, Iterable) and not isinstance(images, str | os.PathLike | Image.Image | np.ndarray)
+def _skips_errors(on_error: Any) -> bool:
+    """Whether ``on_error`` is "skip".
+
+    Raises:
+        UserError: it is neither "skip" nor "raise".
+    """
+    if on_error not in ("raise", "skip"):
+        raise UserError(f'on_error must be "raise" or "skip", not {on_error!r}')
+    return on_error == "skip"
+
+
+def _refuse_commas(classes: Any) -> None:
+    """A class with a comma may be one class of several words, or several classes: the user has to say which.
+
+    Raises:
+        UserError: a class with a comma; shows both spellings.
+    """
+    for name in classes if isinstance(classes, list | tuple) else ():
+        if isinstance(name, str) and "," in name:
+            words = [word.strip() for word in name.split(",")]
+            raise UserError(
+                f"the class {name!r} has a comma; write {' | '.join(words)!r} for several words of one class, or "
+                f"{', '.join(map(repr, words))} for several classes"
+            )
 
 
 def _in_kind(images: Images, results: Iterator[Any]) -> Any:
     """The result of an image, a list for a sequence of images, or the iterator itself."""
-    if not _are_several(images):
+    if is_one_image(images):
         return next(results)
     return list(results) if isinstance(images, Sequence) else results

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 import warnings
 from pathlib import Path
 
@@ -22,6 +23,8 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.images import read_image
 
 PICTURE = some_picture()
+_SHARED = Path(__file__).resolve().parents[3] / "shared"
+REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", _SHARED / "real_samples"))
 
 
 def as_evaluated(path: Path, **options) -> np.ndarray:
@@ -126,6 +129,16 @@ def test_what_both_decoders_read_alike_stays_bit_for_bit(name: str, tmp_path: Pa
     np.testing.assert_array_equal(opencv, pillow)
     np.testing.assert_array_equal(as_evaluated(path), opencv)
     np.testing.assert_array_equal(read_image(path), opencv)
+
+
+@pytest.mark.skipif(not REAL.is_dir(), reason="no real samples here (CLEARCLIP_REAL_SAMPLES)")
+def test_published_photographs_are_read_as_opencv_reads_them() -> None:
+    photographs = [*REAL.rglob("*.jpg"), *REAL.rglob("*_leftImg8bit.png")]
+    assert photographs
+    for path in photographs:
+        opencv = cv2.imread(str(path))[..., ::-1]
+        np.testing.assert_array_equal(as_evaluated(path), opencv, err_msg=path.name)
+        np.testing.assert_array_equal(read_image(path), opencv, err_msg=path.name)
 
 
 def test_modes_that_pillow_stores(tmp_path: Path) -> None:

@@ -12,10 +12,10 @@ from open_clip import get_pretrained_cfg
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import PUBLISHED
 from clearclip.commands.eval import make_parser
-from clearclip.results.explanation import traps
 from clearclip.results.protocols import find_protocol, protocol_names
 from clearclip.results.published_numbers import find_published
 from clearclip.results.table_definitions import find_table
+from clearclip.results.traps import traps
 from clearclip.weights import CHECKPOINTS, OPEN_CLIP_FILES
 
 ROOT = Path(__file__).resolve().parents[1]

@@ -17,14 +17,16 @@ from clearclip.commands.table_check import TableCheck
 from clearclip.commands.table_run import Group, Outcome, has_result, plan, run_all
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.miniature import METHOD_NOTE
-from clearclip.results.cells import OWN_ROW, fill_row, headings, notes_of, own_rows, replaced_remarks
+from clearclip.results.cells import fill_table, headings, marked_name, notes_of, replaced_remarks
 from clearclip.results.explanation import explain, explanation_lines
+from clearclip.results.own_rows import own_rows
 from clearclip.results.protocols import protocol_names
 from clearclip.results.record import Record
 from clearclip.results.records import check_results_path, find_record, read_records, records_path
 from clearclip.results.table_definitions import Table, find_table, tables
 from clearclip.results.table_text import FORMATS
 from clearclip.results.workbook import update_workbook
+from clearclip.results.workbook_sheets import sheet_name
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.printable import printable
@@ -132,14 +134,9 @@ def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: N
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     records = read_records(results)[0]
     print_table(_with_own_rows(table, args, records), records, args.protocol)
-    is_written = not records or update_workbook(results, opens_on=_sheet_of(table, args.protocol))
+    is_written = not records or update_workbook(results, opens_on=sheet_name(table, args.protocol))
     print_outcome(outcome, results)
     return 0 if is_written and not outcome.failed else 1
-
-
-def _sheet_of(table: Table, protocol: str) -> str:
-    """The title of a table's sheet in the workbook."""
-    return table.title if protocol == protocol_names()[0] else f"{table.title}, {protocol}"
 
 
 def print_outcome(outcome: Outcome, results: Path) -> None:
@@ -161,15 +158,13 @@ def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
     shown.add_column(table.rows[0].vit if has_one_size else "")
     for heading in headings(table):
         shown.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
-    rows = [(row, fill_row(table, row, records, protocol)) for row in table.rows]
+    rows = fill_table(table, records, protocol)
     for row, cells in rows:
         name = row.system if has_one_size else f"{row.system} {row.vit.removeprefix('ViT-')}"
-        mark = OWN_ROW[0] if row.is_own else ""
         # Text, so that no name is taken for a format of rich's.
-        shown.add_row(Text(printable(name) + mark), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
+        shown.add_row(Text(printable(marked_name(row, name))), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
     Console().print(shown)
-    every_cell = [cell for _, cells in rows for cell in cells]
-    for note in (*notes_of(table.rows, every_cell), *replaced_remarks(table, rows)):
+    for note in (*notes_of(rows), *replaced_remarks(table, rows)):
         print(printable(note))
     if table.is_miniature and table.any_protocol:
         print(METHOD_NOTE)

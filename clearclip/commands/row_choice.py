@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from clearclip.methods import METHODS, Method, build_method
-from clearclip.results.cells import own_row
+from clearclip.results.own_rows import own_row
 from clearclip.results.table_definitions import Row, Table
 from clearclip.utils.errors import UserError
 

@@ -3,12 +3,12 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 
-from clearclip.results.cells import fits_own_row, row_differences
-from clearclip.results.data_files import read_csv
+from clearclip.results.cells import miou_text
+from clearclip.results.matching import row_differences
+from clearclip.results.own_rows import is_in_own_row
 from clearclip.results.protocols import (
     Difference,
     dataset_title,
@@ -19,10 +19,8 @@ from clearclip.results.protocols import (
 )
 from clearclip.results.published_numbers import PublishedNumber, find_published
 from clearclip.results.record import NOT_NOTED, Record
-from clearclip.results.table_definitions import Row, Table, find_table, tables
-
-#: A number this near to a known one, in points, looks like it: twice what half precision and versions move.
-NEAR = 0.3
+from clearclip.results.table_definitions import Row, Table, every_table
+from clearclip.results.traps import Trap, traps
 
 
 @dataclass(frozen=True)
@@ -43,44 +41,6 @@ class Comparison:
 
 
 @dataclass(frozen=True)
-class Trap:
-    """A known way to a wrong number.
-
-    Attributes:
-        trap: what it is called.
-        setting, value: the setting that is wrong, and with which value; an empty value is any but the published one.
-        published: the right value, where it is one.
-        dataset, method: where it was seen; empty: anywhere.
-        miou, right_miou: the number that it gave, and that it should be, in percent; None where nobody published it.
-        source: who reported it.
-        remedy: what to do.
-    """
-
-    trap: str
-    setting: str
-    value: str
-    published: str
-    dataset: str
-    method: str
-    miou: float | None
-    right_miou: float | None
-    source: str
-    remedy: str
-
-    def concerns(self, record: Record) -> bool:
-        """Whether it was seen on the run's dataset and method."""
-        return self.dataset in ("", record.dataset) and self.method in ("", record.method)
-
-    def is_difference(self, difference: Difference) -> bool:
-        """Whether it is this deviation from a protocol."""
-        return self.setting == difference.setting and self.value in ("", _value_text(difference.measured))
-
-    def has_number(self, miou: float | None) -> bool:
-        """Whether a number looks like the one that it gave."""
-        return miou is not None and self.miou is not None and abs(miou - self.miou) <= NEAR
-
-
-@dataclass(frozen=True)
 class Explanation:
     """All that is known about why a run has its number.
 
@@ -88,7 +48,7 @@ class Explanation:
         record: the run.
         reasons: why it is in no table; empty where it is in one.
         comparison: the cell that it is in, or the one that it comes nearest to; None where no table has its dataset.
-        settings_traps: known traps that are among the differences.
+        settings_traps: known traps that are among the differences, each once.
         number_traps: known traps that gave this number.
     """
 
@@ -103,18 +63,26 @@ def not_in_table_because(record: Record) -> list[str]:
     """Why a run is in no table, in sentences; empty where it is in one."""
     if record.remark:
         return [record.remark]
-    noted = record.not_in_table_because
-    reasons = [NOT_NOTED] if noted is None else list(noted)
-    if record.skipped:
-        reasons.append("an image was skipped" if record.skipped == 1 else f"{record.skipped} images were skipped")
-    if fits_own_row(record):
+    reasons = _own_reasons(record)
+    if is_in_own_row(record):
         return reasons
     comparison = nearest_cell(record)
     if comparison is None:
-        return [*reasons, f"no table has the dataset {record.dataset}"]
-    texts = difference_texts(comparison.protocol, comparison.differences)
+        reasons.append(f"no table has the dataset {record.dataset}")
+    else:
+        reasons += difference_texts(comparison.protocol, comparison.differences)
     # What was noted when the run was recorded may name the same settings.
-    return list(dict.fromkeys([*reasons, *texts]))
+    return list(dict.fromkeys(reasons))
+
+
+def _own_reasons(record: Record) -> list[str]:
+    """What a record says against itself."""
+    reasons = [NOT_NOTED] if record.not_in_table_because is None else list(record.not_in_table_because)
+    if record.skipped == 1:
+        reasons.append("an image was skipped")
+    elif record.skipped:
+        reasons.append(f"{record.skipped} images were skipped")
+    return reasons
 
 
 def explain(record: Record) -> Explanation:
@@ -124,109 +92,92 @@ def explain(record: Record) -> Explanation:
         return Explanation(record, reasons, None, [], [])
     comparison = nearest_cell(record)
     differences = comparison.differences if comparison is not None else []
-    concerned = [trap for trap in traps() if trap.concerns(record)]
     settings_traps: dict[str, Trap] = {}
-    for trap in concerned:
-        if any(trap.is_difference(difference) for difference in differences):
+    for trap in traps():
+        if trap.concerns(record) and any(map(trap.is_difference, differences)):
             settings_traps.setdefault(trap.trap, trap)
-    # A trap on another setting than those that differ is named for its number alone.
-    number_traps = [trap for trap in concerned if trap.has_number(record.mIoU) and trap.trap not in settings_traps]
+    number_traps = []
+    for trap in traps():
+        # A trap that is among the settings has been named already.
+        if trap.concerns(record) and trap.gave_number(record.mIoU) and trap.trap not in settings_traps:
+            number_traps.append(trap)
     return Explanation(record, reasons, comparison, list(settings_traps.values()), number_traps)
 
 
 def nearest_cell(record: Record) -> Comparison | None:
     """The cell that a run belongs to, or the one from which it differs in the fewest settings."""
-    differences_of_protocols: dict[tuple[str, str], list[Difference]] = {}
-    best: tuple[tuple[int, int, float], Comparison] | None = None
+    settings_differences: dict[tuple[str, str], list[Difference]] = {}
+    best_rank: tuple[int, int, float] | None = None
+    best_cell: Comparison | None = None
     for table, row, protocol in _cells_of(record.dataset):
         settings = row.settings_for(record.dataset)
         # Most rows are published with their protocol's settings: these are compared once.
-        key = (protocol, f"{settings}{not row.clip_type}")
-        if key not in differences_of_protocols:
-            differences_of_protocols[key] = protocols()[protocol, record.dataset].differences(
-                record.facts, settings, own_normalization=not row.clip_type
-            )
-        row_faults = row_differences(record, row, protocol)
-        differences = row_faults + differences_of_protocols[key]
-        # Of cells that are equally near, the one with the run's own weights and method.
+        key = (protocol, f"{settings}{row.clip_type == ''}")
+        if key not in settings_differences:
+            how = protocols()[protocol, record.dataset]
+            settings_differences[key] = how.differences(record.facts, settings, own_normalization=not row.clip_type)
+        faults_of_row = row_differences(record, row, protocol)
+        differences = faults_of_row + settings_differences[key]
+        # Of cells that are equally near, the one with the run's own weights and a method of a similar name.
         likeness = difflib.SequenceMatcher(None, record.method, row.label).ratio()
-        rank = (distance_of(protocol, differences), len(row_faults), -likeness)
-        if best is None or rank < best[0]:
+        rank = (distance_of(protocol, differences), len(faults_of_row), -likeness)
+        if best_rank is None or rank < best_rank:
             published = find_published(table, row, record.dataset, protocol)
-            best = rank, Comparison(table, row, protocol, differences, published)
-    return None if best is None else best[1]
+            best_rank, best_cell = rank, Comparison(table, row, protocol, differences, published)
+    return best_cell
 
 
 def _cells_of(dataset: str) -> Iterator[tuple[Table, Row, str]]:
     """Every cell that a dataset has: table, row and protocol."""
     first = protocol_names()[0]
     names = [protocol for protocol, name in protocols() if name == dataset]
-    for table in _tables_with(dataset):
+    for table in every_table():
+        if dataset not in table.datasets:
+            continue
         for protocol in names:
             if protocol == first or table.any_protocol:
-                for row in table.rows:
-                    yield table, row, protocol
-
-
-def _tables_with(dataset: str) -> list[Table]:
-    """The tables that have a dataset among their columns."""
-    candidates = list(tables().values())
-    candidates += [find_table(table.name, miniature=True) for table in tables().values() if table.miniature]
-    return [table for table in candidates if dataset in table.datasets]
-
-
-@lru_cache
-def traps() -> tuple[Trap, ...]:
-    """The known traps, as data (``traps.csv``)."""
-    return tuple(_read_trap(line) for line in read_csv("traps.csv"))
-
-
-def _read_trap(line: Mapping[str, str]) -> Trap:
-    numbers = {name: float(line[name]) if line[name] else None for name in ("miou", "right_miou")}
-    return Trap(**{**line, **numbers})
-
-
-def _value_text(value: object) -> str:
-    """A setting's value as ``traps.csv`` spells it: 0.0 is 0."""
-    return f"{value:g}" if isinstance(value, int | float) and not isinstance(value, bool) else str(value)
+                yield from ((table, row, protocol) for row in table.rows)
 
 
 def explanation_lines(explanation: Explanation) -> list[str]:
     """An explanation as lines of text, one screen."""
-    record, comparison = explanation.record, explanation.comparison
-    miou = "n/a" if record.mIoU is None else f"{record.mIoU:.2f}"
+    record = explanation.record
     lines = [
         f"line {record.line}: {dataset_title(record.dataset)}, {record.method}, {record.weights}, "
-        f"mIoU {miou}, {record.images} images, {record.time}"
+        f"mIoU {miou_text(record)}, {record.images} images, {record.time}"
     ]
-    if comparison is not None:
-        lines.append(f"{'nearest cell' if explanation.reasons else 'in the table'}: {_cell_text(comparison, record)}")
-    if not explanation.reasons:
-        lines.append("every setting is the published one")
-    else:
+    if explanation.comparison is not None:
+        place = "nearest cell" if explanation.reasons else "in the table"
+        lines.append(f"{place}: {_cell_text(explanation.comparison, record)}")
+    if explanation.reasons:
         lines += ["not in a table because", *(f"  {reason}" for reason in explanation.reasons)]
-    for heading, listed in (
-        ("known traps among these settings", explanation.settings_traps),
-        ("its number looks like that of a known trap", explanation.number_traps),
-    ):
-        lines += _trap_lines(heading, listed)
+    else:
+        lines.append("every setting is the published one")
+    lines += _trap_lines("known traps among these settings", explanation.settings_traps)
+    lines += _trap_lines("its number looks like that of a known trap", explanation.number_traps)
     return lines
 
 
 def _cell_text(comparison: Comparison, record: Record) -> str:
     """A cell in words, with what was published for it."""
     cell = f"{comparison.table.title}, {comparison.row.vit} {comparison.row.system}, protocol {comparison.protocol}"
-    if comparison.published is None:
-        return f"{cell}; nothing was published for it"
     number = comparison.published
-    difference = "" if record.mIoU is None else f", this run {record.mIoU - number.miou:+.1f}"
-    return f"{cell}; published {number.miou:g}{difference} ({number.source})"
+    if number is None:
+        return f"{cell}; nothing was published for it"
+    text = f"{cell}; published {number.miou:g}"
+    if record.mIoU is not None:
+        text += f", this run {record.mIoU - number.miou:+.1f}"
+    return f"{text} ({number.source})"
 
 
-def _trap_lines(heading: str, listed: Sequence[Trap]) -> list[str]:
+def _trap_lines(heading: str, known_traps: Sequence[Trap]) -> list[str]:
     """Traps in words: what they are, how large they were, what to do, and who says so."""
-    lines = [heading] if listed else []
-    for trap in listed:
-        size = "" if trap.miou is None else f" ({trap.miou:g} in place of {trap.right_miou:g})"
-        lines.append(f"  {trap.trap}{size}: {trap.remedy} [{trap.source}]")
+    if not known_traps:
+        return []
+    lines = [heading]
+    for trap in known_traps:
+        text = f"  {trap.trap}"
+        if trap.miou is not None:
+            text += f" ({trap.miou:g} in place of {trap.right_miou:g})"
+        lines.append(f"{text}: {trap.remedy} [{trap.source}]")
     return lines

@@ -19,6 +19,7 @@ BOLD = Font(name=FONT_NAME, size=FONT_SIZE, bold=True)
 TITLE = Font(name=FONT_NAME, size=14, bold=True)
 GREY = Font(name=FONT_NAME, size=FONT_SIZE, italic=True, color="666666")
 RIGHT, CENTER = Alignment(horizontal="right"), Alignment(horizontal="center")
+INDENTED = Alignment(horizontal="left", indent=1)
 BETTER, WORSE = (PatternFill("solid", fgColor=colour) for colour in ("BBD7F0", "F6C9A8"))
 
 #: What XML cannot hold: control characters, halves of surrogate pairs, and two code points that are none.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -10,11 +11,9 @@ from typing import Any
 
 from clearclip.results.data_files import read_json
 from clearclip.utils.errors import UserError
-from clearclip.utils.validators import did_you_mean
 
 #: How the bundled model is named in place of the checkpoints, and the weights whose rows it can take.
 MINIATURE_VIT = "Miniature/8"
-_MINIATURE_WEIGHTS = {"clip_type": "Miniature", "vit": MINIATURE_VIT}
 _REPLACED_BY_MINIATURE = ("CLIP", "ViT-B/16")
 
 
@@ -53,7 +52,9 @@ class Row:
     @property
     def system(self) -> str:
         """The name, and whether ClearCLIP is added."""
-        return f"{self.name} + ClearCLIP" if self.clearclip == "yes" else self.name
+        if self.clearclip == "yes":
+            return f"{self.name} + ClearCLIP"
+        return self.name
 
     def settings_for(self, dataset: str) -> Mapping[str, Any]:
         """Options of the model on a dataset that are not its protocol's."""
@@ -107,7 +108,7 @@ class Table:
             self,
             title=f"miniature, {self.title}",
             datasets=("miniature",),
-            rows=tuple(replace(row, **_MINIATURE_WEIGHTS, settings={}) for row in rows),
+            rows=tuple(replace(row, clip_type="Miniature", vit=MINIATURE_VIT, settings={}) for row in rows),
             shown_sizes=(),
         )
 
@@ -142,26 +143,27 @@ class Table:
             UserError: an unknown name; says which one may have been meant.
         """
         rows = list(self.rows)
-        if sizes is not None:
-            _check_names("vit", sizes, [row.vit for row in rows])
-        wanted_sizes = sizes if sizes is not None else self.shown_sizes
-        if wanted_sizes:
-            rows = [row for row in rows if row.vit in wanted_sizes]
-        if systems is not None:
-            _check_names("row", systems, [row.system for row in rows])
-            rows = [row for row in rows if row.system in systems]
-        return rows
+        if sizes is None:
+            sizes = self.shown_sizes or [row.vit for row in rows]
+        _check_names("vit", sizes, [row.vit for row in rows])
+        rows = [row for row in rows if row.vit in sizes]
+        if systems is None:
+            return rows
+        _check_names("row", systems, [row.system for row in rows])
+        return [row for row in rows if row.system in systems]
 
 
-def _check_names(kind: str, names: Sequence[str], choices: Sequence[str]) -> None:
-    """Raise a UserError for the names that are no choices."""
+def _check_names(noun: str, names: Sequence[str], choices: Sequence[str]) -> None:
+    """Raise a UserError for names that are no choices: it lists them all, and the one that may have been meant."""
     choices = list(dict.fromkeys(choices))
     unknown = [name for name in names if name not in choices]
-    if unknown:
-        listed = ", ".join(choices)
-        remedy = did_you_mean(unknown[0], choices)
-        hint = "" if remedy.startswith("known are") else f"; {remedy}"
-        raise UserError(f"unknown {kind} {', '.join(map(repr, unknown))}; this table has {listed}{hint}")
+    if not unknown:
+        return
+    message = f"unknown {noun} {', '.join(map(repr, unknown))}; this table has {', '.join(choices)}"
+    likely = difflib.get_close_matches(unknown[0], choices, 1)
+    if likely:
+        message += f"; did you mean {likely[0]}?"
+    raise UserError(message)
 
 
 def _read_row(entry: Mapping[str, Any], vit: str) -> Row:
@@ -214,6 +216,13 @@ def find_table(name: str | None = None, miniature: bool = False) -> Table:
         name = next(table.name for table in tables().values() if table.miniature or not miniature)
     table = tables()[name]
     return table.of_miniature() if miniature else table
+
+
+@lru_cache
+def every_table() -> tuple[Table, ...]:
+    """All tables, and those of the miniature that its workbook shows."""
+    of_miniature = [table.of_miniature() for table in tables().values() if table.miniature]
+    return (*tables().values(), *of_miniature)
 
 
 @lru_cache

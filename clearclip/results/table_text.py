@@ -6,9 +6,9 @@ import csv
 import io
 from collections.abc import Callable, Sequence
 
-from clearclip.results.cells import OWN_ROW, Cell, fill_row, headings, notes_of
+from clearclip.results.cells import Cell, FilledRow, fill_table, headings, marked_name, notes_of
 from clearclip.results.record import Record
-from clearclip.results.table_definitions import Row, Table
+from clearclip.results.table_definitions import Table
 from clearclip.utils.printable import printable
 
 #: Characters that mean something else in LaTeX, and what stands for them.
@@ -18,20 +18,23 @@ _LATEX = {
     "*": r"$^{*}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
 }  # fmt: skip
+#: Characters that end a cell of Markdown, or begin a format.
+_MARKDOWN = "|\\`<[]*"
+#: What a text begins with that a spreadsheet takes for a formula.
+_FORMULA = ("=", "+", "-", "@")
 
 
 def to_markdown(table: Table, records: Sequence[Record], protocol: str) -> str:
     """A table for a README: measured, and the published figure in brackets."""
     columns = headings(table)
+    rows = fill_table(table, records, protocol)
     lines = [f"| ViT | system | ClearCLIP | {' | '.join(columns)} |", "|---|---|---|" + "---:|" * len(columns)]
-    every_cell: list[Cell] = []
-    for row in table.rows:
-        cells = fill_row(table, row, records, protocol)
-        every_cell += cells
-        texts = [_markdown(row.vit), _markdown(_name(row)), row.clearclip, *map(str, cells)]
+    for row, cells in rows:
+        texts = [_markdown(row.vit), _markdown(marked_name(row, row.name)), row.clearclip, *map(str, cells)]
         lines.append(f"| {' | '.join(texts)} |")
-    notes = [f"\n{_markdown(note)}" for note in notes_of(table.rows, every_cell)]
-    return "\n".join([*lines, *notes])
+    for note in notes_of(rows):
+        lines += ["", _markdown(note)]
+    return "\n".join(lines)
 
 
 def to_latex(table: Table, records: Sequence[Record], protocol: str) -> str:
@@ -39,8 +42,7 @@ def to_latex(table: Table, records: Sequence[Record], protocol: str) -> str:
     measured number of each column is bold; where nothing was measured, the best published one.
     """
     columns = headings(table)
-    every_row = [fill_row(table, row, records, protocol) for row in table.rows]
-    best = [_best([cells[column] for cells in every_row]) for column in range(len(columns))]
+    rows = fill_table(table, records, protocol)
     title = _latex(f"{table.title}, protocol {protocol}: mIoU, %, measured (published)")
     lines = [
         r"% \usepackage{booktabs}",
@@ -51,79 +53,41 @@ def to_latex(table: Table, records: Sequence[Record], protocol: str) -> str:
         r"    \toprule",
         f"    {' & '.join(['ViT', 'System', *map(_latex, columns)])} \\\\",
         r"    \midrule",
+        *_latex_rows(rows),
+        r"    \bottomrule",
+        r"  \end{tabular}",
     ]
-    for number, (row, cells) in enumerate(zip(table.rows, every_row, strict=True)):
-        if number and row.vit != table.rows[number - 1].vit:
-            lines.append(r"    \midrule")
-        texts = [_latex_cell(cell, bold) for cell, bold in zip(cells, best, strict=True)]
-        mark = OWN_ROW[0] if row.is_own else ""
-        lines.append(f"    {' & '.join([_latex(row.vit), _latex(row.system + mark), *texts])} \\\\")
-    lines += [r"    \bottomrule", r"  \end{tabular}"]
-    every_cell = [cell for cells in every_row for cell in cells]
-    lines += [rf"  \par\footnotesize {_latex(note)}" for note in notes_of(table.rows, every_cell)]
+    lines += [rf"  \par\footnotesize {_latex(note)}" for note in notes_of(rows)]
     return "\n".join([*lines, r"\end{table}"])
 
 
-def to_csv(table: Table, records: Sequence[Record], protocol: str) -> str:
-    """A table for other programs: measured numbers in full, published ones and re-runs in columns of their own."""
-    every_row = [fill_row(table, row, records, protocol) for row in table.rows]
-    columns = headings(table)
-    rerun_names = [
-        list(dict.fromkeys(name for cells in every_row for name in cells[column].reruns))
-        for column in range(len(columns))
-    ]
-    header = ["vit", "system", "protocol"]
-    for title, names in zip(columns, rerun_names, strict=True):
-        header += [title, f"{title} published", *(f"{title} re-run by {name}" for name in names)]
-    output = io.StringIO()
-    writer = csv.writer(output, lineterminator="\n")
-    writer.writerow([*header, "notes"])
-    for row, cells in zip(table.rows, every_row, strict=True):
-        values: list[float | str | None] = []
-        for cell, names in zip(cells, rerun_names, strict=True):
-            values += [cell.measured, cell.published.miou if cell.published is not None else None]
-            values += [cell.reruns[name].miou if name in cell.reruns else None for name in names]
-        notes = "; ".join(note[2:] for note in notes_of([row], cells))
-        writer.writerow([csv_name(row.vit), csv_name(row.system), protocol, *values, notes])
-    return output.getvalue().rstrip("\n")
+def _latex_rows(rows: Sequence[FilledRow]) -> list[str]:
+    """The lines of the rows, with a rule between the sizes of the image tower."""
+    lines: list[str] = []
+    size = rows[0][0].vit
+    best = _best_of_columns(rows)
+    for row, cells in rows:
+        if row.vit != size:
+            lines.append(r"    \midrule")
+            size = row.vit
+        texts = [_latex(row.vit), _latex(marked_name(row, row.system)), *map(_latex_cell, cells, best)]
+        lines.append(f"    {' & '.join(texts)} \\\\")
+    return lines
 
 
-#: What ``eval_all.py`` can print a table as, by the name of its option.
-FORMATS: dict[str, Callable[[Table, Sequence[Record], str], str]] = {
-    "markdown": to_markdown,
-    "latex": to_latex,
-    "csv": to_csv,
-}
-
-
-def _name(row: Row) -> str:
-    """A row's name, with a mark where it is no published row."""
-    return f"{row.name}{OWN_ROW[0]}" if row.is_own else row.name
-
-
-def _markdown(text: str) -> str:
-    """A name in a cell of Markdown: what would end the cell or begin a format is escaped."""
-    return "".join(f"\\{letter}" if letter in "|\\`<[]*" else letter for letter in printable(text))
-
-
-def _latex(text: str) -> str:
-    """A text in LaTeX, whatever characters it has."""
-    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
-
-
-def csv_name(text: str) -> str:
-    """A name in CSV. Programs that show tables would compute what begins like a formula."""
-    text = printable(text)
-    return f"'{text}" if text[:1] in ("=", "+", "-", "@") else text
+def _best_of_columns(rows: Sequence[FilledRow]) -> list[tuple[str, str]]:
+    """For each column the number that is bold: whether it is measured or published, and how it is printed."""
+    return [_best(column) for column in zip(*(cells for _, cells in rows), strict=True)]
 
 
 def _best(cells: Sequence[Cell]) -> tuple[str, str]:
-    """The number of a column that is bold: whether it is measured or published, and how it is printed."""
     measured = [cell.measured for cell in cells if cell.measured is not None]
     if measured:
         return "measured", f"{max(measured):.1f}"
     published = [cell.published.miou for cell in cells if cell.published is not None]
-    return "published", f"{max(published):.1f}" if published else ""
+    if published:
+        return "published", f"{max(published):.1f}"
+    return "nothing", ""
 
 
 def _latex_cell(cell: Cell, best: tuple[str, str]) -> str:
@@ -134,4 +98,69 @@ def _latex_cell(cell: Cell, best: tuple[str, str]) -> str:
         measured = rf"\textbf{{{measured}}}"
     if cell.published is not None and best == ("published", f"{cell.published.miou:.1f}"):
         published = rf"\textbf{{{published}}}"
-    return f"{measured} ({published})" if published else measured
+    if not published:
+        return measured
+    return f"{measured} ({published})"
+
+
+def to_csv(table: Table, records: Sequence[Record], protocol: str) -> str:
+    """A table for other programs: measured numbers in full, published ones and re-runs in columns of their own."""
+    rows = fill_table(table, records, protocol)
+    rerun_names = _rerun_names(rows)
+    header = ["vit", "system", "protocol"]
+    for title, names in zip(headings(table), rerun_names, strict=True):
+        header += [title, f"{title} published"]
+        header += [f"{title} re-run by {name}" for name in names]
+    output = io.StringIO()
+    writer = csv.writer(output, lineterminator="\n")
+    writer.writerow([*header, "notes"])
+    for row, cells in rows:
+        values: list[float | None] = []
+        for cell, names in zip(cells, rerun_names, strict=True):
+            values += _csv_numbers(cell, names)
+        # The mark that a note begins with has no number beside it here.
+        notes = "; ".join(note[2:] for note in notes_of([(row, cells)]))
+        writer.writerow([csv_name(row.vit), csv_name(row.system), protocol, *values, notes])
+    return output.getvalue().rstrip("\n")
+
+
+def _rerun_names(rows: Sequence[FilledRow]) -> list[list[str]]:
+    """For each column who measured any of its cells again."""
+    every_name = []
+    for column in zip(*(cells for _, cells in rows), strict=True):
+        names: dict[str, None] = {}
+        for cell in column:
+            names |= dict.fromkeys(cell.reruns)
+        every_name.append(list(names))
+    return every_name
+
+
+def _csv_numbers(cell: Cell, rerun_names: Sequence[str]) -> list[float | None]:
+    """The numbers of a cell: measured, published, and those of the re-runs; None where there is none."""
+    published = cell.published.miou if cell.published is not None else None
+    reruns = {name: number.miou for name, number in cell.reruns.items()}
+    return [cell.measured, published, *(reruns.get(name) for name in rerun_names)]
+
+
+#: What ``eval_all.py`` can print a table as, by the name of its option.
+FORMATS: dict[str, Callable[[Table, Sequence[Record], str], str]] = {
+    "markdown": to_markdown,
+    "latex": to_latex,
+    "csv": to_csv,
+}
+
+
+def _markdown(text: str) -> str:
+    """A name in a cell of Markdown."""
+    return "".join(f"\\{letter}" if letter in _MARKDOWN else letter for letter in printable(text))
+
+
+def _latex(text: str) -> str:
+    """A text in LaTeX, whatever characters it has."""
+    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
+
+
+def csv_name(text: str) -> str:
+    """A name in CSV, which no program computes."""
+    text = printable(text)
+    return f"'{text}" if text.startswith(_FORMULA) else text

@@ -11,7 +11,7 @@ import subprocess
 import pytest
 from recorded_runs import CLEARCLIP, find_row, make_record
 
-from clearclip.results.cells import own_rows
+from clearclip.results.own_rows import own_rows
 from clearclip.results.table_definitions import find_table
 from clearclip.results.table_text import FORMATS, to_csv, to_latex, to_markdown
 

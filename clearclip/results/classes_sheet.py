@@ -1,0 +1,77 @@
+"""The sheet of a dataset's classes: the IoU of each by the latest run of each method, weights and protocol."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import zip_longest
+
+from openpyxl.worksheet.worksheet import Worksheet
+
+from clearclip.results.cells import STATED, in_order_of_time
+from clearclip.results.matching import protocol_of
+from clearclip.results.protocols import dataset_title
+from clearclip.results.record import Record
+from clearclip.results.sheet_style import BOLD, RIGHT, finish_sheet, start_sheet, write_row
+
+#: The line of the first class, below the headings.
+_FIRST_CLASS = 5
+
+
+@dataclass(frozen=True)
+class RunColumn:
+    """What the column of a run is called; of several runs with the same name the latest is shown.
+
+    Attributes:
+        method, weights, protocol: of the run; weights have a mark where they are stated by the user.
+        classes: how many there are.
+    """
+
+    method: str
+    weights: str
+    protocol: str
+    classes: int
+
+
+def write_classes(sheet: Worksheet, dataset: str, records: Sequence[Record]) -> None:
+    """Write classes × runs, by the order of the classes.
+
+    Args:
+        sheet: an empty sheet.
+        dataset: its name.
+        records: of that dataset.
+    """
+    start_sheet(sheet, f"{dataset_title(dataset)}: IoU of each class, %")
+    runs = latest_runs(records)
+    write_row(sheet, 2, ["method", *(column.method for column in runs)], BOLD)
+    write_row(sheet, 3, ["weights", *(column.weights for column in runs)], BOLD)
+    write_row(sheet, 4, ["protocol", *(column.protocol for column in runs)], BOLD)
+    # Classes are known by their place: names may repeat, and runs may have different ones.
+    names = max((run.classes for run in runs.values()), key=len, default=[])
+    lines = zip_longest(names, *(run.iou for run in runs.values()))
+    for number, (name, *values) in enumerate(lines, start=_FIRST_CLASS):
+        write_row(sheet, number, [name, *map(_number, values)])
+    write_row(sheet, sheet.max_row + 1, ["mIoU", *(_number(run.mIoU) for run in runs.values())], BOLD)
+    for row in sheet.iter_rows(min_row=_FIRST_CLASS, min_col=2):
+        for cell in row:
+            cell.number_format, cell.alignment = "0.0", RIGHT
+    is_marked = any(column.weights.endswith(STATED[0]) for column in runs)
+    finish_sheet(sheet, header=4, columns=1, notes=[STATED] if is_marked else [])
+
+
+def _number(value: float | None) -> float | str:
+    """An IoU; n/a of a class that occurs nowhere, and of one that a run does not have."""
+    return "n/a" if value is None else value
+
+
+def latest_runs(records: Sequence[Record]) -> dict[RunColumn, Record]:
+    """The runs that are shown, in the order in which their kind was first run."""
+    runs: dict[RunColumn, Record] = {}
+    for record in in_order_of_time(records):
+        if not record.classes:
+            continue
+        weights = record.weights
+        if record.facts.get("weights", {}).get("origin") == "stated":
+            weights += STATED[0]
+        runs[RunColumn(record.method, weights, protocol_of(record), len(record.iou))] = record
+    return runs

@@ -14,7 +14,7 @@ from rich.text import Text
 from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
-from clearclip.commands.table_run import Group, Outcome, has_result, plan, run_all
+from clearclip.commands.table_run import OWN_RESULT, Group, Outcome, has_result, plan, run_all
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.miniature import METHOD_NOTE
 from clearclip.results.cells import fill_table, headings, marked_name, notes_of, replaced_remarks
@@ -122,7 +122,9 @@ def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespa
         reason = f"; cannot run: {printable(missing)}" if missing else ""
         print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images{reason}")
         for row in group.rows:
-            remark = ": has a result" if has_result(group, row, records, args.device) else ""
+            remark = ""
+            if has_result(group, row, records, args.device):
+                remark = f": {OWN_RESULT}" if row.is_own else ": has a result"
             print(f"       {printable(row.system)}{remark}")
 
 

@@ -39,6 +39,10 @@ OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_ty
            "residual", "ffn", "alpha")  # fmt: skip
 
 
+#: What is said of a method of the user's own that is not computed again.
+OWN_RESULT = "has a result of the same files; what else it reads is not compared (--force repeats it)"
+
+
 @dataclass
 class Group:
     """Cells of a table that one pass over a dataset computes.
@@ -226,7 +230,12 @@ def _without_result(
     """The groups with the rows that have no result; the others are counted as skipped."""
     remaining = []
     for group in groups:
-        rows = [row for row in group.rows if not has_result(group, row, records, device)]
+        rows = []
+        for row in group.rows:
+            if not has_result(group, row, records, device):
+                rows.append(row)
+            elif row.is_own:
+                print(f"{printable(row.system)}, {group.dataset}: {OWN_RESULT}", flush=True)
         outcome.skipped += len(group.rows) - len(rows)
         if rows:
             remaining.append(replace(group, rows=rows))

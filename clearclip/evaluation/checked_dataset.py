@@ -31,6 +31,7 @@ from clearclip.evaluation.image_loading import own_loader
 from clearclip.evaluation.mask_loading import PREPARE, VOID, LoadLabels
 from clearclip.rasters.levels import PictureWarning
 from clearclip.utils.errors import UserError
+from clearclip.utils.seeds import seeded
 
 #: Beyond, the confusion matrix of a method takes more than 800 MB.
 MOST_CLASSES = 10_000
@@ -117,7 +118,8 @@ class CheckedDataset(Dataset):
         try:
             for path in (info["seg_map_path"], info["img_path"]) if self.has_masks else (info["img_path"],):
                 kind = check_whole(path)
-            with _damage(kind == "JPEG") as damage, picture_remarks() as remarks:
+            # Steps of a pipeline may be random: an image is the same in every run and process.
+            with _damage(kind == "JPEG") as damage, picture_remarks() as remarks, seeded(index):
                 item = self.dataset[index]
             if damage:
                 raise OSError(damage[0])

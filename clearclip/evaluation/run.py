@@ -30,7 +30,7 @@ from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
 from clearclip.evaluation.overrides import check_given_twice, check_merged
 from clearclip.evaluation.own_code import own_classes, own_code_facts
-from clearclip.evaluation.processes import StopTogether, agree, own_cpus, process_group, together
+from clearclip.evaluation.processes import StopTogether, agree, gather, own_cpus, process_group, together
 from clearclip.evaluation.published_run import PreparedRun, not_in_table_because
 from clearclip.evaluation.run_facts import check_unchanged, file_states, method_facts, run_facts
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
@@ -40,6 +40,7 @@ from clearclip.model import ClearCLIP
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 
+_UNSTEADY = ["it gave other labels when it saw an image twice"]
 _numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
 
 
@@ -55,19 +56,7 @@ class RunOptions:
     hooks: Sequence[Hook] = ()
 
 
-def evaluate(
-    config: str | Path | Config,
-    work_dir: str | Path | None = None,
-    *,
-    methods: Sequence[str | dict | Method] | None = None,
-    model: ClearCLIP | LoadedModel | None = None,
-    overrides: dict[str, Any] | None = None,
-    data_root: str | None = None,
-    device: str | None = None,
-    limit: int | None = None,
-    imports: Sequence[str | Path] = (),
-    **options: Any,
-) -> list[Evaluation]:
+def evaluate(config: str | Path | Config, work_dir: str | Path | None = None, **options: Any) -> list[Evaluation]:
     """Evaluate a config.
 
     Args:
@@ -95,6 +84,28 @@ def evaluate(
     Raises:
         UserError: whatever a user can fix; nothing is recorded then.
     """
+    with prepared_run(config, work_dir, **options) as run:
+        return _collect(run, _run(run))
+
+
+@contextmanager
+def prepared_run(
+    config: str | Path | Config,
+    work_dir: str | Path | None = None,
+    *,
+    methods: Sequence[str | dict | Method] | None = None,
+    model: ClearCLIP | LoadedModel | None = None,
+    overrides: dict[str, Any] | None = None,
+    data_root: str | None = None,
+    device: str | None = None,
+    limit: int | None = None,
+    imports: Sequence[str | Path] = (),
+    **options: Any,
+) -> Iterator[PreparedRun]:
+    """All that :func:`evaluate` does before the first image, with the reasons why the run fills no published cell.
+
+    Args: see :func:`evaluate`.
+    """
     how = RunOptions(**options)
     how = replace(how, launcher=how.launcher or launcher_of_environment())
     if how.on_error not in ("stop", "skip"):
@@ -118,8 +129,8 @@ def evaluate(
         with closing(Journal(work_dir / "journal", facts, dataset.total, len(built_methods), how.resume)) as journal:
             with _mmsegmentation_scope(cfg, overrides):
                 run = _prepare(cfg, dataset, loaded, built_methods, facts, imports, journal, work_dir, how)
-            seconds = _run(run)
-        return _collect(run, seconds)
+                run.reasons = not_in_table_because(run)
+            yield run
 
 
 @contextmanager
@@ -199,7 +210,6 @@ def _run(run: PreparedRun) -> float:
     Raises:
         UserError: an image, a mask, the words or the weights are not what they were.
     """
-    run.reasons = not_in_table_because(run)
     files = file_states(run.dataset)
     words = run.segmentor.text.features.clone()
     started = time.perf_counter()
@@ -225,6 +235,7 @@ def _collect(run: PreparedRun, seconds: float) -> list[Evaluation]:
     """What the metric counted, as an evaluation for each method."""
     common = {name: value for name, value in run.facts.items() if name != "methods"}
     skipped = [f"{len(run.metric.failures)} images were skipped"] if run.metric.failures else []
+    unsteady = set().union(*gather(run.segmentor.isolated_methods.unsteady))
     return [
         Evaluation(
             classes=list(run.dataset.metainfo["classes"]),
@@ -235,7 +246,7 @@ def _collect(run: PreparedRun, seconds: float) -> list[Evaluation]:
             images_per_second=len(run.dataset) / seconds,
             facts={**common, "method": of_method},
             is_main=dist.get_rank() == 0,
-            not_in_table_because=reasons + skipped,
+            not_in_table_because=reasons + skipped + (_UNSTEADY if of_method["label"] in unsteady else []),
         )
         for of_method, scores, reasons in zip(run.facts["methods"], run.metric.scores, run.reasons, strict=True)
     ]

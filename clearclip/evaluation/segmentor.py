@@ -15,6 +15,7 @@ from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
 from torch import Tensor, nn
 
+from clearclip.evaluation.isolated_methods import IsolatedMethods
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
@@ -118,6 +119,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
             self.methods = [build_method(method) for method in methods or [settings.chosen_method]]
             for method in self.methods:
                 model.check(method)
+            self.isolated_methods = IsolatedMethods(model, self.methods, settings)
             self.keep_logits = keep_logits
             self.set_classes(classes)
             self.to(model.device)
@@ -176,7 +178,9 @@ class ClearCLIPSegmentation(BaseSegmentor):
             left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
             images.append(image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32))
             sizes.append(tuple(meta.get("ori_shape", images[-1].shape[-2:])[:2]))
-        results = self.model.predict(images, self.text, sizes, self.keep_logits, self.methods, self.settings)
+        # Images of other loops have no index; what is random is then the same for all of them.
+        seeds = [int(sample.get("index", 0)) for sample in data_samples]
+        results = self.isolated_methods.predict(images, self.text, sizes, self.keep_logits, seeds)
         for sample, pairs in zip(data_samples, results, strict=True):
             axes = FLIPS[sample.get("flip_direction")] if sample.get("flip") else ()
             labels = torch.stack([labels for labels, _ in pairs]).flip(axes)

@@ -117,7 +117,7 @@ def rows_of_weights(model_name: str, tag: str | None, normalization: str) -> lis
     backbones with the weights' own.
     """
     if normalization == "pretrained":
-        return [[model_name, tag]]
+        return [] if tag is None else [[model_name, tag]]
     return [list(row) for row, checkpoint in CHECKPOINTS.items() if checkpoint == (model_name, tag)]
 
 

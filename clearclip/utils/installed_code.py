@@ -11,8 +11,10 @@ import sysconfig
 from collections.abc import Iterator
 from functools import lru_cache
 from pathlib import Path
-from types import BuiltinFunctionType, FunctionType, ModuleType
+from types import FunctionType, ModuleType
 from typing import Any
+
+import torch
 
 from clearclip.utils.fingerprint import hash_files
 
@@ -30,6 +32,7 @@ _COMPARED = {
 _WATCHED_PACKAGES = ("clearclip", *_COMPARED.values())
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
 _CONSTANTS = (str, int, float, tuple, dict, list, set)
+_TRUSTED_FOLDER = f"{Path(torch.__file__).parent}/"
 _WATCHED_MODULES = ("torch", "torch.nn.functional", "torch.nn.modules.module", "numpy", "cv2", "PIL.Image")
 
 
@@ -114,7 +117,12 @@ class ImportedCode:
     def patched(self) -> list[str]:
         """The names of what has been replaced since."""
         now = dict(_members())
-        replaced = [name for name, member in self.members.items() if name in now and not _same(member, now[name])]
+        replaced = [
+            name
+            for name, member in self.members.items()
+            # PyTorch wraps some of its functions when they are first used.
+            if name in now and not _same(member, now[name]) and not _is_recorded_function(now[name])
+        ]
         foreign = [name for name, member in now.items() if name not in self.members and _is_foreign(member)]
         return sorted([*replaced, *foreign])
 
@@ -132,13 +140,13 @@ def _members() -> Iterator[tuple[str, tuple]]:
 def _watched(name: str, member: Any, module: str) -> Iterator[tuple[str, tuple]]:
     if isinstance(member, FunctionType):
         yield name, (member, member.__code__, member.__defaults__)
-    elif isinstance(member, BuiltinFunctionType | property | staticmethod | classmethod):
-        yield name, (member,)
     elif isinstance(member, type):
         yield name, (member,)
         if member.__module__ == module:
             for inner_name, inner in list(vars(member).items()):
                 yield from _watched(f"{name}.{inner_name}", inner, module)
+    elif callable(member) or isinstance(member, property | staticmethod | classmethod):
+        yield name, (member,)
 
 
 def _same(before: tuple, now: tuple) -> bool:
@@ -163,4 +171,8 @@ def _is_foreign(member: tuple) -> bool:
     if not isinstance(member[0], FunctionType):
         return False
     file = member[1].co_filename
-    return file not in recorded_files() and file != "<string>" and not file.startswith(_STANDARD_LIBRARY)
+    return not (file in recorded_files() or file == "<string>" or file.startswith(_STANDARD_LIBRARY))
+
+
+def _is_recorded_function(member: tuple) -> bool:
+    return isinstance(member[0], FunctionType) and member[1].co_filename.startswith(_TRUSTED_FOLDER)

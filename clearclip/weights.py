@@ -90,29 +90,27 @@ def choose_weights(
     Raises:
         UserError: an unknown model or tag, or a model without weights of its own, and none named.
     """
-    if pretrained:
-        pretrained = _expand(pretrained)
-    if model_name:
-        model_name = _expand(model_name)
-    if model_name == "miniature":
-        model_name, clip_type = None, "Miniature"
-    if clip_type is None and model_name is None:
-        if pretrained:
-            model_name, pretrained = _described_beside(pretrained)
-        else:
+    name = _expand(model_name) if model_name else None
+    source = _expand(pretrained) if pretrained else None
+    if name == "miniature":
+        name, clip_type = None, "Miniature"
+    if clip_type is None and name is None:
+        if source is None:
             clip_type = "CLIP"
+        else:
+            name, source = _described_beside(source)
     if clip_type == "Miniature":
         vit_type = "Miniature/8"
     row = (clip_type or "CLIP", vit_type or "ViT-B/16")
     row_name, row_tag = CHECKPOINTS.get(row, (None, None))
-    model_name = _full_name(model_name or row_name, row_name)
-    if find_family(model_name) is not None:
-        return _dense_weights(model_name, pretrained or None, quick_gelu)
-    if ":" in model_name:
-        return Weights(model_name, pretrained or None, quick_gelu)
+    name = _full_name(name or row_name, row_name)
+    if find_family(name) is not None:
+        return _dense_weights(name, source, quick_gelu)
+    if ":" in name:
+        return Weights(name, source, quick_gelu)
     # A file may be anyone's if only its place is given.
-    is_row = clip_type is not None and model_name == row_name
-    return _tagged_weights(model_name, pretrained or None, quick_gelu, pretrained_tag, row_tag, is_row)
+    is_row = clip_type is not None and name == row_name
+    return _tagged_weights(name, source, quick_gelu, pretrained_tag, row_tag, is_row)
 
 
 def _tagged_weights(

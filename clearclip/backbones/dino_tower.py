@@ -4,7 +4,6 @@ know no words.
 
 from __future__ import annotations
 
-import os
 import threading
 from pathlib import Path
 from typing import Any
@@ -37,6 +36,8 @@ SECOND_ENCODERS = {
 #: Two blocks with random weights, the same every time: it compares colours and textures. For the bundled miniature.
 UNTRAINED = "untrained-vit4"
 UNTRAINED_SIZES = {"patch_size": 4, "img_size": 64, "depth": 2, "embed_dim": 96, "num_heads": 3}
+#: Names of a ViT's weights, by which its state dict is found in a file.
+_ANCHORS = ("cls_token", "pos_embed", "patch_embed.proj.weight", "patch_embed.proj.bias")
 #: Held while random weights are drawn, from the one generator of all threads.
 _SEED_LOCK = threading.Lock()
 
@@ -59,24 +60,33 @@ def load_dino(
     Raises:
         UserError: weights that cannot be fetched, read, or are not finite.
     """
-    path = weights.pretrained
-    if path == weights.tag:
-        remedy = f"download the weights of {weights.model_name} elsewhere and give the file instead"
-        path = fetch(f"timm/{weights.tag}", "model.safetensors", "pytorch_model.bin", remedy=remedy)
-    elif path != RANDOM and not os.path.isfile(path):
-        raise UserError(f"the checkpoint {path} for {weights.model_name} does not exist; check its path")
+    is_random = weights.pretrained == RANDOM
     options = dict(architecture)
-    if path != RANDOM:
+    if not is_random:
         # timm takes the weights that it finds in the configuration, and reads no file itself.
-        options["pretrained_cfg_overlay"] = {"state_dict": read_checkpoint([Path(path)])}
+        state = read_checkpoint([_dino_checkpoint(weights)], _ANCHORS)
+        options["pretrained_cfg_overlay"] = {"state_dict": state}
     try:
         with _SEED_LOCK, torch.random.fork_rng(devices=[]):
             torch.manual_seed(0)  # random weights are the same in every run
-            vit = timm.create_model(weights.tag, pretrained=path != RANDOM, **options)
+            vit = timm.create_model(weights.tag, pretrained=not is_random, **options)
     except Exception as error:  # whatever weights of another model raise
-        raise UserError(f"{path} cannot be loaded as {weights.model_name}: {reason(error)}") from error
-    mean, std = (tuple(255 * value for value in vit.pretrained_cfg[name]) for name in ("mean", "std"))
+        source = weights.pretrained
+        raise UserError(f"{source} cannot be loaded as {weights.model_name}: {reason(error)}") from error
+    mean = tuple(255 * value for value in vit.pretrained_cfg["mean"])
+    std = tuple(255 * value for value in vit.pretrained_cfg["std"])
     return prepare(DINOImageEncoder(vit), device, precision_of_weights(precision), weights), mean, std
+
+
+def _dino_checkpoint(weights: Weights) -> Path:
+    """The file that holds these weights, fetched where they are the published ones."""
+    if weights.pretrained == weights.tag:
+        remedy = f"download the weights of {weights.model_name} elsewhere and give the file instead"
+        return fetch(f"timm/{weights.tag}", "model.safetensors", "pytorch_model.bin", remedy=remedy)
+    path = Path(weights.pretrained)
+    if not path.is_file():
+        raise UserError(f"the checkpoint {path} for {weights.model_name} does not exist; check its path")
+    return path
 
 
 def load_second_encoder(name: str, weights: str | None, device: torch.device, precision: str) -> SecondEncoder:

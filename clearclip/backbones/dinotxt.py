@@ -14,9 +14,20 @@ from torch import Tensor, nn
 
 from clearclip.backbones.checkpoints import load_weights, read_checkpoint
 from clearclip.backbones.timm_tower import TimmEncoder, as_visual, block_parts
-from clearclip.backbones.vit_of_weights import Heads, dinov3_vit, number_of_blocks, warn_of_untrained_scale
+from clearclip.backbones.vit_of_weights import Heads, dinov3_vit, number_of_blocks, renamed, warn_of_untrained_scale
 from clearclip.methods import BlockParts, Method
 from clearclip.utils.errors import UserError
+
+#: Parts of the text tower's names in the release → in OpenCLIP.
+_TEXT_NAMES = {
+    "blocks.": "transformer.resblocks.",
+    ".attention_norm.": ".ln_1.",
+    ".attention.qkv.": ".attn.in_proj_",
+    ".attention.proj.": ".attn.out_proj.",
+    ".ffn_norm.": ".ln_2.",
+    ".feed_forward.fc1.": ".mlp.c_fc.",
+    ".feed_forward.fc2.": ".mlp.c_proj.",
+}
 
 
 class DinoTxtHead(nn.Module):
@@ -127,12 +138,12 @@ def load_dinotxt(files: dict[str, Path], label: str, at_backbone: bool) -> tuple
     state = read_checkpoint([files["text"]])
     if "visual_model.head.ln_final.weight" not in state:
         raise UserError(f"{files['text']} has no head of dino.txt, without which DINOv3 knows no words; get its file")
-    head = _head(_part(state, "visual_model.head."), heads, label)
-    kind = DinoTxtBackboneEncoder if at_backbone else DinoTxtEncoder
-    return kind(vit, head), DinoTxtText(_text(_part(state, "text_model."), heads, vit.embed_dim, label))
+    head = _head(_weights_under(state, "visual_model.head."), heads, label)
+    image = (DinoTxtBackboneEncoder if at_backbone else DinoTxtEncoder)(vit, head)
+    return image, DinoTxtText(_text_tower(_weights_under(state, "text_model."), heads, vit.embed_dim, label))
 
 
-def _part(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+def _weights_under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -140,23 +151,18 @@ def _head(state: dict[str, Tensor], heads: Heads, label: str) -> DinoTxtHead:
     """The image side of the head."""
     hidden, width = state["blocks.0.mlp.w1.weight"].shape
     head = DinoTxtHead(width, hidden, number_of_blocks(state, "blocks."), heads.of("image", width))
-    for old, new in ((".w1.", ".fc1_g."), (".w2.", ".fc1_x."), (".w3.", ".fc2.")):
-        state = {name.replace(old, new): value for name, value in state.items()}
+    # The release's SwiGLU is fc2(silu(fc1_g(x)) * fc1_x(x)) in timm's names.
+    state = renamed(state, {".w1.": ".fc1_g.", ".w2.": ".fc1_x.", ".w3.": ".fc2."})
     load_weights(head, state, label)
     warn_of_untrained_scale(head.blocks[-1], label)
     return head
 
 
-def _text(state: dict[str, Tensor], heads: Heads, dim: int, label: str) -> TextTransformer:
+def _text_tower(state: dict[str, Tensor], heads: Heads, dim: int, label: str) -> TextTransformer:
     """The text tower with the half of its projection that belongs to patches: the first is the class token's."""
     projection = state.pop("head.linear_projection.weight")
     state = {name.removeprefix("backbone."): value for name, value in state.items()}
-    for old, new in (
-        ("blocks.", "transformer.resblocks."), (".attention_norm.", ".ln_1."), (".attention.qkv.", ".attn.in_proj_"),
-        (".attention.proj.", ".attn.out_proj."), (".ffn_norm.", ".ln_2."), (".feed_forward.fc1.", ".mlp.c_fc."),
-        (".feed_forward.fc2.", ".mlp.c_proj."),
-    ):  # fmt: skip
-        state = {name.replace(old, new): value for name, value in state.items()}
+    state = renamed(state, _TEXT_NAMES)
     # Its attention has no biases of q, k and v; OpenCLIP's always has.
     for name in [name for name in state if name.endswith("in_proj_weight")]:
         state[name.replace("weight", "bias")] = torch.zeros(len(state[name]))

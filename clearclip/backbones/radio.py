@@ -81,7 +81,7 @@ def load_radio(files: dict[str, Path], label: str) -> tuple[RadioEncoder, SigLIP
     if "image" in files:
         state = read_checkpoint([files["image"]])
     vit = plain_vit(from_radio_names(state), Heads.read(files.get("config")), label)
-    text = _text(files, label)
+    text = _siglip_text(files, label)
     encoder = RadioEncoder(as_visual(vit, adaptor))
     if encoder.dim != text.model.config.projection_size:
         raise UserError(
@@ -126,24 +126,26 @@ def summary_adaptor(state: Mapping[str, Tensor], args: Any, path: Path) -> Adapt
     teacher = {name: teachers[int(name)].get("name", name) if name.isdigit() and teachers else name for name in names}
     siglip = sorted(name for name in names if str(teacher[name]).startswith("siglip2"))
     if not siglip:
-        what = f"the adaptors {', '.join(map(str, teacher.values()))}" if names else "no adaptor of class tokens"
-        raise UserError(f"{path} has {what}; words need SigLIP 2's (the one of patches is not comparable with text)")
+        adaptors = f"the adaptors {', '.join(map(str, teacher.values()))}" if names else "no adaptor of class tokens"
+        raise UserError(
+            f"{path} has {adaptors}; words need SigLIP 2's (the one of patches is not comparable with text)"
+        )
     prefix = f"_heads.{siglip[0]}."
-    own = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
-    if any("parametrizations" in name for name in own):
+    weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    if any("parametrizations" in name for name in weights):
         raise UserError(f"{path} has a spectral parametrisation, which is not known here; get the published file")
-    adaptor = Adaptor(own)
-    load_weights(adaptor, own, str(path))
+    adaptor = Adaptor(weights)
+    load_weights(adaptor, weights, str(path))
     return adaptor
 
 
-def _text(files: dict[str, Path], label: str) -> SigLIPText:
+def _siglip_text(files: dict[str, Path], label: str) -> SigLIPText:
     try:
         from transformers import SiglipTextConfig, SiglipTextModel
     except ImportError as error:
         raise UserError(f"{label} needs the package transformers: pip install transformers") from error
-    described = read_json(files["text"]).get("text_config") or {}
-    model = SiglipTextModel(SiglipTextConfig(**described))
+    config = read_json(files["text"]).get("text_config") or {}
+    model = SiglipTextModel(SiglipTextConfig(**config))
     # The repository has the image tower as well. Some versions of transformers have the prefix themselves.
     state = read_checkpoint([files["text weights"]])
     prefix = "" if any(name.startswith("text_model.") for name in model.state_dict()) else "text_model."

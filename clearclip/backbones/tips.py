@@ -102,8 +102,8 @@ def load_tips(files: dict[str, Path], label: str) -> tuple[TipsEncoder, TipsText
         UserError: a file that cannot be read, or weights that do not fit.
     """
     heads = Heads.read(files.get("config"))
-    vit = plain_vit(from_dinov2_names(_read(files["image"], "vision_encoder.")), heads, label)
-    state = _read(files["text"], "text_encoder.")
+    vit = plain_vit(from_dinov2_names(_read_tower(files["image"], "vision_encoder.")), heads, label)
+    state = _read_tower(files["text"], "text_encoder.")
     state.pop("temperature", None)  # the .npz has it
     if "token_embedding.weight" not in state:
         raise UserError(f"{files['text']} has no text tower of TIPSv2; give Google's file or its .npz")
@@ -115,7 +115,7 @@ def load_tips(files: dict[str, Path], label: str) -> tuple[TipsEncoder, TipsText
     return TipsEncoder(as_visual(vit)), text
 
 
-def _read(path: Path, prefix: str) -> dict[str, Tensor]:
+def _read_tower(path: Path, prefix: str) -> dict[str, Tensor]:
     """One tower's weights, without the prefix that they have where both towers are in one file."""
     if path.suffix == ".npz":
         try:

@@ -35,10 +35,11 @@ class Heads(NamedTuple):
     def read(cls, path: Path | None) -> Heads:
         """From a config.json, flat (TIPSv2's own) or nested (transformers')."""
         config = {} if path is None else read_json(path)
-        image, text = config.get("vision_config") or {}, config.get("text_config") or {}
+        image = config.get("vision_config") or {}
+        text = config.get("text_config") or {}
         return cls(
-            image.get("num_attention_heads") or config.get("num_heads"),
-            text.get("num_attention_heads") or config.get("text_num_heads"),
+            image=image.get("num_attention_heads") or config.get("num_heads"),
+            text=text.get("num_attention_heads") or config.get("text_num_heads"),
         )
 
     def of(self, tower: str, width: int) -> int:
@@ -47,11 +48,13 @@ class Heads(NamedTuple):
         Raises:
             UserError: nothing says how many there are.
         """
-        heads = getattr(self, tower) or (IMAGE_HEADS if tower == "image" else TEXT_HEADS).get(width)
+        if tower == "image":
+            heads, option = self.image or IMAGE_HEADS.get(width), "num_heads"
+        else:
+            heads, option = self.text or TEXT_HEADS.get(width), "text_num_heads"
         if not heads:
-            name = "num_heads" if tower == "image" else "text_num_heads"
             raise UserError(
-                f"no published {tower} tower has a width of {width}; say how many heads it has as {name} in a "
+                f"no published {tower} tower has a width of {width}; say how many heads it has as {option} in a "
                 "config.json beside the weights"
             )
         return heads
@@ -63,13 +66,22 @@ def from_dinov2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """
     if "register_tokens" not in state:
         return dict(state)
-    renamed = {name: value for name, value in state.items() if name not in ("mask_token", "register_tokens")}
-    renamed["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
-    renamed["pos_embed"] = state["pos_embed"][:, 1:]
-    renamed["reg_token"] = state["register_tokens"]
-    for old, new in ((".mlp.w12.", ".mlp.fc1."), (".mlp.w3.", ".mlp.fc2.")):
-        renamed = {name.replace(old, new): value for name, value in renamed.items()}
-    return renamed
+    weights = renamed(state, {".mlp.w12.": ".mlp.fc1.", ".mlp.w3.": ".mlp.fc2."})
+    weights["reg_token"] = weights.pop("register_tokens")
+    weights["cls_token"] = state["cls_token"] + state["pos_embed"][:, :1]
+    weights["pos_embed"] = state["pos_embed"][:, 1:]
+    weights.pop("mask_token", None)  # for training only
+    return weights
+
+
+def renamed(state: Mapping[str, Tensor], new_parts: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same weights with parts of their names replaced: what stands there → what stands there now."""
+    weights = {}
+    for name, value in state.items():
+        for part, new_part in new_parts.items():
+            name = name.replace(part, new_part)
+        weights[name] = value
+    return weights
 
 
 def plain_vit(state: dict[str, Tensor], heads: Heads, label: str) -> VisionTransformer:

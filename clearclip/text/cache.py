@@ -53,8 +53,10 @@ class TextCache:
                 feature, metadata = file.get_tensor("feature").clone(), file.metadata()
         except (OSError, SafetensorError):
             return None
-        whole = feature.shape == (dim,) and feature.dtype == torch.float32 and abs(feature.norm() - 1) < 1e-3
-        return feature if whole and metadata == self._metadata(word, feature) else None
+        is_unit_vector = feature.shape == (dim,) and feature.dtype == torch.float32 and abs(feature.norm() - 1) < 1e-3
+        if is_unit_vector and metadata == self._metadata(word, feature):
+            return feature
+        return None
 
     def put(self, word: str, feature: Tensor) -> None:
         """Keep the (dim,) feature of ``word``."""
@@ -64,5 +66,6 @@ class TextCache:
             write_atomically(self.path(word), lambda temporary: save_file(state, temporary, metadata=metadata))
 
     def _metadata(self, word: str, feature: Tensor) -> dict[str, str]:
-        content = f"{self.folder.name} {word} ".encode() + feature.numpy().tobytes()
-        return {"word": word, "checksum": hashlib.sha256(content).hexdigest()}
+        # With the folder's name, a file that was copied from another model does not count.
+        hashed = f"{self.folder.name} {word} ".encode() + feature.numpy().tobytes()
+        return {"word": word, "checksum": hashlib.sha256(hashed).hexdigest()}

@@ -99,14 +99,14 @@ class TextEncoder:
         Raises:
             UserError: a word's feature is not finite (damaged weights).
         """
-        missing = [word for word in dict.fromkeys(classes.words) if word not in self._features]
-        if missing and self.cached:
-            missing = self._read_cache(missing)
-        prompts = len(missing) * len(self.templates)
+        new_words = [word for word in dict.fromkeys(classes.words) if word not in self._features]
+        if new_words and self.cached:
+            new_words = self._read_cache(new_words)
+        prompts = len(new_words) * len(self.templates)
         hidden = not (progress and prompts)
         with tqdm(total=prompts, desc="text features", unit="prompt", disable=hidden, leave=False) as bar:
-            for start in range(0, len(missing), WORDS_PER_BATCH):
-                batch = missing[start : start + WORDS_PER_BATCH]
+            for start in range(0, len(new_words), WORDS_PER_BATCH):
+                batch = new_words[start : start + WORDS_PER_BATCH]
                 for word, feature in zip(batch, self._encode(batch, bar), strict=True):
                     # Another thread may have been first; then all have its feature, to the last bit.
                     self._features.setdefault(word, feature)
@@ -120,14 +120,14 @@ class TextEncoder:
         fingerprint = self.fingerprint() if self._cache is None else ""
         with _TOKENIZER_LOCK:
             self._cache = self._cache or TextCache(fingerprint)
-        missing = []
+        absent = []
         for word in words:
             feature = self._cache.get(self._cache_name(word), self.dim)
             if feature is None:
-                missing.append(word)
+                absent.append(word)
             else:
                 self._features.setdefault(word, feature)
-        return missing
+        return absent
 
     def _cache_name(self, word: str) -> str:
         """What a word's file is named by. The tokenizer's vocabulary and settings may change, so its tokens belong to
@@ -137,7 +137,9 @@ class TextEncoder:
 
     def fingerprint(self) -> str:
         """Hash of everything but the word that changes a feature: weights, configuration, code, templates, versions."""
-        modules = {name: part for name, part in self.model.named_children() if name not in ("visual", "vision_model")}
+        modules = dict(self.model.named_children())
+        for image_tower in ("visual", "vision_model"):
+            modules.pop(image_tower, None)
         model = {"class": type(self.model), **vars(self.model), "_modules": modules}
         prompts = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in self.templates])
         device = next(self.model.parameters()).device.type

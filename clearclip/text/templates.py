@@ -38,9 +38,14 @@ def read_templates(name: str | os.PathLike[str]) -> tuple[partial[str], ...]:
                 f"templates {str(name)[:200]!r} is neither a name ({', '.join(TEMPLATES_BY_NAME)}) nor a text file"
             ) from error
         templates = tuple(line.strip() for line in lines if line.strip())
-        wrong = [line for line in templates if line.count("{}") != 1] or ([] if templates else ["no line"])
-        if wrong:
-            raise UserError(f"templates {name}: {wrong[0]!r} needs {{}} once, for the word; write one template a line")
+        # A template without a place for the word would give all classes the same feature.
+        faulty_lines = [line for line in templates if line.count("{}") != 1]
+        if not templates:
+            faulty_lines = ["an empty file"]
+        if faulty_lines:
+            raise UserError(
+                f"templates {name}: {faulty_lines[0]!r} needs {{}} once, for the word; write one template a line"
+            )
     return tuple(partial(fill_template, template) for template in templates)
 
 

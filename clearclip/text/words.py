@@ -40,14 +40,7 @@ class ClassWords:
             raise UserError(f"{source}: no class given; name at least one")
         classes = []
         for number, line in enumerate(lines, start=1):
-            words = tuple(word.strip() for word in re.split("[,|]", line))
-            if any(unicodedata.category(letter) in ("Cc", "Cs") for letter in line.replace("\t", " ")):
-                raise UserError(f"{source}: line {number} ({line!r}) has a control character or is no text; correct it")
-            if not line.strip():
-                raise UserError(f"{source}: line {number} is blank; every line is a class, so remove or fill it")
-            if not all(words):
-                raise UserError(f"{source}: line {number} ({line.strip()!r}) has an empty word; check its , and |")
-            classes.append(words)
+            classes.append(_parse_line(line, f"{source}: line {number}"))
         return cls(tuple(classes))
 
     @classmethod
@@ -68,13 +61,15 @@ class ClassWords:
             raise UserError(f"{reason}; give name_path a file with one class per line") from error
         except UnicodeDecodeError as error:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
-        lines = text.rstrip().split("\n") if text.strip() else []
-        odd = next((line.strip() for line in lines if _NO_WORDS.match(line)), None)
-        if odd is not None:
-            shown = odd if len(odd) < 40 else f"{odd[:40]}…"
+        lines: list[str] = []
+        if text.strip():
+            lines = text.rstrip().split("\n")
+        suspicious = [line.strip() for line in lines if _NO_WORDS.match(line)]
+        if suspicious:
+            excerpt = suspicious[0] if len(suspicious[0]) < 40 else f"{suspicious[0][:40]}…"
             warnings.warn(
-                f"names file {path}: {shown!r} is taken as words; a line is a class and has its words only, no number, "
-                "table or JSON",
+                f"names file {path}: {excerpt!r} is taken as words; a line is a class and has its words only, no "
+                "number, table or JSON",
                 stacklevel=2,
             )
         return cls.parse(lines, source=f"names file {path}")
@@ -89,12 +84,17 @@ class ClassWords:
         """A name per class: its first word, or all of them where another class begins with the same; a class that has
         the very words of one before it has a number.
         """
-        often = Counter(words[0] for words in self.classes)
-        names = [words[0] if often[words[0]] == 1 else "|".join(words) for words in self.classes]
-        seen: Counter[str] = Counter()
-        for label, name in enumerate(names):
-            seen[name] += 1
-            names[label] = name if seen[name] == 1 else f"{name} ({seen[name]})"
+        classes_of_first_word = Counter(words[0] for words in self.classes)
+        classes_of_name: Counter[str] = Counter()
+        names = []
+        for words in self.classes:
+            name = words[0]
+            if classes_of_first_word[name] > 1:
+                name = "|".join(words)
+            classes_of_name[name] += 1
+            if classes_of_name[name] > 1:
+                name = f"{name} ({classes_of_name[name]})"
+            names.append(name)
         return names
 
     @property
@@ -104,3 +104,17 @@ class ClassWords:
 
     def __len__(self) -> int:
         return len(self.classes)
+
+
+def _parse_line(line: str, position: str) -> tuple[str, ...]:
+    """The words of one class. ``position`` says where the line is, for errors."""
+    words = tuple(word.strip() for word in re.split("[,|]", line))
+    # A tab is a control character, too, and stands between words of tables that people paste.
+    categories = {unicodedata.category(letter) for letter in line.replace("\t", " ")}
+    if categories & {"Cc", "Cs"}:
+        raise UserError(f"{position} ({line!r}) has a control character or is no text; correct it")
+    if not line.strip():
+        raise UserError(f"{position} is blank; every line is a class, so remove or fill it")
+    if not all(words):
+        raise UserError(f"{position} ({line.strip()!r}) has an empty word; check its , and |")
+    return words

@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from PIL import Image
 from torch import Tensor
 from torchvision.transforms.functional import InterpolationMode, center_crop, resize
@@ -63,7 +62,7 @@ class Images:
         """
         cfg = load_config(config, overrides, data_root)
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
-        with building(f"config {config}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
+        with building(f"config {config}", overrides):
             quick_check(cfg)
             dataset = evaluation.CheckedDataset(cfg.test_dataloader.dataset, limit)
         paths = [dataset.dataset.get_data_info(index)["img_path"] for index in dataset.todo]

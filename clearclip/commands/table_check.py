@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 
 from clearclip.evaluation.config import CONFIGS, building, dataset_name, model_settings
 from clearclip.evaluation.dataset_report import quick_check
@@ -62,7 +61,7 @@ class TableCheck:
         if key not in self._reasons:
             self._reasons[key] = ""
             try:
-                with building(f"config {cfg.filename}"), DefaultScope.overwrite_default_scope("mmseg"):
+                with building(f"config {cfg.filename}"):
                     quick_check(cfg, self.on_error)
             except UserError as error:
                 self._reasons[key] = str(error)

@@ -18,7 +18,6 @@ from typing import Any
 import numpy as np
 import torch
 from mmcv import transforms
-from mmengine.registry import DefaultScope
 from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from mmseg.registry import DATASETS
@@ -29,6 +28,7 @@ from torch.utils.data import Dataset
 from clearclip.evaluation.datasets import build_dataset, entries, plain_datasets, source_of
 from clearclip.evaluation.image_loading import own_loader
 from clearclip.evaluation.mask_loading import PREPARE, VOID, LoadLabels
+from clearclip.evaluation.mmseg_import import mmseg_scope
 from clearclip.rasters.levels import PictureWarning
 from clearclip.utils.errors import UserError
 from clearclip.utils.seeds import seeded
@@ -63,7 +63,7 @@ class CheckedDataset(Dataset):
 
     def __init__(self, dataset: Any, limit: int | None = None, masks: bool = True):
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
-        with DefaultScope.overwrite_default_scope("mmseg"):
+        with mmseg_scope():
             self.dataset = build_dataset(dataset) if isinstance(dataset, dict) else dataset
         parts = plain_datasets(self.dataset)
         first, found = parts[0], [(part, info["img_path"]) for part, info in entries(self.dataset)]

@@ -6,12 +6,14 @@ import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
+from pprint import pformat
 from typing import Any
 
 from mmengine.config import Config
 from mmseg.registry import MODELS
 
 from clearclip.evaluation.datasets import plain_settings
+from clearclip.evaluation.mmseg_import import mmseg_scope
 from clearclip.evaluation.overrides import check_given_twice, check_overrides
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, read_classes
 from clearclip.model_settings import ModelSettings
@@ -30,14 +32,15 @@ SEGMENTOR_OPTIONS = (
 
 @contextmanager
 def building(what: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
-    """Turn whatever MMEngine, MMSegmentation or OpenCLIP raises while something is built into a UserError.
+    """Build by MMSegmentation's registries; whatever it, MMEngine or OpenCLIP raises meanwhile becomes a UserError.
 
     Args:
         what: what is built, such as "config config/cfg_voc21.py".
         overrides: options that were overridden, which may be the cause.
     """
     try:
-        yield
+        with mmseg_scope():
+            yield
     except UserError:
         raise
     except Exception as error:
@@ -97,6 +100,15 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         model_settings(cfg)
         check_overrides(f"config {path}", merged_values, overrides, file_values)
     return cfg
+
+
+def config_text(cfg: Config) -> str:
+    """A config as a Python file that :func:`load_config` reads, everything it inherits and overrides resolved.
+
+    It is what ``Config.dump`` writes, but for the formatter that takes a second to load.
+    """
+    values = {name: value for name, value in cfg.to_dict().items() if not name.startswith("_")}
+    return "".join(f"{name} = {pformat(value, width=116, sort_dicts=False)}\n" for name, value in values.items())
 
 
 def _locate(configured: str, given: str | None) -> str:

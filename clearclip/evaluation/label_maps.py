@@ -10,7 +10,6 @@ from typing import Any
 
 import torch
 from mmengine import dist
-from mmengine.registry import DefaultScope
 from mmseg.registry import MODELS
 from tqdm import tqdm
 
@@ -19,6 +18,7 @@ from clearclip.evaluation.config import building, load_config, model_settings
 from clearclip.evaluation.datasets import plain_datasets
 from clearclip.evaluation.label_map_formats import LabelMapFormat, file_names, label_map_format
 from clearclip.evaluation.launchers import launcher_of_environment
+from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice
 from clearclip.evaluation.processes import gather, process_group, together
 from clearclip.evaluation.run import build_loader
@@ -79,16 +79,15 @@ def write_label_maps(
         with together("before the first image"), building(f"config {config}", overrides):
             cfg = load_config(config, overrides, data_root)
             check_given_twice(overrides or {}, device=device, batch_size=batch_size, workers=workers, methods=methods)
-            with DefaultScope.overwrite_default_scope("mmseg"):
-                dataset = CheckedDataset(cfg.test_dataloader.dataset, limit, masks=False)
-                label_maps = label_map_format(plain_datasets(dataset.dataset)[0])
-                settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
-                options = {"device": settings.device, "model": ClearCLIP.from_settings(settings)}
-                if methods:
-                    options["methods"] = methods
-                segmentor = MODELS.build({**cfg.model.to_dict(), **options})
-                loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
-        with together("while label maps were written"), reading():
+            dataset = CheckedDataset(cfg.test_dataloader.dataset, limit, masks=False)
+            label_maps = label_map_format(plain_datasets(dataset.dataset)[0])
+            settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
+            options = {"device": settings.device, "model": ClearCLIP.from_settings(settings)}
+            if methods:
+                options["methods"] = methods
+            segmentor = MODELS.build({**cfg.model.to_dict(), **options})
+            loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
+        with together("while label maps were written"), reading(), sharing_that_fits(loader):
             failures = _write_all(Replica(segmentor), loader, dataset, label_maps, Path(out), on_error)
         failures = {path: reason for part in gather(failures) for path, reason in part.items()}
         is_main = dist.get_rank() == 0

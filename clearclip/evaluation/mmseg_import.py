@@ -71,3 +71,12 @@ def import_mmseg() -> None:
         raise ImportError(message) from error
     except AssertionError as error:
         raise ImportError(f"{error} (pip install 'mmcv-lite>=2.0.1,<2.2')") from error
+
+
+@contextmanager
+def mmseg_scope() -> Iterator[None]:
+    """Names of types in a config mean MMSegmentation's, as in its own runner."""
+    from mmengine.registry import DefaultScope
+
+    with DefaultScope.overwrite_default_scope("mmseg"):
+        yield

@@ -16,18 +16,18 @@ import torch
 from mmengine import dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
-from mmengine.registry import DefaultScope
 from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from clearclip.evaluation.checked_dataset import CheckedDataset, reading
-from clearclip.evaluation.config import building, dataset_name, load_config, model_settings
+from clearclip.evaluation.config import building, config_text, dataset_name, load_config, model_settings
 from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.evaluator import JournaledEvaluator
 from clearclip.evaluation.hooks import ProgressHook
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.metric import ConfusionMetric, Evaluation
+from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice, check_merged
 from clearclip.evaluation.own_code import own_classes, own_code_facts
 from clearclip.evaluation.processes import StopTogether, agree, gather, own_cpus, process_group, together
@@ -39,6 +39,7 @@ from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
+from clearclip.utils.files import write_text_atomically
 
 _UNSTEADY = ["it gave other labels when it saw an image twice"]
 _numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
@@ -115,29 +116,22 @@ def prepared_run(
             if isinstance(config, Config):
                 check_merged(config.to_dict(), overrides or {}, data_root)
             cfg = config if isinstance(config, Config) else load_config(config, overrides, data_root)
-            with _mmsegmentation_scope(cfg, overrides):
+            with building(f"config {cfg.filename}", overrides):
                 given = {"device": device, "batch_size": how.batch_size, "workers": how.workers, "methods": methods}
                 check_given_twice(overrides or {}, **given)
                 dataset = _checked_dataset(cfg, limit, how)
             loaded = _load_model(cfg, model, device)
-            with _mmsegmentation_scope(cfg, overrides):
+            with building(f"config {cfg.filename}", overrides):
                 wanted = methods or cfg.model.get("methods") or [loaded.settings.chosen_method]
                 built_methods = [build_method(method) for method in wanted]
                 facts = _facts(cfg, dataset, loaded, built_methods, imports, how.hooks)
         agree("settings or data", facts)
         work_dir = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
         with closing(Journal(work_dir / "journal", facts, dataset.total, len(built_methods), how.resume)) as journal:
-            with _mmsegmentation_scope(cfg, overrides):
+            with building(f"config {cfg.filename}", overrides):
                 run = _prepare(cfg, dataset, loaded, built_methods, facts, imports, journal, work_dir, how)
                 run.reasons = not_in_table_because(run)
             yield run
-
-
-@contextmanager
-def _mmsegmentation_scope(cfg: Config, overrides: Mapping[str, Any] | None) -> Iterator[None]:
-    """Names of types mean MMSegmentation's, and what does not fit together is an error of this config."""
-    with building(f"config {cfg.filename}", overrides), DefaultScope.overwrite_default_scope("mmseg"):
-        yield
 
 
 def _checked_dataset(cfg: Config, limit: int | None, how: RunOptions) -> CheckedDataset:
@@ -197,6 +191,7 @@ def _prepare(
     loader = build_loader(cfg, dataset, how.batch_size, how.workers, loaded.model.device)
     progress = ProgressHook()
     runner = _build_runner(cfg, segmentor, loader, evaluator, work_dir, how.launcher, [progress, *how.hooks])
+    _keep_config(cfg, Path(runner.log_dir))
     runner.test_loop  # noqa: B018 (built when it is first asked for)
     return PreparedRun(cfg, dataset, loaded, methods, facts, imports, segmentor, runner, metric, progress, how)
 
@@ -213,7 +208,8 @@ def _run(run: PreparedRun) -> float:
     files = file_states(run.dataset)
     words = run.segmentor.text.features.clone()
     started = time.perf_counter()
-    with reading(), closing(run.progress), _how_to_go_on(run.how.resume):
+    loader = run.runner.test_dataloader
+    with reading(), sharing_that_fits(loader), closing(run.progress), _how_to_go_on(run.how.resume):
         scores = run.runner.test()
     seconds = time.perf_counter() - started
     with together("after the last image"):
@@ -274,6 +270,12 @@ def _check_numbers(cfg: Config, **given: int | None) -> None:
             raise UserError(f"{label} must be a whole number of at least {least} and at most {most}, not {value!r}")
 
 
+def _keep_config(cfg: Config, folder: Path) -> None:
+    """Write the config as it was evaluated, overrides and paths resolved, beside MMEngine's log."""
+    if dist.get_rank() == 0:
+        write_text_atomically(folder / "config.py", config_text(cfg))
+
+
 def _other_metrics(cfg: Config) -> list[dict[str, Any]]:
     """The metrics of a config beside ours, which every evaluation has."""
     evaluators = cfg.get("test_evaluator") or []
@@ -312,6 +314,9 @@ class _Runner(Runner):
 
     def _log_env(self, env_cfg: dict) -> None:
         pass
+
+    def dump_config(self) -> None:
+        """The resolved config is written by :func:`_keep_config`; this runner is made of objects and has none."""
 
     def build_visualizer(self, visualizer: Any = None) -> Any:
         if isinstance(visualizer, _NoVisualizer):

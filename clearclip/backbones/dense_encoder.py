@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from clearclip.methods import NEEDS, BlockParts, Context, GuideKey, LastBlock, Method
+from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, GuideKey, LastBlock, Method
 from clearclip.utils.errors import UserError
 
 UNCHANGED = LastBlock("qk", residual=True, ffn=True)
@@ -160,6 +160,10 @@ class DenseEncoder(nn.Module):
             group = [methods[index] for index in indices]
             inputs = self._inputs(self.tokens(images, resize), group, grid)
             context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
+            last = len(parts) - 1
+            if last in inputs:
+                # Methods of a pass share what the last block computes of its input.
+                parts = [*parts[:last], CachedBlock.of(parts[last], inputs[last])]
             for index, method in zip(indices, group, strict=True):
                 available = _inputs_of(method, text, images, second)
                 method_context = replace(context, **{NEEDS[need]: available[need] for need in method.needs})

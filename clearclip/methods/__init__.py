@@ -1,6 +1,6 @@
 """How the last block is computed: one file per method, each registered under its name in :data:`METHODS`."""
 
-from clearclip.methods.block_parts import BlockParts
+from clearclip.methods.block_parts import BlockParts, CachedBlock
 from clearclip.methods.gem import GEM
 from clearclip.methods.last_block import ATTENTIONS, LastBlock
 from clearclip.methods.lposs import LPOSS
@@ -26,6 +26,7 @@ __all__ = [
     "SFP",
     "SFR",
     "BlockParts",
+    "CachedBlock",
     "Context",
     "GuideKey",
     "LastBlock",

@@ -1,9 +1,9 @@
-"""One transformer block of a ViT, taken apart."""
+"""One transformer block of a ViT, taken apart, and the last block of a pass, whose methods share what they compute."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, fields
 
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -42,29 +42,36 @@ class BlockParts:
     rotate: Step | None = None
     inner_norm: Step | None = None
 
-    def project(self, x: Tensor, which: str) -> Tensor:
-        """q, k or v as the attention compares them (normed and rotated where the tower does so) of normalised tokens.
+    def normalise(self, x: Tensor) -> Tensor:
+        """The block's input ``x`` (B, T, D) as its attention reads it: after ``ln_1``."""
+        return self.ln_1(x)
+
+    def project(self, tokens: Tensor, name: str) -> Tensor:
+        """q, k or v as the attention compares them (normed and rotated where the tower does so).
 
         Args:
-            x: (B, T, D): all tokens, or the patches alone.
-            which: "q", "k" or "v".
+            tokens: normalised, (B, T, D): all tokens, or the patches alone.
+            name: "q", "k" or "v".
 
         Returns:
             (B, heads, T, D' // heads)
         """
-        index = "qkv".index(which)
+        index = "qkv".index(name)
         weight, bias = self.in_proj_weight, self.in_proj_bias
         if isinstance(weight, Tensor):
             weight = weight.unflatten(0, (3, -1))
         if isinstance(bias, Tensor):
             bias = bias.unflatten(0, (3, -1))
-        heads = F.linear(x, weight[index], None if bias is None else bias[index])
+        heads = F.linear(tokens, weight[index], None if bias is None else bias[index])
         heads = heads.unflatten(-1, (self.heads, -1)).transpose(1, 2)
-        if which == "v":
+        if name == "v":
             return heads
-        norm = self.q_norm if which == "q" else self.k_norm
-        heads = heads if norm is None else norm(heads)
-        return heads if self.rotate is None else self.rotate(heads)
+        norm = self.q_norm if name == "q" else self.k_norm
+        if norm is not None:
+            heads = norm(heads)
+        if self.rotate is not None:
+            heads = self.rotate(heads)
+        return heads
 
     def merge(self, heads: Tensor) -> Tensor:
         """Join the heads (B, heads, T, D' // heads) and apply the output projection: X_attn, (B, T, D)."""
@@ -74,3 +81,36 @@ class BlockParts:
     def feed_forward(self, x: Tensor) -> Tensor:
         """``x`` (B, T, D) and what the FFN adds to it."""
         return x + self.scale_2(self.mlp(self.ln_2(x)))
+
+
+@dataclass(frozen=True)
+class CachedBlock(BlockParts):
+    """The last block of a pass: what its input's projections are is computed by the first method that asks.
+
+    Attributes:
+        cached_input: the tokens before the block, (B, T, D); nothing is kept of any other tokens.
+        cache: what was computed of them, by name.
+    """
+
+    cached_input: Tensor | None = None
+    cache: dict[str, Tensor] = field(default_factory=dict)
+
+    @classmethod
+    def of(cls, block: BlockParts, x: Tensor) -> CachedBlock:
+        """A block that remembers what is computed of its input ``x``."""
+        parts = {part.name: getattr(block, part.name) for part in fields(BlockParts)}
+        return cls(**parts, cached_input=x)
+
+    def normalise(self, x: Tensor) -> Tensor:
+        if x is not self.cached_input:
+            return super().normalise(x)
+        if "normalised" not in self.cache:
+            self.cache["normalised"] = super().normalise(x)
+        return self.cache["normalised"]
+
+    def project(self, tokens: Tensor, name: str) -> Tensor:
+        if tokens is not self.cache.get("normalised"):
+            return super().project(tokens, name)
+        if name not in self.cache:
+            self.cache[name] = super().project(tokens, name)
+        return self.cache[name]

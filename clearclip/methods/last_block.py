@@ -14,15 +14,14 @@ switches, nothing trained. CLIP, MaskCLIP and SCLIP are other settings of the sa
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from clearclip.methods.block_parts import BlockParts
-from clearclip.methods.method import METHODS, Context, Method, brief, option
+from clearclip.methods.method import METHODS, Context, Method, option, short_text
 from clearclip.utils.errors import UserError
 from clearclip.utils.validators import choice, of_type
 
@@ -36,7 +35,7 @@ ATTENTIONS = {
     "identity": (),
 }
 #: The paper's names of the attentions, with residual connection and FFN.
-_ROWS = {"qk": "CLIP", "identity": "MaskCLIP", "qq+kk": "SCLIP"}
+PAPER_ROWS = {"qk": "CLIP", "identity": "MaskCLIP", "qq+kk": "SCLIP"}
 
 
 class AttentionMethod(Method):
@@ -54,12 +53,12 @@ class AttentionMethod(Method):
         """Whether its attention is a softmax of logits, to which SFR can add."""
         return True
 
-    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context | None) -> Tensor:
+    def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context | None) -> Tensor:
         """What the tokens gather: the attention weights times the values, before ``out_proj``.
 
         Args:
             block: the last block.
-            x: its input after ``ln_1``, (B, 1+N, D).
+            tokens: its input after ``ln_1``, (B, 1+N, D).
             v: the values, (B, heads, 1+N, D // heads).
             context: see :meth:`__call__`.
 
@@ -80,37 +79,11 @@ class AttentionMethod(Method):
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
-        return self.finish(blocks[-1], x, self.gathered(blocks[-1], x, context))
-
-    def gathered(self, block: BlockParts, x: Tensor, context: Context | None) -> Tensor:
-        """:meth:`gather` for the last block's input ``x``, (B, 1+N, D), computed by the first of the methods in a pass
-        that differ in what they make of it.
-        """
-
-        def compute() -> Tensor:
-            normed = normalise(block, x, context)
-            return self.gather(block, normed, project(block, normed, "v", context), context)
-
-        if context is None or context.feedback is not None:
-            return compute()
-        kept = {name: value for name, value in self.options.items() if name not in ("residual", "ffn")}
-        return once(context, x, (type(self), repr(kept)), compute)
-
-
-def once(context: Context | None, x: Tensor, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
-    """What ``compute`` makes of ``x``, once in a pass."""
-    # With x kept, no other tensor gets its identity.
-    return compute() if context is None else context.once((id(x), key), lambda: (x, compute()))[1]
-
-
-def normalise(block: BlockParts, x: Tensor, context: Context | None) -> Tensor:
-    """The last block's input after ``ln_1``, once in a pass."""
-    return once(context, x, "ln_1", lambda: block.ln_1(x))
-
-
-def project(block: BlockParts, x: Tensor, which: str, context: Context | None) -> Tensor:
-    """:meth:`BlockParts.project` of the last block, once in a pass."""
-    return once(context, x, which, lambda: block.project(x, which))
+        block = blocks[-1]
+        if self.factor == 0:  # X_res alone
+            return block.feed_forward(x) if self.ffn else x
+        tokens = block.normalise(x)
+        return self.finish(block, x, self.gather(block, tokens, block.project(tokens, "v"), context))
 
 
 def attend(
@@ -127,11 +100,14 @@ def attend(
     """
     scale = (width or q.shape[-1]) ** -0.5
     if context is not None and context.feedback is not None:
-        factor, added = context.feedback
-        scale, bias = factor * scale, added if bias is None else added + bias
-    bias, wider = None if bias is None else bias.to(q.dtype), q.shape[-1] - v.shape[-1]
+        factor, feedback = context.feedback
+        scale = factor * scale
+        bias = feedback if bias is None else feedback + bias
+    if bias is not None:
+        bias = bias.to(q.dtype)
     # What computes attention without a matrix of weights wants values as wide as queries.
-    padded = F.pad(v, (0, wider)) if wider > 0 else v
+    missing_width = max(0, q.shape[-1] - v.shape[-1])
+    padded = F.pad(v, (0, missing_width)) if missing_width else v
     return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
 
 
@@ -165,10 +141,16 @@ class LastBlock(AttentionMethod):
         if self.alpha == 1 and self.residual == self.ffn:
             if not self.residual and self.attention == "qq":
                 return "ClearCLIP"
-            if self.attention in _ROWS and (self.residual or self.attention != "qk"):
-                return _ROWS[self.attention] + ("" if self.residual else " + ClearCLIP")
-        kept = f"{'residual' if self.residual else 'no residual'}, {'FFN' if self.ffn else 'no FFN'}"
-        return f"{self.attention}, {kept}" + ("" if self.alpha == 1 else f", alpha {brief(self.alpha)}")
+            row = PAPER_ROWS.get(self.attention)
+            if row is not None and self.residual:
+                return row
+            # q-k attention without residual and FFN is no row: "CLIP + ClearCLIP" has q-q.
+            if row is not None and self.attention != "qk":
+                return f"{row} + ClearCLIP"
+        residual = "residual" if self.residual else "no residual"
+        ffn = "FFN" if self.ffn else "no FFN"
+        label = f"{self.attention}, {residual}, {ffn}"
+        return label if self.alpha == 1 else f"{label}, alpha {short_text(self.alpha)}"
 
     @property
     def has_logits(self) -> bool:
@@ -178,22 +160,21 @@ class LastBlock(AttentionMethod):
     def factor(self) -> float:
         return self.alpha
 
-    def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
-        if self.alpha == 0:  # X_res alone
-            return blocks[-1].feed_forward(x) if self.ffn else x
-        return super().__call__(blocks, x, context)
-
-    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context | None = None) -> Tensor:
+    def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context | None = None) -> Tensor:
         """Only what the switches use is computed: "qq" projects no k, "identity" neither."""
-        pairs = ATTENTIONS[self.attention]
-        needed = {name for pair in pairs for name in pair} - {"v"}
-        parts = {"v": v, **{name: project(block, x, name, context) for name in needed}}
-        maps = [attend(parts[one], parts[other], v, context) for one, other in pairs]
-        return functools.reduce(torch.add, maps) if maps else v
+        heads = {"v": v}
+        gathered = None
+        for left, right in ATTENTIONS[self.attention]:
+            for name in (left, right):
+                if name not in heads:
+                    heads[name] = block.project(tokens, name)
+            attended = attend(heads[left], heads[right], v, context)
+            gathered = attended if gathered is None else gathered + attended
+        return v if gathered is None else gathered
 
 
 METHODS.register_module("ClearCLIP", LastBlock)
 METHODS.register_module("SCLIP", functools.partial(LastBlock, "qq+kk", residual=True, ffn=True))
 METHODS.register_module("MaskCLIP", functools.partial(LastBlock, "identity", residual=True, ffn=True))
-for _name in ("CLIP", "vanilla"):
-    METHODS.register_module(_name, functools.partial(LastBlock, "qk", residual=True, ffn=True))
+for clip_name in ("CLIP", "vanilla"):
+    METHODS.register_module(clip_name, functools.partial(LastBlock, "qk", residual=True, ffn=True))

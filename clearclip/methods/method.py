@@ -187,7 +187,7 @@ class Method(Configurable):
         options = self.options
         base = options.pop("base", None)
         changed = [
-            f"{name}={brief(value)}" for name, value in options.items() if value != getattr(type(self), name, None)
+            f"{name}={short_text(value)}" for name, value in options.items() if value != getattr(type(self), name, None)
         ]
         own = f"{self.name} ({', '.join(changed)})" if changed else self.name
         return f"{base.label} + {own}" if isinstance(base, Method) else own
@@ -197,10 +197,10 @@ METHODS: Registry[Method] = Registry()
 Method.registry = METHODS
 
 
-def brief(value: Any) -> str:
+def short_text(value: Any) -> str:
     """A value in a label: different ones look different."""
     if isinstance(value, tuple | list):
-        return ",".join(map(brief, value))
+        return ",".join(map(short_text, value))
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

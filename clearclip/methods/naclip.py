@@ -17,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearclip.methods.block_parts import BlockParts
-from clearclip.methods.last_block import AttentionMethod, attend, project
+from clearclip.methods.last_block import AttentionMethod, attend
 from clearclip.methods.method import METHODS, Context, option
 from clearclip.utils.validators import choice, of_type
 
@@ -48,14 +48,15 @@ class NACLIP(AttentionMethod):
     def has_logits(self) -> bool:
         return self.strategy != "nonly"
 
-    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
-        k = project(block, x, "k", context)
+    def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context) -> Tensor:
+        k = block.project(tokens, "k")
         if self.strategy == "kk":
             return attend(k, k, v, context)
-        omega = neighbourhood(context.grid_size, context.num_prefix_tokens, self.sigma, x.device)
+        omega = neighbourhood(context.grid_size, context.num_prefix_tokens, self.sigma, tokens.device)
         if self.strategy == "naclip":
             return attend(k, k, v, context, omega)
-        q_norm, k_norm = (part.float().norm(dim=-1).mean(dim=-1) for part in (project(block, x, "q", context), k))
+        q_norm = block.project(tokens, "q").float().norm(dim=-1).mean(dim=-1)
+        k_norm = k.float().norm(dim=-1).mean(dim=-1)
         c = (q_norm * k_norm).mean(dim=1) * k.shape[-1] ** -0.5
         return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v
 

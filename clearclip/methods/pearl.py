@@ -18,11 +18,11 @@ import torch
 from torch import Tensor
 
 from clearclip.methods.block_parts import BlockParts
-from clearclip.methods.last_block import AttentionMethod, attend, project
+from clearclip.methods.last_block import AttentionMethod, attend
 from clearclip.methods.method import METHODS, Context, option
 from clearclip.utils.validators import of_type
 
-STEPS = 5
+NEWTON_SCHULZ_STEPS = 5
 
 
 @METHODS.register_module()
@@ -41,13 +41,13 @@ class PEARL(AttentionMethod):
     """
 
     alpha: float = option(0.08, of_type(int, float, low=0, high=100))
-    steps: int = option(STEPS, of_type(int, low=0, high=100))
+    steps: int = option(NEWTON_SCHULZ_STEPS, of_type(int, low=0, high=100))
     svd: bool = option(False, of_type(bool))
     residual: bool = option(False, of_type(bool))
     ffn: bool = option(False, of_type(bool))
 
-    def gather(self, block: BlockParts, x: Tensor, v: Tensor, context: Context) -> Tensor:
-        q, k = (project(block, x, name, context).float() for name in "qk")
+    def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context) -> Tensor:
+        q, k = block.project(tokens, "q").float(), block.project(tokens, "k").float()
         weights = q.norm(dim=-1, keepdim=True)
         weights[:, :, : context.num_prefix_tokens] = 0
         weights = weights / (weights.sum(dim=2, keepdim=True) + 1e-6)
@@ -55,19 +55,20 @@ class PEARL(AttentionMethod):
         cross = centred.mT @ (q - (weights * q).sum(dim=2, keepdim=True))
         turned = k @ (orthogonal(cross) if self.svd else newton_schulz(cross, self.steps))
         # Both terms of the logits in one product of vectors twice as long.
-        left, right = torch.cat([q, self.alpha * centred], dim=-1), torch.cat([turned, centred], dim=-1)
-        return attend(left, right, v.float(), context, width=q.shape[-1]).to(v.dtype)
+        queries = torch.cat([q, self.alpha * centred], dim=-1)
+        keys = torch.cat([turned, centred], dim=-1)
+        return attend(queries, keys, v.float(), context, width=q.shape[-1]).to(v.dtype)
 
 
-def newton_schulz(cross: Tensor, steps: int = STEPS) -> Tensor:
+def newton_schulz(cross: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     """M (MᵀM)^(-1/2) after so many steps, (…, d, d) to the same. fp32: MᵀM overflows fp16."""
     gram = cross.mT @ cross
     size = gram.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(1e-6)
     identity = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
     y, z = gram / size + 1e-6 * identity, identity.expand_as(gram)
     for _ in range(steps):
-        both = (3 * identity - z @ y) / 2
-        y, z = y @ both, both @ z
+        factor = (3 * identity - z @ y) / 2
+        y, z = y @ factor, factor @ z
     return cross @ z / size.sqrt()
 
 

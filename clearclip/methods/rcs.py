@@ -21,12 +21,12 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from clearclip.methods.block_parts import BlockParts
-from clearclip.methods.last_block import AttentionMethod, normalise, project
+from clearclip.methods.last_block import AttentionMethod
 from clearclip.methods.method import METHODS, Context, Method, any_method, block_numbers, option
 from clearclip.utils.errors import UserError
 from clearclip.utils.validators import of_type
 
-LAYERS = (5, 6, 7, 8)  # whatever the depth, as published
+PUBLISHED_LAYERS = (5, 6, 7, 8)  # whatever the depth, as published
 
 
 def one_attention(name: str, value: Any) -> AttentionMethod:
@@ -47,7 +47,7 @@ class RCS(Method):
         tau: factor of the whole; rows of the mixed attention sum to it.
         lambda_r: share of R, 0 to 1.
         layers: the blocks whose attention R averages, counted from 0; the last block is none of them. None means the
-            model's own, or the published ones (:data:`LAYERS`).
+            model's own, or the published ones (:data:`PUBLISHED_LAYERS`).
 
     Raises:
         UserError: a base that is more than one attention, or a value that cannot be meant.
@@ -68,7 +68,7 @@ class RCS(Method):
         return self.base.has_logits
 
     def required_blocks(self, blocks: int) -> tuple[int, ...]:
-        layers = self.layers or LAYERS
+        layers = self.layers or PUBLISHED_LAYERS
         if max(layers) > blocks - 2:
             raise UserError(
                 f"RCS reads the attention of blocks {', '.join(map(str, layers))} and needs at least "
@@ -79,18 +79,20 @@ class RCS(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
         block = blocks[-1]
-        v = project(block, normalise(block, x, context), "v", context)
-        own = self.base.gathered(block, x, context)
+        tokens = block.normalise(x)
+        v = block.project(tokens, "v")
         layers = self.required_blocks(len(blocks))
 
-        def of_layers() -> Tensor:
-            return sum(_cross(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
+        def mean_over_layers() -> Tensor:
+            return sum(gather_by_block(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
 
-        mixed = torch.lerp(own, context.once(("RCS", layers), of_layers), self.lambda_r)
+        # The same for every base: computed by the first method of a pass that asks.
+        residual_attention = context.once(("RCS", layers), mean_over_layers)
+        mixed = torch.lerp(self.base.gather(block, tokens, v, context), residual_attention, self.lambda_r)
         return self.base.finish(block, x, self.tau * mixed)
 
 
-def _cross(block: BlockParts, x: Tensor, v: Tensor) -> Tensor:
-    """What a block's own q-k attention gathers of other values ``v`` (B, heads, 1+N, D // heads)."""
-    x = block.ln_1(x)
-    return F.scaled_dot_product_attention(block.project(x, "q"), block.project(x, "k"), v)
+def gather_by_block(block: BlockParts, x: Tensor, v: Tensor) -> Tensor:
+    """What an earlier block's own q-k attention gathers of the values ``v`` (B, heads, 1+N, D // heads)."""
+    tokens = block.normalise(x)
+    return F.scaled_dot_product_attention(block.project(tokens, "q"), block.project(tokens, "k"), v)

@@ -6,6 +6,7 @@ steps do not converge, and how many there are is part of the method.
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 
 import torch
@@ -77,4 +78,6 @@ def neighbour_graph(nodes: Tensor, places: Tensor, neighbours: int, gamma: float
     weights = scale[row] * weights * scale[column]
     both_ways = torch.stack([torch.cat([row, column]), torch.cat([column, row])])
     graph = torch.sparse_coo_tensor(both_ways, torch.cat([weights, weights]), (count, count), check_invariants=False)
-    return graph.coalesce()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # PyTorch says that compressed rows are new
+        return graph.coalesce().to_sparse_csr()

@@ -92,11 +92,19 @@ class Evaluation:
             "seconds": round(self.seconds, 1),
             "images/s": round(self.images_per_second, 2),
             "classes": self.classes,
-            "iou": [None if iou != iou else float(iou) for iou in self.scores.iou],
+            "iou": _plain_scores(self.scores.iou),
+            "recall": _plain_scores(self.scores.accuracy),
+            "precision": _plain_scores(self.scores.precision),
+            "dice": _plain_scores(self.scores.dice),
             "fingerprint": digest(self.facts),
             "not_in_table_because": self.not_in_table_because,
             "facts": self.facts,
         }
+
+
+def _plain_scores(values: np.ndarray) -> list[float | None]:
+    """Scores of classes as plain data: None where a class has none."""
+    return [None if np.isnan(value) else float(value) for value in values]
 
 
 @METRICS.register_module()

@@ -1,8 +1,8 @@
-"""The sheet of a dataset's classes: the IoU of each by the latest run of each method, weights and protocol."""
+"""The sheet of a dataset's classes: the scores of each by the latest run of each method, weights and protocol."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import zip_longest
 
@@ -33,30 +33,51 @@ class RunColumn:
     classes: int
 
 
+#: What is said of each class, one block below the other: heading → the scores of a run.
+_BLOCKS: dict[str, Callable[[Record], Sequence[float | None]]] = {
+    "IoU": lambda run: run.iou,
+    "recall (accuracy)": lambda run: run.recall,
+    "precision": lambda run: run.precision,
+    "Dice": lambda run: run.dice,
+}
+
+
 def write_classes(sheet: Worksheet, dataset: str, records: Sequence[Record]) -> None:
-    """Write classes × runs, by the order of the classes.
+    """Write classes × runs, by the order of the classes: IoU, and below it recall, precision and Dice.
 
     Args:
         sheet: an empty sheet.
         dataset: its name.
         records: of that dataset.
     """
-    start_sheet(sheet, f"{dataset_title(dataset)}: IoU of each class, %")
+    start_sheet(sheet, f"{dataset_title(dataset)}: IoU of each class, and recall, precision and Dice below, %")
     runs = latest_runs(records)
     write_row(sheet, 2, ["method", *(column.method for column in runs)], BOLD)
     write_row(sheet, 3, ["weights", *(column.weights for column in runs)], BOLD)
     write_row(sheet, 4, ["protocol", *(column.protocol for column in runs)], BOLD)
     # Classes are known by their place: names may repeat, and runs may have different ones.
     names = max((run.classes for run in runs.values()), key=len, default=[])
-    lines = zip_longest(names, *(run.iou for run in runs.values()))
-    for number, (name, *values) in enumerate(lines, start=_FIRST_CLASS):
-        write_row(sheet, number, [name, *map(_number, values)])
-    write_row(sheet, sheet.max_row + 1, ["mIoU", *(_number(run.mIoU) for run in runs.values())], BOLD)
+    for heading, scores in _BLOCKS.items():
+        columns = [scores(run) for run in runs.values()]
+        if any(columns):
+            _write_block(sheet, heading, names, columns)
+        if heading == "IoU":
+            write_row(sheet, sheet.max_row + 1, ["mIoU", *(_number(run.mIoU) for run in runs.values())], BOLD)
     for row in sheet.iter_rows(min_row=_FIRST_CLASS, min_col=2):
         for cell in row:
             cell.number_format, cell.alignment = "0.0", RIGHT
     is_marked = any(column.weights.endswith(STATED[0]) for column in runs)
     finish_sheet(sheet, header=4, columns=1, notes=[STATED] if is_marked else [])
+
+
+def _write_block(
+    sheet: Worksheet, heading: str, names: Sequence[str], columns: Sequence[Sequence[float | None]]
+) -> None:
+    """A line for each class. The first block needs no heading: the sheet's own is above it."""
+    if sheet.max_row >= _FIRST_CLASS:
+        write_row(sheet, sheet.max_row + 2, [heading], BOLD)
+    for name, *values in zip_longest(names, *columns):
+        write_row(sheet, sheet.max_row + 1, [name, *map(_number, values)])
 
 
 def _number(value: float | None) -> float | str:

@@ -92,6 +92,7 @@ class Record:
         aAcc, mIoU, mAcc: in percent; None where no pixel counted.
         seconds, images_per_second: of the evaluation.
         classes, iou: the names of the classes, and the IoU of each, None where it occurs nowhere.
+        recall, precision, dice: of each class, as IoU; empty where an earlier version did not note them.
         fingerprint: a hash of the facts, by which a result is known.
         facts: all that the number depends on.
         not_in_table_because: why it may fill no published cell, as it was known when it was recorded; None where an
@@ -117,6 +118,9 @@ class Record:
     iou: list[float | None] = _checked(_list_of(_percent))
     fingerprint: str = _checked(_text)
     facts: dict[str, Any] = _checked(_facts)
+    recall: list[float | None] = _checked(_list_of(_percent), default_factory=list)
+    precision: list[float | None] = _checked(_list_of(_percent), default_factory=list)
+    dice: list[float | None] = _checked(_list_of(_percent), default_factory=list)
     not_in_table_because: list[str] | None = _checked(_list_of(_text), default=None)
     version: str = _checked(_text, default="")
     commit: str = _checked(_text, default="")
@@ -226,8 +230,11 @@ def _check_agreement(values: Mapping[str, Any]) -> None:
     Raises:
         RecordError: it does not.
     """
-    if len(values["classes"]) != len(values["iou"]):
-        raise RecordError(f"has {len(values['classes'])} classes, but IoU of {len(values['iou'])}")
+    classes = len(values["classes"])
+    for name in ("iou", "recall", "precision", "dice"):
+        # Earlier versions noted IoU alone.
+        if len(values.get(name, ())) not in (classes, 0 if name != "iou" else classes):
+            raise RecordError(f"has {classes} classes, but {name} of {len(values[name])}")
     facts = values["facts"]
     for name, part, key in (("dataset", "dataset", "name"), ("method", "method", "label")):
         if part in facts and facts[part][key] != values[name]:

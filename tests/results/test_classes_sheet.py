@@ -29,6 +29,16 @@ def test_classes(tmp_path):
     ]
 
 
+def test_recall_precision_and_dice_are_below(tmp_path):
+    """90 of 100 pixels of the first class were found, and all that were called so are."""
+    path = tmp_path / "results.xlsx"
+    append_run(path, "voc20", 900)
+    lines = [row[:2] for row in make_book(path)["IoU VOC20"].values][8:]
+    assert lines[:3] == [("recall (accuracy)", None), ("a", 90), ("b", "n/a")]
+    assert lines[4:7] == [("precision", None), ("a", 100), ("b", 0)]
+    assert lines[8:11] == [("Dice", None), ("a", pytest.approx(2 * 900 / 1900 * 100)), ("b", 0)]
+
+
 def test_classes_are_known_by_their_place(tmp_path):
     """Two classes of one name are two lines; what no cell can hold is replaced; a text is no formula."""
     path = tmp_path / "results.xlsx"

@@ -74,9 +74,11 @@ WRONG_FIELDS = {
     "classes is a text": (dict(classes="abc"), "classes is no list"),
     "a class is null": (dict(classes=["a", None]), "classes has an entry that is no text"),
     "a class is a list": (dict(classes=["a", ["b"]]), "classes has an entry that is no text"),
-    "too few IoU": (dict(iou=[1.0]), "has 2 classes, but IoU of 1"),
+    "too few IoU": (dict(iou=[1.0]), "has 2 classes, but iou of 1"),
     "an IoU is a text": (dict(iou=["1", None]), "iou has an entry that is no number"),
     "an IoU is too large": (dict(iou=[1e400, None]), "number"),
+    "too few recalls": (dict(recall=[1.0]), "has 2 classes, but recall of 1"),
+    "a precision is a text": (dict(precision=["1", None]), "precision has an entry that is no number"),
     "facts is a list": (dict(facts=[1, 2]), "facts are no object"),
     "facts is null": (dict(facts=None), "facts are no object"),
     "fingerprint is null": (dict(fingerprint=None), "fingerprint is no text"),
@@ -171,8 +173,10 @@ def test_random_changes_of_a_line_never_end_a_command(tmp_path, good_line):
         lines.append("".join(letters).replace("\n", ""))
     records_path(path).write_text("\n".join(lines), errors="surrogatepass")
     records, remarks = read_records(path)
-    assert len(remarks) >= 300 - sum(not record.remark for record in records)
-    assert all(record.remark for record in records), "no changed line passes for a good one"
+    assert len(records) + len(remarks) >= 300
+    # A line may say the same in other words, such as 5.00 for 5.0.
+    (original,) = [parse_record(good_line)]
+    assert all(record.remark or record.to_json() == original.to_json() for record in records)
 
 
 def test_random_values_of_fields_never_end_a_command(good_line):

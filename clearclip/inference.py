@@ -10,7 +10,7 @@ from __future__ import annotations
 import threading
 import warnings
 from collections import defaultdict
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from typing import Any, NamedTuple
@@ -191,7 +191,7 @@ class WindowedInference(nn.Module):
         self,
         images: Sequence[Tensor],
         sizes: Sequence[tuple[int, int]],
-        text: TextFeatures,
+        text: TextFeatures | Sequence[TextFeatures],
         methods: Sequence[Method] | None = None,
         settings: ModelSettings | None = None,
         post_process: bool = True,
@@ -199,13 +199,19 @@ class WindowedInference(nn.Module):
         """All stages but the readout; arguments and result as for :meth:`similarities`.
 
         Args:
-            images, text, methods, settings: see there.
+            images, methods, settings: see there.
+            text: what to compare with; a sequence has the words for each of the ``methods``, among which a method may
+                be more than once: its features are computed once where they do not depend on the words.
             sizes: height and width of the original images, which a post-processing may ask for.
             post_process: whether to do what the settings' ``post`` says.
         """
         settings = settings or self.settings
-        methods = [self._completed(method) for method in methods or [settings.chosen_method]]
-        for method in methods:
+        methods = methods or [settings.chosen_method]
+        # A method that is there several times stays one object, by which its features are known.
+        completed = {id(method): self._completed(method) for method in methods}
+        methods = [completed[id(method)] for method in methods]
+        texts = [text] * len(methods) if isinstance(text, TextFeatures) else text
+        for method in completed.values():
             self.check(method)
         encoded = [[EncodedImage(self._grid(image, method, settings)) for method in methods] for image in images]
         for batch in _window_batches(images, encoded):
@@ -213,16 +219,18 @@ class WindowedInference(nn.Module):
             while done < len(batch.windows):
                 part = batch.part(done, self._windows_per_batch(batch, methods))
                 with self._halving_batches(part):
-                    self._encode(part, methods, text, encoded)
+                    self._encode(part, methods, texts, encoded)
                     done += len(part.windows)
         post = settings.chosen_post_processing if post_process else None
-        contexts = [self._image_context(*arguments, text, settings) for arguments in zip(images, sizes, strict=True)]
+        contexts = []
+        for image, size in zip(images, sizes, strict=True):
+            contexts.append([self._image_context(image, size, words, settings) for words in texts])
         with without_tf32():
             maps = self._join(encoded, methods, contexts, post is not None)
             _check_finite(maps)
             if post is not None:
-                for context, maps_of_image in zip(contexts, maps, strict=True):
-                    maps_of_image[:] = [post(scores, context) for scores in maps_of_image]
+                for contexts_of_image, maps_of_image in zip(contexts, maps, strict=True):
+                    maps_of_image[:] = map(post, maps_of_image, contexts_of_image)
         return maps
 
     def _grid(self, image: Tensor, method: Method, settings: ModelSettings) -> WindowGrid:
@@ -243,7 +251,7 @@ class WindowedInference(nn.Module):
         self,
         batch: WindowBatch,
         methods: Sequence[Method],
-        text: TextFeatures,
+        texts: Sequence[TextFeatures],
         encoded: Sequence[Sequence[EncodedImage]],
     ) -> None:
         """Encode windows, compare them with the words, and add their scores to ``encoded``, by image and method."""
@@ -252,12 +260,13 @@ class WindowedInference(nn.Module):
         second = self._second_features(windows, batch.incomplete, used)
         if batch.incomplete == "extended":
             windows = extend(windows, self.image_encoder.patch_size, -self.mean / self.std)
-        features = self.image_encoder(windows, used, text.features, second)
+        words = [texts[number].features for number in batch.methods]
+        features = self._features(windows, used, words, second)
         contexts = []
-        for method, method_features in zip(used, features, strict=True):
+        for method, method_words, method_features in zip(used, words, features, strict=True):
             grid = tuple(method_features.shape[1:3])
             second_features = second.get(method.guide_key)
-            contexts.append(Context(grid, image=windows, text=text.features, second=second_features))
+            contexts.append(Context(grid, image=windows, text=method_words, second=second_features))
         # All scores before any is added: where memory runs out on the way, the whole part is done again.
         scores = [method.scores(*arguments) for method, *arguments in zip(used, features, contexts, strict=True)]
         for position, number in enumerate(batch.methods):
@@ -267,18 +276,35 @@ class WindowedInference(nn.Module):
                 for name in methods[number].keeps:
                     encoded[image][number].features[name].append(named[name][index])
 
+    def _features(
+        self, windows: Tensor, methods: Sequence[Method], words: Sequence[Tensor], second: Mapping[GuideKey, Tensor]
+    ) -> list[Tensor]:
+        """Dense features of windows by each method; the same method with other words is computed again only where its
+        features depend on the words.
+        """
+        keys = []
+        rows: dict[tuple, tuple[Method, Tensor]] = {}
+        for method, method_words in zip(methods, words, strict=True):
+            key = (id(method), id(method_words) if "text" in method.needs else None)
+            keys.append(key)
+            rows[key] = (method, method_words)
+        distinct_methods, words_of_methods = zip(*rows.values(), strict=True)
+        features = self.image_encoder(windows, distinct_methods, words_of_methods, second)
+        features_by_key = dict(zip(rows, features, strict=True))
+        return [features_by_key[key] for key in keys]
+
     def _join(
         self,
         encoded: Sequence[Sequence[EncodedImage]],
         methods: Sequence[Method],
-        contexts: Sequence[ImageContext],
+        contexts: Sequence[Sequence[ImageContext]],
         has_post_processing: bool,
     ) -> list[list[ScoreMap]]:
         """The score maps of images of which all windows are encoded; what was held of the windows is dropped."""
         maps = []
-        for windows_by_method, context in zip(encoded, contexts, strict=True):
+        for windows_by_method, contexts_of_image in zip(encoded, contexts, strict=True):
             maps_of_image = []
-            for method, windows in zip(methods, windows_by_method, strict=True):
+            for method, windows, context in zip(methods, windows_by_method, contexts_of_image, strict=True):
                 second = self._second_encoder(method)
                 joining_context = replace(
                     context,

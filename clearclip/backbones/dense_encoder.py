@@ -131,7 +131,7 @@ class DenseEncoder(nn.Module):
         self,
         images: Tensor,
         methods: Sequence[Method],
-        text: Tensor | None = None,
+        text: Tensor | Sequence[Tensor] | None = None,
         second: Mapping[GuideKey, Tensor] | None = None,
     ) -> list[Tensor]:
         """Dense features by several methods. Blocks that are the same for all of them run once.
@@ -139,7 +139,8 @@ class DenseEncoder(nn.Module):
         Args:
             images: (B, 3, H, W), normalised; of H and W what goes beyond the last full patch is not seen.
             methods: how the last blocks are computed.
-            text: for methods that need "text": the words' features, (words, E).
+            text: for methods that need "text": the words' features, (words, E), or a sequence of such, one for each
+                method.
             second: for methods that need "second encoder": the features of the same images, (B, rows, columns, C), by
                 the method's ``guide_key``.
 
@@ -151,8 +152,9 @@ class DenseEncoder(nn.Module):
             UserError: a method needs what is not given.
         """
         methods = [method.completed(self.method_options) for method in methods]
-        for method in methods:
-            self._check_inputs(method, text, images, second)
+        texts = [text] * len(methods) if text is None or isinstance(text, Tensor) else text
+        for method, words in zip(methods, texts, strict=True):
+            self._check_inputs(method, words, images, second)
         grid = self.grid(images)
         parts = self.parts(grid)
         features: list[Any] = [None] * len(methods)
@@ -165,7 +167,7 @@ class DenseEncoder(nn.Module):
                 # Methods of a pass share what the last block computes of its input.
                 parts = [*parts[:last], CachedBlock.of(parts[last], inputs[last])]
             for index, method in zip(indices, group, strict=True):
-                available = _inputs_of(method, text, images, second)
+                available = _inputs_of(method, texts[index], images, second)
                 method_context = replace(context, **{NEEDS[need]: available[need] for need in method.needs})
                 tokens = method(parts, inputs[len(parts) - method.depth], method_context)
                 features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(method_context))

@@ -32,6 +32,11 @@ def run(args: Namespace) -> int:
     if args.confusion is not None:
         check_folder("--confusion", args.confusion)
     results = check_results_path(args.results)
+    if args.words:
+        # The study draws figures; an evaluation does without Matplotlib.
+        from clearclip.commands.word_table import run_word_table, task_of_config
+
+        return run_word_table([task_of_config(args)], args, results)
     hooks = []
     if args.show_dir is not None:
         hooks.append(PictureHook(Path(args.show_dir), args.show_every, args.show_first))

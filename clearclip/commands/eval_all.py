@@ -15,6 +15,7 @@ from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
 from clearclip.commands.table_run import OWN_RESULT, Group, Outcome, has_result, plan, run_all
+from clearclip.commands.word_flags import WORDS_TABLE
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.miniature import METHOD_NOTE
 from clearclip.results.cells import fill_table, headings, marked_name, notes_of, replaced_remarks
@@ -30,6 +31,9 @@ from clearclip.results.workbook_sheets import sheet_name
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.printable import printable
+
+#: The table whose rows a study of words has.
+WORDS_ROWS = "family"
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -51,6 +55,8 @@ def run(args: Namespace) -> int:
         return rebuild(results)
     if args.explain is not None:
         return print_explanation(results, args.explain)
+    if args.table == WORDS_TABLE:
+        return run_words(results, args)
     table = choose_table(args)
     if args.format is not None:
         records = read_records(results)[0]
@@ -61,6 +67,20 @@ def run(args: Namespace) -> int:
         print_plan(groups, [] if args.force else read_records(results)[0], args)
         return 0
     return evaluate_table(table, groups, results, args)
+
+
+def run_words(results: Path, args: Namespace) -> int:
+    """Study words and thresholds with the rows of the family's table, a dataset at a time."""
+    # The study draws figures; tables do without Matplotlib.
+    from clearclip.commands.word_table import run_word_table, task_of_group
+
+    args.table = WORDS_ROWS
+    table = choose_table(args)
+    groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol)
+    if args.dry_run:
+        print_plan(groups, [], args)
+        return 0
+    return run_word_table([task_of_group(group) for group in groups], args, results)
 
 
 def _check_numbers(args: Namespace) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.key_values import KeyValues
+from clearclip.commands.word_flags import WORDS_HELP, WORDS_TABLE, add_word_flags
 from clearclip.results.protocols import protocol_names
 from clearclip.results.table_definitions import tables
 
@@ -17,7 +18,8 @@ def make_parser() -> CommandParser:
     add = parser.add_argument
     first = next(iter(tables()))
     notes = [f"{table.name}: {table.note}{' (default)' * (table.name == first)}" for table in tables().values()]
-    add("--table", choices=tables(), help="; ".join(notes))
+    notes.append(f"{WORDS_TABLE}: {WORDS_HELP}")
+    add("--table", choices=[*tables(), WORDS_TABLE], help="; ".join(notes))
     by = "of the family's table: by whose sizes, windows, thresholds, words and options (default: %(default)s)"
     add("--protocol", default=protocol_names()[0], choices=protocol_names(), help=by)
     rows = "such as MaskCLIP, 'MaskCLIP + ClearCLIP', a method that --import registers, or a JSON object with options"
@@ -41,4 +43,5 @@ def make_parser() -> CommandParser:
     why = "say why a run is in a table or in none: its line in the list of runs, or its fingerprint; default: the last"
     add("--explain", nargs="?", const="last", metavar="RUN", help=why)
     add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
+    add_word_flags(parser)
     return parser

@@ -10,6 +10,7 @@ from typing import Any
 from clearclip.commands.command_line import CommandParser, ImportFile
 from clearclip.commands.key_values import KeyValues
 from clearclip.commands.known_names import LAUNCHER_NAMES
+from clearclip.commands.word_flags import WORDS_HELP, add_word_flags
 
 
 class LocalRank(argparse.Action):
@@ -53,4 +54,6 @@ def make_parser() -> CommandParser:
     add("--confusion", metavar="DIR", help="write the confusion matrix (CSV and picture) and each class's scores")
     add("--no-masks", action="store_true", help="write label maps of a test set, as its server takes them, to --out")
     add("--out", metavar="DIR", help="folder for the label maps of --no-masks")
+    add("--words", action="store_true", help=f"study words and thresholds instead: {WORDS_HELP}")
+    add_word_flags(parser)
     return parser

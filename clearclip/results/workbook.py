@@ -15,6 +15,7 @@ from openpyxl.worksheet.worksheet import Worksheet
 from clearclip.results.data_files import data_digest
 from clearclip.results.records import check_results_path, locked_records, read_records, records_path
 from clearclip.results.sheet_style import sheet_title
+from clearclip.results.word_tables import read_studies, studies_digest
 from clearclip.results.workbook_sheets import Sheet, make_sheets
 from clearclip.utils.files import write_atomically
 from clearclip.utils.fingerprint import digest, hash_file
@@ -47,11 +48,12 @@ def update_workbook(results: str | Path, force: bool = False, opens_on: str | No
             for temporary in results.parent.glob(f".{results.stem}-*.xlsx"):  # of a process that was killed
                 temporary.unlink(missing_ok=True)
             book, is_new = _open_workbook(results)
-            made_of = digest([_LAYOUT, hash_file(records_path(results)), data_digest(), opens_on])
+            studies = read_studies(results)
+            made_of = digest([_LAYOUT, hash_file(records_path(results)), data_digest(), opens_on, studies_digest(results)])
             if force or _property(book, _MADE_OF) != made_of:
                 if results.exists() and not results.stat().st_mode & 0o222:
                     raise PermissionError("it is read-only")
-                make_workbook(make_sheets(*read_records(results)), book, is_new, opens_on)
+                make_workbook(make_sheets(*read_records(results), studies), book, is_new, opens_on)
                 _set_property(book, _MADE_OF, made_of)
                 write_atomically(results, book.save)
     except OSError as error:

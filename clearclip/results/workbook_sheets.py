@@ -17,6 +17,8 @@ from clearclip.results.record import Record
 from clearclip.results.runs_sheet import write_runs
 from clearclip.results.table_definitions import Table, every_table
 from clearclip.results.table_sheet import write_table
+from clearclip.results.word_sheet import write_word_table
+from clearclip.results.word_tables import WordTable
 
 
 @dataclass(frozen=True)
@@ -34,11 +36,14 @@ class Sheet:
     has_measured: bool = False
 
 
-def make_sheets(records: Sequence[Record], remarks: Sequence[str]) -> list[Sheet]:
-    """All sheets of these records, in their order.
+def make_sheets(
+    records: Sequence[Record], remarks: Sequence[str], studies: Sequence[WordTable] = ()
+) -> list[Sheet]:
+    """All sheets of these records and studies, in their order.
 
     Args:
         records, remarks: as :func:`~clearclip.results.records.read_records` gives them.
+        studies: of words and thresholds.
     """
     tables = [make_table_sheet(table, protocol, records) for table, protocol in _shown_tables(records)]
     classes = []
@@ -48,7 +53,8 @@ def make_sheets(records: Sequence[Record], remarks: Sequence[str]) -> list[Sheet
     runs_sheet = Sheet("runs", partial(write_runs, records=records, remarks=remarks))
     measured = [sheet for sheet in tables if sheet.has_measured]
     not_measured = [sheet for sheet in tables if not sheet.has_measured]
-    return [*measured, runs_sheet, *classes, *not_measured]
+    words = [Sheet(f"words {study.dataset}", partial(write_word_table, study=study)) for study in studies]
+    return [*measured, runs_sheet, *words, *classes, *not_measured]
 
 
 def _shown_tables(records: Sequence[Record]) -> list[tuple[Table, str]]:

@@ -7,7 +7,7 @@ gives.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +54,28 @@ class Readout:
             return self._labels(scores, size, word_to_class, large[word_to_class])
         return self._labels(scores, size, word_to_class, None)
 
+    def labels_with_probability(
+        self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """The class of every pixel before ``prob_thd`` is compared, and what it is compared with.
+
+        Args:
+            scores, size, word_to_class: as for :meth:`labels`.
+
+        Returns:
+            (height, width) int64 and (height, width) float32: the largest probability.
+        """
+        word_to_class = word_to_class.to(scores.device)
+        allowed_words = None
+        if self.area_thd > 0:
+            allowed_words = self._large_classes(scores, size, word_to_class)[word_to_class]
+        labels = torch.empty(size, dtype=torch.int64, device=scores.device)
+        largest = torch.empty(size, device=scores.device)
+        for rows, columns, label, probability in self._label_tiles(scores, size, word_to_class, allowed_words, True):
+            labels[rows, columns] = label
+            largest[rows, columns] = probability
+        return labels, largest
+
     def probabilities(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
         """The probability of every class, (classes, height, width) float32; arguments as for :meth:`labels`."""
         word_to_class = word_to_class.to(scores.device)
@@ -76,18 +98,34 @@ class Readout:
     ) -> Tensor:
         """Labels among some words; the others still have their share of the softmax."""
         labels = torch.empty(size, dtype=torch.int64, device=scores.device)
-        softmax = self._takes_softmax(scores)
-        for rows, columns, parts in scores.tiles(size):
-            if allowed_words is None:
-                word, score, total = _largest_word(parts, self.logit_scale, softmax and self.prob_thd > 0)
-            else:
-                word, score, total = _largest_allowed_word(torch.cat(list(parts)), self.logit_scale, allowed_words)
-            label = word_to_class[word]
-            if self.prob_thd > 0:
-                probability = 1 / total if softmax else score
+        has_threshold = self.prob_thd > 0
+        for rows, columns, label, probability in self._label_tiles(
+            scores, size, word_to_class, allowed_words, has_threshold
+        ):
+            if has_threshold:
                 label = label.masked_fill(probability < self.prob_thd, 0)
             labels[rows, columns] = label
         return labels
+
+    def _label_tiles(
+        self,
+        scores: ScoreMap,
+        size: tuple[int, int],
+        word_to_class: Tensor,
+        allowed_words: Tensor | None,
+        needs_probability: bool,
+    ) -> Iterator[tuple[slice, slice, Tensor, Tensor | None]]:
+        """Tile by tile: rows and columns, the class of each pixel, and its largest probability if that is needed."""
+        softmax = self._takes_softmax(scores)
+        for rows, columns, parts in scores.tiles(size):
+            if allowed_words is None:
+                word, score, total = _largest_word(parts, self.logit_scale, softmax and needs_probability)
+            else:
+                word, score, total = _largest_allowed_word(torch.cat(list(parts)), self.logit_scale, allowed_words)
+            probability = None
+            if needs_probability:
+                probability = 1 / total if softmax else score
+            yield rows, columns, word_to_class[word], probability
 
     def _large_classes(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
         """Which classes cover enough of the image, (classes,) bool; class 0 always does."""

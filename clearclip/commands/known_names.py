@@ -13,11 +13,13 @@ METHOD_NAMES = (
     "MaskCLIP",
     "CLIP",
     "vanilla",
+    "LPOSS",
     "NACLIP",
     "PEARL",
     "ProxyCLIP",
     "RCS",
     "SC-CLIP",
+    "SFP",
     "SFR",
 )
 #: How several processes are started: see :mod:`clearclip.evaluation.launchers`.

@@ -49,7 +49,9 @@ def update_workbook(results: str | Path, force: bool = False, opens_on: str | No
                 temporary.unlink(missing_ok=True)
             book, is_new = _open_workbook(results)
             studies = read_studies(results)
-            made_of = digest([_LAYOUT, hash_file(records_path(results)), data_digest(), opens_on, studies_digest(results)])
+            made_of = digest(
+                [_LAYOUT, hash_file(records_path(results)), data_digest(), opens_on, studies_digest(results)]
+            )
             if force or _property(book, _MADE_OF) != made_of:
                 if results.exists() and not results.stat().st_mode & 0o222:
                     raise PermissionError("it is read-only")

@@ -36,9 +36,7 @@ class Sheet:
     has_measured: bool = False
 
 
-def make_sheets(
-    records: Sequence[Record], remarks: Sequence[str], studies: Sequence[WordTable] = ()
-) -> list[Sheet]:
+def make_sheets(records: Sequence[Record], remarks: Sequence[str], studies: Sequence[WordTable] = ()) -> list[Sheet]:
     """All sheets of these records and studies, in their order.
 
     Args:

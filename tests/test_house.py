@@ -11,11 +11,12 @@ import clearclip
 PACKAGE = Path(clearclip.__file__).resolve().parent
 #: From the top down; what stands on one floor may import from it and from those below.
 FLOORS = (
-    "commands",
+    "commands __main__",
     "analysis",
     "evaluation",
     "results",
     "map_segmentation",
+    "onnx_export",
     "model",
     "segmentation",
     "formats",

@@ -17,6 +17,7 @@ COMMANDS = {
     "analyze": "analyze",
     "check": "check_data",
     "convert-coco-object": "convert_coco_object",
+    "export": "export",
 }
 
 

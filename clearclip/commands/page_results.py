@@ -76,9 +76,9 @@ class PageModel:
         folder: the only one whose files are read: uploads and examples. Results for download go there, too.
     """
 
-    def __init__(self, args: Namespace, folder: Path):
+    def __init__(self, args: Namespace, folder: str | Path):
         settings = read_settings(args)
-        self.folder = folder.resolve()
+        self.folder = Path(folder).resolve()
         self.has_background = args.background or settings.prob_thd > 0
         self.images = (find_images(args.images) or SCENES)[:MAX_SHOWN]
         if not (args.classes or args.name_path or is_miniature(settings)):

@@ -11,7 +11,7 @@ import zipfile
 from collections import Counter, OrderedDict
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from open_clip.convert import convert_state_dict
@@ -128,66 +128,100 @@ def _read_torchscript(archive: zipfile.ZipFile, description: str) -> dict[str, T
             _, dtype, name, _, count = key
             return torch.frombuffer(bytearray(archive.read(f"{folder}data/{name}")), dtype=dtype, count=count)
 
-    found: dict[str, Tensor] = {}
+    tensors: dict[str, Tensor] = {}
 
-    def walk(module: _Scripted, prefix: str) -> None:
+    def collect(module: _Scripted, prefix: str) -> None:
         for name, value in module.items():
             if isinstance(value, _Scripted):
-                walk(value, f"{prefix}{name}.")
+                collect(value, f"{prefix}{name}.")
             elif isinstance(value, Tensor):
-                found[f"{prefix}{name}"] = value
+                tensors[f"{prefix}{name}"] = value
 
-    walk(Reader(io.BytesIO(archive.read(description))).load(), "")
-    return found
+    collect(Reader(io.BytesIO(archive.read(description))).load(), "")
+    return tensors
+
+
+class _Candidate(NamedTuple):
+    """A state dict in a file, and a prefix that its names may have.
+
+    Attributes:
+        matches: how many weights have the name of one of the model's behind the prefix.
+        key: the keys that lead to it in the file.
+        prefix: "module." for example.
+        state: its tensors under the names that they have in the file.
+    """
+
+    matches: int
+    key: str
+    prefix: str
+    state: dict[str, Tensor]
+
+    @property
+    def label(self) -> str:
+        """What to call it in a warning."""
+        if self.prefix:
+            return f"{self.key}: {self.prefix}*"
+        return self.key or "the outermost dict"
 
 
 def _best_state_dict(path: Path, contents: Any, names: set[str]) -> dict[str, Tensor]:
     """The state dict in a file that fits a model with weights of these names best, without the prefix of its names."""
-    candidates: list[tuple[int, str, str, dict[str, Tensor]]] = []
+    candidates = []
     for key, state in _state_dicts(contents):
-        matches = _matches_by_prefix(state, names) or {_usual_prefix(state): 0}
-        for prefix, count in matches.items():
-            candidates.append((count, key, prefix, state))
+        matches_by_prefix = _matches_by_prefix(state, names)
+        if not matches_by_prefix:
+            matches_by_prefix[_usual_prefix(state)] = 0
+        for prefix, matches in matches_by_prefix.items():
+            candidates.append(_Candidate(matches, key, prefix, state))
     if not candidates:
         return {}
-    most = max(count for count, *_ in candidates)
-    best = [candidate[1:] for candidate in candidates if candidate[0] == most]
-    key, prefix, state = best[0]
-    if len(best) > 1 and most:
-        labels = [f"{key}: {prefix}*" if prefix else key or "the outermost dict" for key, prefix, _ in best]
+    most_matches = max(candidate.matches for candidate in candidates)
+    best = [candidate for candidate in candidates if candidate.matches == most_matches]
+    chosen = best[0]
+    if len(best) > 1 and most_matches:
+        labels = ", ".join(candidate.label for candidate in best)
         warnings.warn(
-            f"{path} has several weights that fit: {', '.join(labels)}; {labels[0]} is taken (to take another, save it "
-            "alone in a file)",
+            f"{path} has several weights that fit: {labels}; {chosen.label} is taken (to take another, save "
+            "it in a file of its own)",
             stacklevel=4,
         )
-    apart = [name for name in state if not name.startswith(prefix)]
-    if apart:
-        warnings.warn(f"{path}: {_listed(apart)} are no part of the model and are left out", stacklevel=4)
-    return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
+    foreign_names = [name for name in chosen.state if not name.startswith(chosen.prefix)]
+    if foreign_names:
+        warnings.warn(f"{path}: {_listed(foreign_names)} are no part of the model and are left out", stacklevel=4)
+    return {
+        name.removeprefix(chosen.prefix): value
+        for name, value in chosen.state.items()
+        if name.startswith(chosen.prefix)
+    }
 
 
 def _state_dicts(contents: Any, key: str = "", depth: int = 3) -> Iterator[tuple[str, dict[str, Tensor]]]:
     """The dicts with tensors in a file, each with the keys that lead to it; the usual wrappers first."""
     if not isinstance(contents, Mapping) or depth < 0:
         return
-    tensors = {name: value for name, value in contents.items() if isinstance(value, Tensor) and isinstance(name, str)}
-    state = {name.replace("_orig_mod.", ""): value for name, value in tensors.items() if not name.endswith(CONSTANTS)}
-    inner = [name for name in WRAPPERS if name in contents]
-    inner += [name for name in contents if isinstance(name, str) and name not in WRAPPERS]
-    for name in inner:
+    names = [name for name in contents if isinstance(name, str)]
+    # A stable sort: what has none of the usual names stays in the order of the file.
+    for name in sorted(names, key=lambda name: WRAPPERS.index(name) if name in WRAPPERS else len(WRAPPERS)):
         yield from _state_dicts(contents[name], f"{key}.{name}".strip("."), depth - 1)
+    state = {}
+    for name in names:
+        if isinstance(contents[name], Tensor) and not name.endswith(CONSTANTS):
+            state[name.replace("_orig_mod.", "")] = contents[name]  # torch.compile's prefix
     if state:
         yield key, state
 
 
 def _matches_by_prefix(state: Mapping[str, Tensor], names: set[str]) -> Counter[str]:
-    """For each prefix, "module." for example, how many weights have the name of one of the model's behind it."""
+    """For each prefix, how many weights have the name of one of the model's behind it."""
     matches: Counter[str] = Counter()
     for name in state:
-        parts = name.split(".")
-        for start in range(len(parts)):
-            if ".".join(parts[start:]) in names:
-                matches["".join(f"{part}." for part in parts[:start])] += 1
+        position = 0
+        while position >= 0:
+            prefix, rest = name[:position], name[position:]
+            if rest in names:
+                matches[prefix] += 1
+            dot = rest.find(".")
+            position = position + dot + 1 if dot >= 0 else -1
     return matches
 
 
@@ -195,9 +229,9 @@ def _usual_prefix(state: Mapping[str, Tensor]) -> str:
     """What stands before the names of an image tower, where no name is one of the model's (they may be older ones)."""
     for name in state:
         for tower in ("visual", "vision_model"):
-            before, found, _ = f".{name}".partition(f".{tower}.")
-            if found:
-                return f"{before}."[1:]
+            prefix, dotted, _ = f".{name}".partition(f".{tower}.")
+            if dotted:
+                return f"{prefix}."[1:]
     return ""
 
 
@@ -213,47 +247,53 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
         UserError: weights that are missing, left over, of another shape or no floating-point numbers; names them.
     """
     state = convert_state_dict(model, state)
-    own = model.state_dict()
+    expected = model.state_dict()
     if hasattr(model, "text") and "positional_embedding" in state:
         state = convert_to_custom_text_state_dict(state)
     for name in ("logit_scale", "logit_bias"):  # a number, or a vector with one
-        if name in state and name in own and state[name].numel() == 1:
-            state[name] = state[name].reshape(own[name].shape)
-    if "logit_bias" in own:
-        state.setdefault("logit_bias", torch.zeros_like(own["logit_bias"]))
-    both = [name for name in own if name in state]
-    faults = {
-        "lacks": [name for name in own if name not in state],
-        "has left over": [name for name in state if name not in own],
-        "has in another shape": [
-            f"{name} {tuple(state[name].shape)} in place of {tuple(own[name].shape)}"
-            for name in both
-            if state[name].shape != own[name].shape
-        ],
-        "has not as floating-point numbers": [
-            f"{name} ({state[name].dtype})"
-            for name in both
-            if own[name].is_floating_point() and not state[name].is_floating_point()
-        ],
-    }
-    clauses = [f"it {what} {_listed(names)}" for what, names in faults.items() if names]
-    if clauses:
-        raise UserError(f"{source} does not fit: {'; '.join(clauses)}. {_what_it_holds(state)}")
+        if name in state and name in expected and state[name].numel() == 1:
+            state[name] = state[name].reshape(expected[name].shape)
+    if "logit_bias" in expected:
+        state.setdefault("logit_bias", torch.zeros_like(expected["logit_bias"]))
+    faults = _faults(state, expected)
+    if faults:
+        raise UserError(f"{source} does not fit: {'; '.join(faults)}. {_what_it_holds(state)}")
     model.load_state_dict(state)
+
+
+def _faults(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list[str]:
+    """What is wrong with weights for a model that has the ``expected`` ones, in clauses."""
+    other_shapes, other_types = [], []
+    for name, value in expected.items():
+        if name not in state:
+            continue
+        if state[name].shape != value.shape:
+            other_shapes.append(f"{name} {tuple(state[name].shape)} in place of {tuple(value.shape)}")
+        if value.is_floating_point() and not state[name].is_floating_point():
+            other_types.append(f"{name} ({state[name].dtype})")
+    names_by_fault = {
+        "lacks": [name for name in expected if name not in state],
+        "has left over": [name for name in state if name not in expected],
+        "has in another shape": other_shapes,
+        "has not as floating-point numbers": other_types,
+    }
+    return [f"it {fault} {_listed(names)}" for fault, names in names_by_fault.items() if names]
 
 
 def _listed(names: Sequence[str]) -> str:
     """The first four names, and how many more there are."""
-    return ", ".join(names[:4]) + (f" and {len(names) - 4} more" if len(names) > 4 else "")
+    text = ", ".join(names[:4])
+    return text if len(names) <= 4 else f"{text} and {len(names) - 4} more"
 
 
-def _what_it_holds(state: dict[str, Tensor]) -> str:
-    heads = {name.partition(".")[0] for name in state}
-    if heads & {"text_model", "vision_model"}:
+def _what_it_holds(state: Mapping[str, Tensor]) -> str:
+    """A hint by the names of weights that do not fit."""
+    modules = {name.partition(".")[0] for name in state}
+    if modules & {"text_model", "vision_model"}:
         return "It is in Hugging Face's layout: put its config.json beside it and name the folder as model_name"
-    if "visual_encoder" in heads:
+    if "visual_encoder" in modules:
         return "It is BLIP's: set clip_type to BLIP"
-    if heads & {"conv1", "class_embedding", "patch_embed", "blocks"} or heads == {"visual"}:
+    if modules & {"conv1", "class_embedding", "patch_embed", "blocks"} or modules == {"visual"}:
         return "It holds an image tower only: a text tower is needed as well"
     return "Check that file and model belong together"
 

@@ -121,16 +121,21 @@ def summary_adaptor(state: Mapping[str, Tensor], args: Any, path: Path) -> Adapt
     Raises:
         UserError: there is none, or it is in a form that is not known here.
     """
-    teachers = [dict(teacher) for teacher in getattr(args, "teachers", None) or []]
-    names = {name.split(".")[1] for name in state if name.startswith("_heads.")}
-    teacher = {name: teachers[int(name)].get("name", name) if name.isdigit() and teachers else name for name in names}
-    siglip = sorted(name for name in names if str(teacher[name]).startswith("siglip2"))
-    if not siglip:
-        adaptors = f"the adaptors {', '.join(map(str, teacher.values()))}" if names else "no adaptor of class tokens"
+    teachers = getattr(args, "teachers", None) or []
+    teacher_by_key = {}
+    for key in sorted({name.split(".")[1] for name in state if name.startswith("_heads.")}):
+        # A number is the place of a teacher among the options.
+        is_number = key.isdigit() and int(key) < len(teachers)
+        teacher_by_key[key] = str(dict(teachers[int(key)]).get("name")) if is_number else key
+    siglip_keys = [key for key, teacher in teacher_by_key.items() if teacher.startswith("siglip2")]
+    if not siglip_keys:
+        adaptors = "no adaptor of class tokens"
+        if teacher_by_key:
+            adaptors = f"the adaptors {', '.join(teacher_by_key.values())}"
         raise UserError(
             f"{path} has {adaptors}; words need SigLIP 2's (the one of patches is not comparable with text)"
         )
-    prefix = f"_heads.{siglip[0]}."
+    prefix = f"_heads.{siglip_keys[0]}."
     weights = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
     if any("parametrizations" in name for name in weights):
         raise UserError(f"{path} has a spectral parametrisation, which is not known here; get the published file")

@@ -20,7 +20,7 @@ from clearclip.utils.hub import download_from_hub, fetch
 NEEDED = ("tokenizer.json", "sentencepiece.bpe.model", "spiece.model", "tokenizer.model", "vocab.txt", "vocab.json")
 FURTHER = ("tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "merges.txt", "config.json")
 #: What of ``tokenizer_kwargs`` is taken.
-OPTIONS = ("clean", "strip_sep_token", "language")
+TOKENIZER_OPTIONS = ("clean", "strip_sep_token", "language")
 #: A name on the hub: its owner's and its own.
 _REPOSITORY = re.compile(r"[\w-][\w.-]*(/[\w-][\w.-]*)?")
 
@@ -40,13 +40,16 @@ def load_tokenizer(text: dict[str, Any], folder: Path | None) -> Callable[[list[
     if name and (folder is None or not any((folder / file).is_file() for file in NEEDED)):
         folder = _fetch(str(name), remedy)
     try:
-        options = text.get("tokenizer_kwargs") or {}
-        options = {one: options[one] for one in OPTIONS if one in options}
+        config = text.get("tokenizer_kwargs") or {}
+        options: dict[str, Any] = {option: config[option] for option in TOKENIZER_OPTIONS if option in config}
         options["context_length"] = text.get("context_length") or DEFAULT_CONTEXT_LENGTH
+        tokenizer: Callable[[list[str]], Any]
         if name:
-            options |= dict(tokenizer_mode=text.get("tokenizer_mode"), local_files_only=True, trust_remote_code=False)
             check_no_paths(folder)
-        tokenizer = HFTokenizer(str(folder), **options) if name else SimpleTokenizer(**options)
+            options |= dict(tokenizer_mode=text.get("tokenizer_mode"), local_files_only=True, trust_remote_code=False)
+            tokenizer = HFTokenizer(str(folder), **options)
+        else:
+            tokenizer = SimpleTokenizer(**options)
         tokenizer(["a photo"])  # what it lacks shows now
     except UserError:
         raise
@@ -88,11 +91,11 @@ def check_no_paths(folder: Path) -> None:
     for name, value in read_json(path).items():
         if name == "special_tokens_map_file":  # many published ones have it, and no loader reads it
             continue
-        listed = value if isinstance(value, list) else [value]
-        files = [file for file in listed if isinstance(file, str) and Path(file).name != file]
-        if name.endswith(("_file", "_files")) and files:
+        values = value if isinstance(value, list) else [value]
+        paths = [file for file in values if isinstance(file, str) and Path(file).name != file]
+        if name.endswith(("_file", "_files")) and paths:
             raise UserError(
-                f"{path} names {files[0]!r} as its {name}, and no other path than its folder is read; remove that entry"
+                f"{path} names {paths[0]!r} as its {name}, and no other path than its folder is read; remove that entry"
             )
 
 

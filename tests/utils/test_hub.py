@@ -26,7 +26,7 @@ from clearclip.commands.demo import main
 from clearclip.miniature import BENCHMARK
 from clearclip.utils.hub import fetch, fetch_url
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 SCENE = BENCHMARK / "images" / "val" / "0001.png"
 # Where OpenCLIP keeps the weights of three tags of ViT-B-16, and whether they were trained with QuickGELU.
 TAGS = {

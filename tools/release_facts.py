@@ -1,8 +1,10 @@
-"""Write down what a release is made of: clearclip/numerics.json (the digest of this source) and clearclip/
-tested_versions.json (the versions of constraints.txt and requirements-onedl.txt).
+"""Write down what a release is made of.
 
-    python tools/release_facts.py            # say what is stale
-    python tools/release_facts.py --write    # bring both files up to date, before a release
+python tools/release_facts.py            # say what is stale
+python tools/release_facts.py --write    # before a release: clearclip/numerics.json (the digest of this source) and
+                                         # clearclip/tested_versions.json (of the two files of requirements)
+python tools/release_facts.py --record   # after "numerics" was raised: tests/release/numerics.npz, the confusion
+                                         # matrices of the miniature's first scenes by every method
 """
 
 from __future__ import annotations
@@ -10,11 +12,17 @@ from __future__ import annotations
 import json
 import re
 import sys
+import tempfile
 from pathlib import Path
 
-from clearclip.utils.installed_code import NUMERICS, TESTED_VERSIONS, source_digest
+import numpy as np
+
+from clearclip.utils.installed_code import NUMERICS, source_digest
 
 ROOT = Path(__file__).resolve().parents[1]
+RECORDED = ROOT / "tests" / "release" / "numerics.npz"
+#: Scenes of the miniature whose confusion matrices are recorded.
+SCENES = 12
 #: What a number depends on. Builds of OpenCV hold the same code under four names.
 PACKAGES = (
     "torch", "torchvision", "open-clip-torch", "timm", "transformers", "tokenizers", "safetensors", "numpy", "scipy",
@@ -37,31 +45,50 @@ def tested_versions() -> dict[str, list[str]]:
     return versions
 
 
+def bundled_configs() -> list[str]:
+    """The files of the folder of configs that belong to a source."""
+    return sorted(path.name for path in (ROOT / "config").iterdir() if path.suffix in (".py", ".txt"))
+
+
+def confusion_by_method() -> dict[str, np.ndarray]:
+    """The (classes, classes) confusion matrix of the first scenes by every row of the tables, computed in one pass."""
+    from clearclip.evaluation.run import evaluate
+    from clearclip.results.table_definitions import tables
+
+    names = {row.method for table in tables().values() if table.miniature for row in table.of_miniature().rows}
+    with tempfile.TemporaryDirectory() as folder:
+        options = {"methods": sorted(names), "limit": SCENES, "device": "cpu", "workers": 0}
+        evaluations = evaluate("cfg_miniature.py", folder, **options)
+    return {evaluation.method: evaluation.scores.confusion for evaluation in evaluations}
+
+
 def main() -> int:
-    """Compare, or write.
+    """Compare, write or record.
 
     Returns:
         1 where something is stale and nothing was written.
     """
-    configs = sorted(path.name for path in (ROOT / "config").iterdir() if path.suffix in (".py", ".txt"))
-    if configs != NUMERICS["configs"] and "--write" in sys.argv:
-        NUMERICS["configs"][:] = configs
+    if "--record" in sys.argv:
+        np.savez_compressed(RECORDED, **confusion_by_method(), numerics=NUMERICS["numerics"])
+        return 0
+    if "--write" in sys.argv:
+        # The list is itself a part of what is hashed.
+        NUMERICS["configs"] = bundled_configs()
         source_digest.cache_clear()
-    numerics = {**NUMERICS, "configs": configs, "released": sorted({*NUMERICS["released"], source_digest()})}
-    stale = [
-        name
-        for name, recorded, current in (
-            ("numerics.json", NUMERICS, numerics),
-            ("tested_versions.json", TESTED_VERSIONS, tested_versions()),
-        )
-        if recorded != current
-    ]
+    released = sorted({*NUMERICS["released"], source_digest()})
+    contents = {
+        "numerics.json": {**NUMERICS, "configs": bundled_configs(), "released": released},
+        "tested_versions.json": tested_versions(),
+    }
+    stale = []
+    for name, content in contents.items():
+        path = ROOT / "clearclip" / name
+        if json.loads(path.read_text(encoding="utf-8")) != content:
+            stale.append(name)
+            if "--write" in sys.argv:
+                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
     print(f"source {source_digest()}, numerics {NUMERICS['numerics']}; stale: {', '.join(stale) or 'nothing'}")
-    if "--write" not in sys.argv:
-        return int(bool(stale))
-    for name, content in (("numerics.json", numerics), ("tested_versions.json", tested_versions())):
-        (ROOT / "clearclip" / name).write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
-    return 0
+    return int(bool(stale) and "--write" not in sys.argv)
 
 
 if __name__ == "__main__":

@@ -1,0 +1,109 @@
+"""Methods of one's own that write to everything they can reach: ours never see it, or nothing is recorded."""
+
+from __future__ import annotations
+
+import sys
+
+import numpy as np
+import pytest
+
+from clearclip import METHODS, UserError
+from clearclip.commands.command_line import import_file
+from clearclip.evaluation.run import evaluate
+
+METHOD = """
+from dataclasses import dataclass
+import itertools
+import torch
+from clearclip import METHODS, Method
+
+calls = itertools.count()
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class Writer(Method):
+    needs = ("text", "image")
+
+    def __call__(self, blocks, x, context):
+        {body}
+        return blocks[-1].merge(blocks[-1].project(blocks[-1].ln_1(x), "v"))
+"""
+IMAGES = 3
+
+
+@pytest.fixture(scope="module")
+def clearclip_confusion(tmp_path_factory) -> np.ndarray:
+    """ClearCLIP's confusion matrix where no other method is beside it."""
+    return run(tmp_path_factory.mktemp("alone"), ["ClearCLIP"])[0].scores.confusion
+
+
+def run(folder, methods, **options):
+    options = {"device": "cpu", "workers": 0, "limit": IMAGES, **options}
+    return evaluate("cfg_miniature.py", folder / "work", methods=methods, **options)
+
+
+@pytest.fixture
+def writer(tmp_path):
+    """Registers a method with some lines in it; it is forgotten afterwards."""
+
+    def register(body: str):
+        file = tmp_path / "writer_of_test.py"
+        file.write_text(METHOD.format(body=body))
+        import_file(file)
+        return file
+
+    yield register
+    METHODS.pop("Writer", None)
+    sys.modules.pop("writer_of_test", None)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "x += 1",
+        "context.text[:] = 0",
+        "context.image.zero_()",
+        "[tokens.zero_() for tokens in context.inputs.values()]",
+        "context.shared.clear(); x.mul_(-1)",
+        "torch.manual_seed(7); x = x + torch.randn_like(x)",
+    ],
+)
+@pytest.mark.parametrize("methods", [["Writer", "ClearCLIP"], ["ClearCLIP", "Writer"]])
+def test_ours_do_not_see_what_a_method_writes(body, methods, writer, tmp_path, clearclip_confusion):
+    evaluations = run(tmp_path, methods, imports=[writer(body)])
+    assert [evaluation.method for evaluation in evaluations] == methods
+    by_method = {evaluation.method: evaluation for evaluation in evaluations}
+    assert np.array_equal(by_method["ClearCLIP"].scores.confusion, clearclip_confusion)
+    assert "own code was imported: writer_of_test.py" in by_method["ClearCLIP"].not_in_table_because
+    # It has a row of its own, where that is no reason.
+    assert not any("own code" in reason for reason in by_method["Writer"].not_in_table_because)
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        "blocks[-1].ln_1.weight.mul_(1.01)",
+        "next(context.embed.__self__.parameters()).data.flatten()[0] += 1e-3",
+        "context.embed.__self__.blocks[-1].mlp = torch.nn.Identity()",
+    ],
+)
+def test_changed_weights_record_nothing(body, writer, tmp_path):
+    file = writer(body)
+    with pytest.raises(UserError, match=r"weights or words are not what they were .*Writer.*nothing was recorded"):
+        run(tmp_path, ["Writer", "ClearCLIP"], imports=[file])
+
+
+def test_what_is_random_is_the_same_again(writer, tmp_path):
+    """In batches of any size, and after a resumption: there is a seed for every image."""
+    file = writer("x = x + torch.randn_like(x)")
+    first, second = (
+        run(tmp_path / str(size), ["Writer"], imports=[file], batch_size=size)[0].scores.confusion for size in (1, 2)
+    )
+    assert np.array_equal(first, second)
+
+
+def test_a_method_that_is_not_deterministic_is_noticed(writer, tmp_path):
+    file = writer("x = x * (1 + next(calls)) + next(calls) * torch.linspace(-1, 1, x.shape[-1])")
+    with pytest.warns(UserWarning, match="Writer gives other labels when it sees an image twice"):
+        (evaluation,) = run(tmp_path, ["Writer"], imports=[file])
+    assert "it gave other labels when it saw an image twice" in evaluation.not_in_table_because

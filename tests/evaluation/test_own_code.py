@@ -1,0 +1,127 @@
+"""A method of one's own is known by its files, what they import, and what is in memory."""
+
+from __future__ import annotations
+
+import functools
+import sys
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+
+from clearclip import METHODS, Method, UserError, build_method
+from clearclip.commands.command_line import import_file
+from clearclip.evaluation import own_code
+from clearclip.evaluation.own_code import is_own_method, nested_methods, own_code_facts
+from clearclip.evaluation.run_facts import method_facts
+
+METHOD = """
+from dataclasses import dataclass
+from clearclip import METHODS, Method
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class Mine(Method):
+    def __call__(self, blocks, x, context{default}):
+        {body}
+        return x
+"""
+
+
+@pytest.fixture
+def method_file(tmp_path):
+    """A folder with a method, a file that it imports, one that it does not, and data."""
+    (tmp_path / "factor_of_test.py").write_text("FACTOR = 1\n")
+    (tmp_path / "beside.py").write_text("OTHER = 1\n")
+    (tmp_path / "data.txt").write_text("1")
+    yield tmp_path / "mine_of_test.py"
+    METHODS.pop("Mine", None)
+    sys.modules.pop("mine_of_test", None)
+
+
+def facts(file, body="pass", default="") -> dict[str, Any]:
+    METHODS.pop("Mine", None)
+    sys.modules.pop(file.stem, None)
+    file.write_text(METHOD.format(body=body, default=default))
+    import_file(file)
+    return method_facts(build_method("Mine"))
+
+
+def test_its_own_file_and_those_below_its_folder(method_file, tmp_path):
+    before = facts(method_file)
+    assert before == facts(method_file)
+    assert facts(method_file, "return 2 * x") != before
+    assert facts(method_file, default=", factor=2") != before
+    for name in ("factor_of_test.py", "beside.py"):
+        text = (tmp_path / name).read_text()
+        (tmp_path / name).write_text(text + "CHANGED = 2\n")
+        assert facts(method_file) != before
+        (tmp_path / name).write_text(text)
+    assert facts(method_file) == before
+    (tmp_path / "data.txt").write_text("2")
+    assert facts(method_file) == before, "what cannot be seen, as docs/your_own_method.md says"
+
+
+def test_a_file_elsewhere_that_a_function_imports(method_file, tmp_path, monkeypatch):
+    elsewhere = tmp_path.parent / f"{tmp_path.name}_elsewhere"
+    elsewhere.mkdir()
+    (elsewhere / "far_of_test.py").write_text("FACTOR = 1\n")
+    monkeypatch.syspath_prepend(elsewhere)
+    before = facts(method_file, "from far_of_test import FACTOR")
+    (elsewhere / "far_of_test.py").write_text("FACTOR = 2\n")
+    assert facts(method_file, "from far_of_test import FACTOR") != before
+
+
+def test_a_file_that_is_edited_after_its_import(method_file):
+    before = facts(method_file)
+    method_file.write_text(METHOD.format(body="return 3 * x", default=""))
+    edited = method_facts(build_method("Mine"))
+    assert edited != before
+    assert edited != facts(method_file, "return 3 * x"), "what is in memory is the earlier file"
+
+
+def test_code_that_was_typed_in():
+    typed = []
+    for number in (1, 1, 2):
+        names: dict[str, Any] = {"dataclass": dataclass, "Method": Method}
+        exec(f"@dataclass(frozen=True)\nclass Typed(Method):\n    def __call__(self): return {number}", names)
+        typed.append(own_code_facts([names["Typed"]]))
+    assert typed[0] == typed[1] != typed[2]
+
+
+def test_a_method_in_any_option():
+    @dataclass(frozen=True)
+    class Outer(Method):
+        inner: Any = None
+        several: Any = field(default_factory=list)
+
+    own = Outer(several=[{"a": Outer(inner=build_method("NACLIP"))}])
+    assert [type(part).__name__ for part in nested_methods(own)] == ["Outer", "Outer", "NACLIP"]
+    assert is_own_method(own)
+    for name in ("ClearCLIP", "NACLIP + RCS + SFR", "PEARL", "SC-CLIP", "GEM"):
+        assert not is_own_method(build_method(name))
+
+
+def test_functions_as_options_are_known_by_what_they_do():
+    @dataclass(frozen=True)
+    class WithFunction(Method):
+        function: Any = None
+
+    double, triple = eval("lambda x: 2 * x"), eval("lambda x: 3 * x")
+    cached = functools.lru_cache(double)
+    facts_of = {name: method_facts(WithFunction(function)) for name, function in
+                {"double": double, "again": eval("lambda x: 2 * x"), "triple": triple, "cached": cached,
+                 "partial": functools.partial(double, 1), "other": functools.partial(double, 2)}.items()}  # fmt: skip
+    without_label = {name: {**facts, "label": ""} for name, facts in facts_of.items()}
+    assert without_label["double"] == without_label["again"] == without_label["cached"]
+    assert without_label["double"] != without_label["triple"]
+    assert without_label["partial"] != without_label["other"]
+    assert " at 0x" not in str(facts_of)
+
+
+def test_a_folder_with_too_many_files(tmp_path, monkeypatch):
+    monkeypatch.setattr(own_code, "MOST_FILES", 3)
+    for number in range(5):
+        (tmp_path / f"file{number}.py").touch()
+    with pytest.raises(UserError, match="more than 3 Python files"):
+        own_code_facts([], [tmp_path / "file0.py"])

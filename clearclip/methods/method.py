@@ -201,6 +201,8 @@ def short_text(value: Any) -> str:
     """A value in a label: different ones look different."""
     if isinstance(value, tuple | list):
         return ",".join(map(short_text, value))
+    if callable(value):  # its text would be an address in memory
+        return getattr(value, "__qualname__", type(value).__name__)
     return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
 
 

@@ -64,7 +64,7 @@ def writer(tmp_path):
         "context.text[:] = 0",
         "context.image.zero_()",
         "[tokens.zero_() for tokens in context.inputs.values()]",
-        "context.shared.clear(); x.mul_(-1)",
+        "x.mul_(-1)",
         "torch.manual_seed(7); x = x + torch.randn_like(x)",
     ],
 )
@@ -103,7 +103,7 @@ def test_what_is_random_is_the_same_again(writer, tmp_path):
 
 
 def test_a_method_that_is_not_deterministic_is_noticed(writer, tmp_path):
-    file = writer("x = x * (1 + next(calls)) + next(calls) * torch.linspace(-1, 1, x.shape[-1])")
+    file = writer("x = x if next(calls) % 2 else x.flip(1)")
     with pytest.warns(UserWarning, match="Writer gives other labels when it sees an image twice"):
         (evaluation,) = run(tmp_path, ["Writer"], imports=[file])
     assert "it gave other labels when it saw an image twice" in evaluation.not_in_table_because

@@ -50,7 +50,7 @@ def cells_of(page: str, first: str) -> list[str]:
 def test_protocols_side_by_side():
     """Short side, windows, scale and thresholds of every protocol that can be run."""
     page = (ROOT / "docs" / "reproducing.md").read_text(encoding="utf-8")
-    names = [name.strip("`") for name in cells_of(page, "`--protocol`")]
+    names = [name.split(",")[0].strip("`") for name in cells_of(page, "`--protocol`")]
     for name, sides, windows, scales, thresholds in zip(
         names,
         cells_of(page, "short side"),

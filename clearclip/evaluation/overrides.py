@@ -73,6 +73,7 @@ KEYS = {
     "data_prefix": ("img_path", "seg_map_path"),
     "metainfo": ("classes", "palette"),
     "env_cfg": ("cudnn_benchmark", "mp_cfg", "resource_limit"),
+    "randomness": ("seed", "diff_rank_seed", "deterministic"),
 }
 #: Options of a model that name its method, weakest first: each is without effect beside those that follow.
 METHOD_OPTIONS_BY_RANK = (("model_type", "ignore_residual"), ("method",), ("methods",))
@@ -179,6 +180,8 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
     option = names[0]
     if option == "tlp_grid" and model.get("post") != "tlp":
         return "only post=tlp has a grid; give model.post=tlp, too"
+    if option == "pretrained_tag" and value is not None and model.get("pretrained") in (None, "random"):
+        return "it says whose weights a file holds; give model.pretrained=FILE, too"
     if option in ("clip_type", "vit_type") and value is not None and model.get("model_name") not in (None, "miniature"):
         return f"model.model_name={model['model_name']} says which weights; give one of the two"
     ranks = [index for index, options in enumerate(METHOD_OPTIONS_BY_RANK) if option in options]

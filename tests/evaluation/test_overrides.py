@@ -87,6 +87,8 @@ UNREAD = {
     "model.short_side": (300, "Resize"),
     "model.train_cfg": ({"a": 1}, "trains nothing"),
     "model.tlp_grid": (9, "post=tlp"),
+    "model.pretrained_tag": ("openai", "model.pretrained=FILE"),
+    "randomness.sed": (1, "seed"),
     "test_evaluator.ignore_index": (0, "test_dataloader.dataset.ignore_index"),
     "test_evaluator.on_error": ("skip", "--on-error"),
     "test_evaluator.prefix": ("x", "leave it out"),

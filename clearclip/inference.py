@@ -9,14 +9,12 @@ from __future__ import annotations
 
 import threading
 import warnings
-from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from typing import Any, NamedTuple
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
@@ -27,6 +25,7 @@ from clearclip.utils.devices import is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.open_clip_import import open_clip
 from clearclip.windows import ImageContext, ScoreMap, WindowGrid
+from clearclip.windows.batches import EncodedImage, WindowBatch, extend, window_batches
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
@@ -44,43 +43,6 @@ class Prediction(NamedTuple):
 
     labels: Tensor
     probabilities: Tensor | None
-
-
-@dataclass
-class EncodedImage:
-    """The windows of one image by one method, as they are encoded one after the other.
-
-    Attributes:
-        grid: where the windows lie.
-        scores: of each window, (h, w, words).
-        features: of each window, those that the method keeps for the whole image, by name.
-    """
-
-    grid: WindowGrid
-    scores: list[Tensor] = field(default_factory=list)
-    features: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
-
-
-@dataclass
-class WindowBatch:
-    """Windows of one size that the same methods see, so that they can be encoded together.
-
-    Attributes:
-        methods: numbers of the methods.
-        incomplete: what is done about windows that are no multiple of the patch.
-        images: of each window, the number of its image.
-        windows: (3, h, w) each.
-    """
-
-    methods: tuple[int, ...]
-    incomplete: str
-    images: list[int] = field(default_factory=list)
-    windows: list[Tensor] = field(default_factory=list)
-
-    def part(self, start: int, count: int) -> WindowBatch:
-        """``count`` of the windows, from number ``start`` on, or those that are left."""
-        stop = start + count
-        return replace(self, images=self.images[start:stop], windows=self.windows[start:stop])
 
 
 class WindowedInference(nn.Module):
@@ -214,13 +176,14 @@ class WindowedInference(nn.Module):
         for method in completed.values():
             self.check(method)
         encoded = [[EncodedImage(self._grid(image, method, settings)) for method in methods] for image in images]
-        for batch in _window_batches(images, encoded):
-            done = 0
-            while done < len(batch.windows):
-                part = batch.part(done, self._windows_per_batch(batch, methods))
-                with self._halving_batches(part):
-                    self._encode(part, methods, texts, encoded)
-                    done += len(part.windows)
+        for batch in window_batches(images, encoded):
+            encoded_windows = 0
+            while encoded_windows < len(batch.windows):
+                # The number is asked for again each time: where memory ran out, it has become smaller.
+                next_batch = batch.part(encoded_windows, self._windows_per_batch(batch, methods))
+                with self._halving_batches(next_batch):
+                    self._encode(next_batch, methods, texts, encoded)
+                    encoded_windows += len(next_batch.windows)
         post = settings.chosen_post_processing if post_process else None
         contexts = []
         for image, size in zip(images, sizes, strict=True):
@@ -255,26 +218,27 @@ class WindowedInference(nn.Module):
         encoded: Sequence[Sequence[EncodedImage]],
     ) -> None:
         """Encode windows, compare them with the words, and add their scores to ``encoded``, by image and method."""
-        used = [methods[number] for number in batch.methods]
+        batch_methods = [methods[number] for number in batch.methods]
         windows = torch.stack(batch.windows)
-        second = self._second_features(windows, batch.incomplete, used)
+        # Before windows are extended for the first encoder: each extends them to multiples of its own patch.
+        second = self._second_features(windows, batch.incomplete, batch_methods)
         if batch.incomplete == "extended":
             windows = extend(windows, self.image_encoder.patch_size, -self.mean / self.std)
         words = [texts[number].features for number in batch.methods]
-        features = self._features(windows, used, words, second)
-        contexts = []
-        for method, method_words, method_features in zip(used, words, features, strict=True):
+        features = self._features(windows, batch_methods, words, second)
+        # All scores before any is added: where memory runs out on the way, the whole batch is done again.
+        scores = []
+        for method, method_words, method_features in zip(batch_methods, words, features, strict=True):
             grid = tuple(method_features.shape[1:3])
-            second_features = second.get(method.guide_key)
-            contexts.append(Context(grid, image=windows, text=method_words, second=second_features))
-        # All scores before any is added: where memory runs out on the way, the whole part is done again.
-        scores = [method.scores(*arguments) for method, *arguments in zip(used, features, contexts, strict=True)]
+            context = Context(grid, image=windows, text=method_words, second=second.get(method.guide_key))
+            scores.append(method.scores(method_features, context))
         for position, number in enumerate(batch.methods):
-            named = {"features": features[position], "second encoder": contexts[position].second}
+            method = methods[number]
+            features_by_name = {"features": features[position], "second encoder": second.get(method.guide_key)}
             for index, image in enumerate(batch.images):
                 encoded[image][number].scores.append(scores[position][index])
-                for name in methods[number].keeps:
-                    encoded[image][number].features[name].append(named[name][index])
+                for name in method.keeps:
+                    encoded[image][number].features[name].append(features_by_name[name][index])
 
     def _features(
         self, windows: Tensor, methods: Sequence[Method], words: Sequence[Tensor], second: Mapping[GuideKey, Tensor]
@@ -419,35 +383,6 @@ class WindowedInference(nn.Module):
         exact = rounded.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
         mean, std = torch.where((rounded - exact).abs() < 1e-5, exact, rounded)
         return images * std + mean
-
-
-def _window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedImage]]) -> Iterator[WindowBatch]:
-    """The windows of all images, those together that have one size and are seen by the same methods."""
-    batches: dict[tuple, WindowBatch] = {}
-    for number, (image, windows_by_method) in enumerate(zip(images, encoded, strict=True)):
-        methods_by_grid: dict[WindowGrid, list[int]] = defaultdict(list)
-        for method, windows in enumerate(windows_by_method):
-            methods_by_grid[windows.grid].append(method)
-        for grid, methods in methods_by_grid.items():
-            for window in grid.cut(image):
-                key = (window.shape, grid.incomplete, *methods)
-                batch = batches.setdefault(key, WindowBatch(tuple(methods), grid.incomplete))
-                batch.images.append(number)
-                batch.windows.append(window)
-    yield from batches.values()
-
-
-def extend(images: Tensor, patch: tuple[int, int], black: Tensor) -> Tensor:
-    """Images (B, 3, H, W) with black at the right and below, so that both sides are multiples of the patch.
-
-    Args:
-        black: its value in each channel, (3, 1, 1).
-    """
-    height, width = images.shape[-2:]
-    right, below = -width % patch[1], -height % patch[0]
-    if not (right or below):
-        return images
-    return F.pad(images - black, (0, right, 0, below)) + black
 
 
 def _check_finite(maps: Sequence[Sequence[ScoreMap]]) -> None:

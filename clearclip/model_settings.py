@@ -137,19 +137,22 @@ class ModelSettings:
         from clearclip.methods import METHODS
         from clearclip.windows.window_grid import check_windows
 
-        for one in fields(self):
-            object.__setattr__(self, one.name, one.metadata["check"](one.name, getattr(self, one.name)))
+        for option_field in fields(self):
+            value = option_field.metadata["check"](option_field.name, getattr(self, option_field.name))
+            object.__setattr__(self, option_field.name, value)
         check_windows(self.slide_crop, self.slide_stride)
-        whose = self.clip_type or "CLIP"
-        sizes = [vit_type for clip_type, vit_type in CHECKPOINTS if clip_type == whose]
+        clip_type = self.clip_type or "CLIP"
+        sizes = [size for type_of_size, size in CHECKPOINTS if type_of_size == clip_type]
+        # A model's name overrides both.
         if self.model_name is None and self.vit_type is not None and self.vit_type not in sizes:
-            raise UserError(f"{whose} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
+            raise UserError(f"{clip_type} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
         if self.model_type not in METHODS:
             raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
-        self.chosen_method  # noqa: B018 (raises for an impossible combination)
+        # Both raise for an impossible combination.
+        self.chosen_method  # noqa: B018
         self.chosen_post_processing  # noqa: B018
-        named = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
-        if named and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
+        only_model_type = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
+        if only_model_type and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
             warnings.warn(
                 f"model_type={self.model_type!r} with ignore_residual=True is no row of the paper's table (q-k "
                 "attention without residual and FFN); use model_type='ClearCLIP', or ignore_residual=False for CLIP",
@@ -163,10 +166,10 @@ class ModelSettings:
         Raises:
             UserError: an unknown option (says which one may have been meant), or a value that cannot be meant.
         """
-        known = [one.name for one in fields(cls)]
+        names = [option_field.name for option_field in fields(cls)]
         for name in options:
-            if name not in known:
-                raise UserError(f"a model has no option {name!r}; {did_you_mean(str(name), known)}")
+            if name not in names:
+                raise UserError(f"a model has no option {name!r}; {did_you_mean(str(name), names)}")
         if options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature":
             options = {"slide_crop": 64, "slide_stride": 32, "short_side": 128, **options}
         return cls(**options)
@@ -174,7 +177,8 @@ class ModelSettings:
     @staticmethod
     def help(name: str) -> str:
         """What an option means, in a line."""
-        return next(one.metadata["help"] for one in fields(ModelSettings) if one.name == name)
+        help_by_name = {option_field.name: option_field.metadata["help"] for option_field in fields(ModelSettings)}
+        return help_by_name[name]
 
     @cached_property
     def chosen_method(self) -> Method:
@@ -185,10 +189,13 @@ class ModelSettings:
             method = METHODS[self.model_type]().keeping(not self.ignore_residual)
         else:
             method = build_method(self.method)
-        switches = {name: value for name in _SWITCHES if (value := getattr(self, name)) is not None}
-        for name in switches:
+        switches: dict[str, Any] = {}
+        for name in _SWITCHES:
+            if getattr(self, name) is None:
+                continue
             if name not in method.options:
                 raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
+            switches[name] = getattr(self, name)
         return replace(method, **switches) if switches else method
 
     @cached_property
@@ -206,8 +213,8 @@ class ModelSettings:
         """The options of the model that are options of a post-processing."""
         from clearclip.windows import POST_PROCESSINGS
 
-        options = {f"{post}_{option.name}" for option in fields(POST_PROCESSINGS[post])}
-        return [own.name for own in fields(self) if own.name in options]
+        spellings = [f"{post}_{option_field.name}" for option_field in fields(POST_PROCESSINGS[post])]
+        return [name for name in spellings if hasattr(self, name)]
 
     @property
     def readout(self) -> Readout:
@@ -230,26 +237,35 @@ class ModelSettings:
     @property
     def chosen_normalization(self) -> str:
         """Whose mean and std: where nothing is said, OpenAI's for the published tables' rows, which clip_type names."""
-        row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
-        return self.normalization or ("openai" if row else "pretrained")
+        if self.normalization is not None:
+            return self.normalization
+        is_published_row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
+        return "openai" if is_published_row else "pretrained"
 
     def facts(self) -> dict[str, Any]:
         """What of windows and labels changes a result, as plain data: the usual options, and others that are not at
         their default. Weights and method have facts of their own (:mod:`clearclip.evaluation.run_facts`).
         """
-        values = {one.name: (getattr(self, one.name), one.default) for one in fields(self) if one.metadata["result"]}
-        values = {name: pair for name, pair in values.items() if name not in _ELSEWHERE}
         from clearclip.windows import POST_PROCESSINGS
 
+        values: dict[str, Any] = {}
+        defaults: dict[str, Any] = {}
+        for option_field in fields(self):
+            if option_field.metadata["result"] and option_field.name not in _ELSEWHERE:
+                values[option_field.name] = getattr(self, option_field.name)
+                defaults[option_field.name] = option_field.default
         if Path(self.templates).is_file():
             from clearclip.utils.fingerprint import hash_file
 
-            values["templates"] = {"file": hash_file(self.templates)}, "imagenet80"
-        values["normalization"] = self.chosen_normalization, "openai"
+            # The file's content counts, and not its place.
+            values["templates"] = {"file": hash_file(self.templates)}
+        values["normalization"] = self.chosen_normalization
+        defaults["normalization"] = "openai"
         if self.post is not None and not isinstance(self.post, str):
-            values["post"] = self.chosen_post_processing.settings, None
+            values["post"] = self.chosen_post_processing.settings
         for post in POST_PROCESSINGS:
+            # Options of a post-processing that is not computed have no effect.
             if post != self.post:
                 for name in self._options_of(post):
                     del values[name]
-        return {name: value for name, (value, default) in values.items() if name in _USUAL or value != default}
+        return {name: value for name, value in values.items() if name in _USUAL or value != defaults[name]}

@@ -11,7 +11,7 @@ is in ``tools/costs.py``.
 from __future__ import annotations
 
 from clearclip import ClearCLIP, Method, build_method  # before PyTorch, as in the scripts: it says how threads wait
-from clearclip.inference import WindowBatch
+from clearclip.windows.batches import WindowBatch
 
 # isort: split
 import json

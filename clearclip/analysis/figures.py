@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import io
+import math
 import textwrap
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -57,7 +59,9 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
 def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
     """mIoU of features from X_res, X_attn and X_sum, or of several methods."""
     styles = [STYLES.get(name, {"label": textwrap.fill(name, 18), "color": "0.5"}) for name in table.iloc[:, 0]]
-    bars = axes.barh([style["label"] for style in styles], table["mIoU"], color=[style["color"] for style in styles])
+    labels = [style["label"] for style in styles]
+    colours = [style["color"] for style in styles]
+    bars = axes.barh(labels, table["mIoU"], color=colours)
     axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.invert_yaxis()
     axes.margins(x=0.2)
@@ -70,8 +74,10 @@ def draw_cells(axes: Axes, table: pd.DataFrame) -> None:
     low, high = cells.min(axis=None), cells.max(axis=None)
     axes.imshow(cells, cmap="cividis", aspect="auto")
     for (row, column), value in np.ndenumerate(cells):
-        style = {"color": "w" if value < (low + high) / 2 else "k", "weight": "bold" if value == high else "normal"}
-        axes.text(column, row, f"{value:.1f}", ha="center", va="center", **style)
+        # White on dark tints; the best cell is bold.
+        colour = "w" if value < (low + high) / 2 else "k"
+        weight = "bold" if value == high else "normal"
+        axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, weight=weight)
     axes.set_xticks(range(len(cells.columns)), [name.replace(" ", "\n", 1) for name in cells.columns])
     axes.set_yticks(range(len(cells)), cells.index)
 
@@ -102,18 +108,24 @@ def draw(path: Path, tables: Mapping[str, pd.DataFrame], title: str) -> None:
     Raises:
         UserError: the place cannot be written.
     """
-    shown = {name: figure for name, figure in FIGURES.items() if name in tables}
-    columns, rows, legend, buffer = min(3, len(shown)), -(-len(shown) // 3), {}, io.BytesIO()
+    names = [name for name in FIGURES if name in tables]
+    columns, rows = min(3, len(names)), math.ceil(len(names) / 3)
+    handle_by_label: dict[str, Any] = {}
+    png = io.BytesIO()
     with rc_context(SIZES):
         figure = Figure((max(PANEL[0] * columns, 3.2), PANEL[1] * rows + 0.3), layout="constrained")
-        for place, (name, (panel_title, drawn, settings)) in enumerate(shown.items(), start=1):
-            axes = figure.add_subplot(rows, columns, place)
-            drawn(axes, tables[name])
+        for number, name in enumerate(names, start=1):
+            panel_title, draw_panel, settings = FIGURES[name]
+            axes = figure.add_subplot(rows, columns, number)
+            draw_panel(axes, tables[name])
             axes.set(title=panel_title, **settings)
-            legend |= dict(zip(*axes.get_legend_handles_labels()[::-1], strict=True))
-        if legend:
-            figure.legend(legend.values(), legend, loc="outside lower center", ncols=5, frameon=False)
+            handles, labels = axes.get_legend_handles_labels()
+            handle_by_label.update(zip(labels, handles, strict=True))
+        if handle_by_label:
+            # One legend for all panels: colours mean the same in each.
+            handles, labels = list(handle_by_label.values()), list(handle_by_label)
+            figure.legend(handles, labels, loc="outside lower center", ncols=5, frameon=False)
         shaded = "\nshaded: ± 1 standard deviation over images" if "norms" in tables else ""
         figure.suptitle(f"{title}{shaded}")
-        figure.savefig(buffer, dpi=250)
-    write_bytes(path, buffer.getvalue())
+        figure.savefig(png, dpi=250)
+    write_bytes(path, png.getvalue())

@@ -27,14 +27,14 @@ from clearclip.utils.images import read_image
 from clearclip.visualize import class_palette, grid_picture, save_image
 
 #: From what CLIP is to what ClearCLIP is, one switch at a time, and X_res alone.
-STEPS = {
+SWITCHES = {
     "CLIP": CLIP,
     "X_sum: no FFN": FEATURES["X_sum"],
     "X_res alone": FEATURES["X_res"],
     "X_attn alone": FEATURES["X_attn"],
     "ClearCLIP: q-q": CLEARCLIP,
 }
-ROWS = 3  # images
+IMAGES_ON_A_PAGE = 3
 
 
 @dataclass
@@ -72,26 +72,31 @@ class Images:
         """Settings of a model that is to look at these images: a config's, whose windows another model keeps."""
         if self.cfg is None:
             return ModelSettings.from_options(options)
-        # Those of another model must not mix with a config's.
-        named = dict.fromkeys(NAMING) if {*NAMING} & options.keys() else {}
-        return replace(model_settings(self.cfg), **{**named, **options})
+        settings = model_settings(self.cfg)
+        if not options.keys().isdisjoint(NAMING):
+            # The names of another model must not mix with the config's.
+            settings = replace(settings, **dict.fromkeys(NAMING))
+        return replace(settings, **options)
 
-    def picture(self, place: int) -> np.ndarray:
+    def picture(self, index: int) -> np.ndarray:
         """An image, (H, W, 3) uint8 RGB; a benchmark's as its pipeline loads it."""
-        return read_image(self.paths[place]) if self.dataset is None else self.dataset.image(place)
+        if self.dataset is None:
+            return read_image(self.paths[index])
+        return self.dataset.image(index)
 
     def squares(self, model: ClearCLIP) -> Iterator[Tensor]:
         """Each image as CLIP was trained to see it, short side resized and centre cut out: (1, 3, side, side)."""
         side = model.image_encoder.fixed_size or model.image_encoder.image_size
-        for place in tqdm(range(len(self.paths)), desc="statistics", unit="image", dynamic_ncols=True):
-            image = resize(Image.fromarray(self.picture(place)), side, InterpolationMode.BICUBIC)
+        for index in tqdm(range(len(self.paths)), desc="statistics", unit="image", dynamic_ncols=True):
+            image = resize(Image.fromarray(self.picture(index)), side, InterpolationMode.BICUBIC)
             yield model.normalize(np.array(center_crop(image, side)))[None]
 
     def scores(self, model: ClearCLIP, methods: Sequence[Method], work_dir: Path) -> dict[str, float]:
         """A benchmark's mIoU in percent by the methods' labels, in one evaluation, which goes on if it was killed."""
-        self.cfg.model.update({option.name: getattr(model.settings, option.name) for option in fields(ModelSettings)})
-        found = evaluate(self.cfg, work_dir, model=model, methods=methods, limit=len(self.paths), resume="auto")
-        return {one.method: one.scores.summary["mIoU"] for one in found}
+        for option_field in fields(ModelSettings):
+            self.cfg.model[option_field.name] = getattr(model.settings, option_field.name)
+        evaluations = evaluate(self.cfg, work_dir, model=model, methods=methods, limit=len(self.paths), resume="auto")
+        return {evaluation.method: evaluation.scores.summary["mIoU"] for evaluation in evaluations}
 
     def draw_maps(self, model: ClearCLIP, methods: Sequence[Method], path: Path) -> None:
         """Write a page: images spread over the input in rows; truth, variants and ``methods`` in columns.
@@ -99,16 +104,20 @@ class Images:
         Raises:
             UserError: the place cannot be written.
         """
-        names, palette = self.classes.names, None
-        places = np.linspace(0, len(self.paths) - 1, min(ROWS, len(self.paths))).round().astype(int)
-        found = model.compare([self.picture(place) for place in places], self.classes, [*STEPS.values(), *methods])
-        steps = {method.label: name for name, method in STEPS.items()}
-        titles = ["image", *(steps.get(label, label) for label in found[0])]
-        rows = [[next(iter(one.values())).image, *(result.labels for result in one.values())] for one in found]
+        count = min(IMAGES_ON_A_PAGE, len(self.paths))
+        indices = np.linspace(0, len(self.paths) - 1, count).round().astype(int)
+        pictures = [self.picture(index) for index in indices]
+        results = model.compare(pictures, self.classes, [*SWITCHES.values(), *methods])
+        name_by_label = {method.label: name for name, method in SWITCHES.items()}
+        titles = ["image", *(name_by_label.get(label, label) for label in results[0])]
+        rows = []
+        for picture, result_by_method in zip(pictures, results, strict=True):
+            rows.append([picture, *(result.labels for result in result_by_method.values())])
+        palette = None
         if self.dataset is not None:
-            titles.insert(1, "ground truth")
             palette = self.dataset.metainfo.get("palette")
-            for place, row in zip(places, rows, strict=True):
-                row.insert(1, self.dataset[place]["data_samples"].gt_sem_seg.data.squeeze(0).numpy())
-        legend = list(zip(names, class_palette(names, palette), strict=True))
+            titles.insert(1, "ground truth")
+            for index, row in zip(indices, rows, strict=True):
+                row.insert(1, self.dataset[index]["data_samples"].gt_sem_seg.data.squeeze(0).numpy())
+        legend = list(zip(self.classes.names, class_palette(self.classes.names, palette), strict=True))
         save_image(grid_picture(rows, titles, legend, model.label), path)

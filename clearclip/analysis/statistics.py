@@ -5,6 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 
+import numpy as np
 import pandas as pd
 import torch
 from torch import Tensor
@@ -45,29 +46,46 @@ def collect(encoder: DenseEncoder, batches: Iterable[Tensor]) -> dict[str, pd.Da
         images; "channels" has the channels of the last block, those with the largest |mean over tokens and images|
         first, and what share of all |means| they and those before them hold.
     """
-    rows, means = [], []
+    rows: list[tuple[int, str, float, float]] = []
+    token_means: list[Tensor] = []
     for images in batches:
         x_res = encoder.tokens(images, "scale_factor")
         for number, block in enumerate(encoder.parts(encoder.grid(images)), start=1):
             x_attn = _ATTENTION([block], x_res)
             x_sum = x_res + x_attn
-            # MPS has no float64.
-            parts = [(x.cpu() if x.device.type == "mps" else x).double() for x in (x_res, x_attn, x_sum)]
-            for name, x in zip(PARTS, parts, strict=True):
-                measures = zip(frobenius_norm(x).tolist(), normalized_entropy(x).tolist(), strict=True)
-                rows += [(number, name, *values) for values in measures]
+            tokens_of_parts = [_as_float64(x) for x in (x_res, x_attn, x_sum)]
+            for name, x in zip(PARTS, tokens_of_parts, strict=True):
+                norms, entropies = frobenius_norm(x).tolist(), normalized_entropy(x).tolist()
+                for norm, entropy in zip(norms, entropies, strict=True):
+                    rows.append((number, name, norm, entropy))
             x_res = block.feed_forward(x_sum)
-        means.append(torch.stack([x.mean(dim=1) for x in parts]).cpu())  # (3, B, D)
-    groups = pd.DataFrame(rows, columns=["block", "part", "norm", "entropy"]).groupby(["block", "part"], sort=False)
-    tables = {}
-    for name, measure in (("norms", "norm"), ("entropy", "entropy")):
-        values = groups[measure]
-        columns = {"images": values.count(), measure: values.mean(), f"{measure}_std": values.std(ddof=0)}
-        tables[name] = pd.DataFrame(columns).reset_index()
-    channels = []
-    for name, mean in zip(PARTS, torch.cat(means, dim=1).mean(dim=1).numpy(), strict=True):
-        table = pd.DataFrame({"part": name, "channel": range(len(mean)), "mean": mean})
-        table = table.sort_values("mean", key=abs, ascending=False, kind="stable")
-        table.insert(1, "rank", range(1, len(table) + 1))
-        channels.append(table.assign(share_held=table["mean"].abs().cumsum() / table["mean"].abs().sum()))
-    return tables | {"channels": pd.concat(channels, ignore_index=True)}
+        # Those of the last block, (3, B, D).
+        token_means.append(torch.stack([x.mean(dim=1) for x in tokens_of_parts]).cpu())
+    table = pd.DataFrame(rows, columns=["block", "part", "norm", "entropy"])
+    channel_means = torch.cat(token_means, dim=1).mean(dim=1).numpy()
+    return {
+        "norms": _means_over_images(table, "norm"),
+        "entropy": _means_over_images(table, "entropy"),
+        "channels": pd.concat(map(_channel_table, PARTS, channel_means), ignore_index=True),
+    }
+
+
+def _as_float64(x: Tensor) -> Tensor:
+    # MPS has no float64.
+    return x.cpu().double() if x.device.type == "mps" else x.double()
+
+
+def _means_over_images(table: pd.DataFrame, measure: str) -> pd.DataFrame:
+    """A row for each block and part: number of images, mean and standard deviation of a measure."""
+    values = table.groupby(["block", "part"], sort=False)[measure]
+    columns = {"images": values.count(), measure: values.mean(), f"{measure}_std": values.std(ddof=0)}
+    return pd.DataFrame(columns).reset_index()
+
+
+def _channel_table(part: str, means: np.ndarray) -> pd.DataFrame:
+    """A row for each channel, that of the largest |mean| first, and the share that it and those before it hold."""
+    table = pd.DataFrame({"part": part, "channel": range(len(means)), "mean": means})
+    table = table.sort_values("mean", key=abs, ascending=False, kind="stable")
+    table.insert(1, "rank", range(1, len(table) + 1))
+    sizes = table["mean"].abs()
+    return table.assign(share_held=sizes.cumsum() / sizes.sum())

@@ -32,45 +32,60 @@ ABLATION = {
 }
 #: Every variant that a figure needs, once.
 VARIANTS = tuple(dict.fromkeys((*FEATURES.values(), *SWEEP.values(), *ABLATION.values())))
-LARGEST = 10  # channels whose share is named
+LARGEST_CHANNELS = 10  # whose share is named
 
 
 def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> dict[str, pd.DataFrame]:
     """mIoU of the paper's variants, and of ``methods`` beside CLIP and ClearCLIP if there are any.
 
     Args:
-        miou: label of a method → mIoU.
+        miou: label of a method → mIoU in percent.
         methods: more methods.
     """
-    compared = {(one.label,): one for one in (CLIP, *methods, CLEARCLIP)} if methods else {}
-    tables: dict[str, tuple[list[str], Mapping[Any, Method]]] = {
-        "features": (["features"], {(name,): one for name, one in FEATURES.items()}),
-        "alpha": (["attention", "alpha"], SWEEP),
-        "ablation": (["attention", "kept"], ABLATION),
-        "methods": (["method"], compared),
+    tables = {
+        "features": _score_table(miou, ["features"], {(name,): method for name, method in FEATURES.items()}),
+        "alpha": _score_table(miou, ["attention", "alpha"], SWEEP),
+        "ablation": _score_table(miou, ["attention", "kept"], ABLATION),
     }
-    return {
-        name: pd.DataFrame([(*key, miou[one.label]) for key, one in variants.items()], columns=[*columns, "mIoU"])
-        for name, (columns, variants) in tables.items()
-        if variants
-    }
+    if methods:
+        compared = {(method.label,): method for method in (CLIP, *methods, CLEARCLIP)}
+        tables["methods"] = _score_table(miou, ["method"], compared)
+    return tables
+
+
+def _score_table(
+    miou: Mapping[str, float], columns: Sequence[str], variants: Mapping[tuple[Any, ...], Method]
+) -> pd.DataFrame:
+    """A row for each variant: what it is called in each column, and its mIoU."""
+    rows = [(*names, miou[method.label]) for names, method in variants.items()]
+    return pd.DataFrame(rows, columns=[*columns, "mIoU"])
 
 
 def summary(tables: Mapping[str, pd.DataFrame]) -> str:
     """What is looked for first: the last block's statistics, and mIoU."""
-    shown = []  # title, table, and how its numbers are written
+    texts = []
     if "norms" in tables:
-        largest = tables["channels"].query("rank <= @LARGEST")
-        last = {
-            "norm": tables["norms"].groupby("part", sort=False)["norm"].last(),
-            "entropy": tables["entropy"].groupby("part", sort=False)["entropy"].last(),
-            f"share of the {LARGEST} largest |channel means|": largest.groupby("part", sort=False)["share_held"].last(),
-        }
-        shown.append(("last block", pd.DataFrame(last), "{:.3g}"))
+        texts.append(_table_text("last block", _last_block_statistics(tables), "{:.3g}"))
     for name, columns in (("features", None), ("alpha", "alpha"), ("ablation", "kept"), ("methods", None)):
         if name in tables:
-            table = tables[name].pivot_table("mIoU", tables[name].columns[0], columns, sort=False)
-            shown.append((f"mIoU (%): {name}", table.rename_axis(columns=None), "{:.1f}"))
-    return "\n\n".join(
-        f"{title}\n{table.rename_axis(index=None).to_string(float_format=form.format)}" for title, table, form in shown
-    )
+            rows = tables[name].columns[0]
+            table = tables[name].pivot_table("mIoU", rows, columns, sort=False)
+            texts.append(_table_text(f"mIoU (%): {name}", table.rename_axis(columns=None), "{:.1f}"))
+    return "\n\n".join(texts)
+
+
+def _last_block_statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
+    """Norm, entropy and dominating channels of X_res, X_attn and X_sum in the last block."""
+    largest = tables["channels"].query("rank <= @LARGEST_CHANNELS")
+    columns = {
+        "norm": tables["norms"].groupby("part", sort=False)["norm"].last(),
+        "entropy": tables["entropy"].groupby("part", sort=False)["entropy"].last(),
+        f"share of the {LARGEST_CHANNELS} largest |channel means|": largest.groupby("part", sort=False)[
+            "share_held"
+        ].last(),
+    }
+    return pd.DataFrame(columns)
+
+
+def _table_text(title: str, table: pd.DataFrame, number_format: str) -> str:
+    return f"{title}\n{table.rename_axis(index=None).to_string(float_format=number_format.format)}"

@@ -1,0 +1,80 @@
+"""Windows of many images, sorted into batches of one size, and what is gathered of them image by image."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
+
+import torch.nn.functional as F
+from torch import Tensor
+
+from clearclip.windows.window_grid import WindowGrid
+
+
+@dataclass
+class EncodedImage:
+    """The windows of one image by one method, as they are encoded one after the other.
+
+    Attributes:
+        grid: where the windows lie.
+        scores: of each window, (h, w, words).
+        features: of each window, those that the method keeps for the whole image, by name.
+    """
+
+    grid: WindowGrid
+    scores: list[Tensor] = field(default_factory=list)
+    features: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+
+
+@dataclass
+class WindowBatch:
+    """Windows of one size that the same methods see, so that they can be encoded together.
+
+    Attributes:
+        methods: numbers of the methods.
+        incomplete: what is done about windows that are no multiple of the patch.
+        images: of each window, the number of its image.
+        windows: (3, h, w) each.
+    """
+
+    methods: tuple[int, ...]
+    incomplete: str
+    images: list[int] = field(default_factory=list)
+    windows: list[Tensor] = field(default_factory=list)
+
+    def part(self, start: int, count: int) -> WindowBatch:
+        """``count`` of the windows, from number ``start`` on, or those that are left."""
+        stop = start + count
+        return replace(self, images=self.images[start:stop], windows=self.windows[start:stop])
+
+
+def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedImage]]) -> Iterator[WindowBatch]:
+    """The windows of all images, those together that have one size and are seen by the same methods."""
+    batches: dict[tuple, WindowBatch] = {}
+    for number, (image, windows_by_method) in enumerate(zip(images, encoded, strict=True)):
+        methods_by_grid: dict[WindowGrid, list[int]] = defaultdict(list)
+        for method, windows in enumerate(windows_by_method):
+            methods_by_grid[windows.grid].append(method)
+        # Methods that see the same windows are computed in one pass, which shares all but the last blocks.
+        for grid, methods in methods_by_grid.items():
+            for window in grid.cut(image):
+                key = (window.shape, grid.incomplete, *methods)
+                batch = batches.setdefault(key, WindowBatch(tuple(methods), grid.incomplete))
+                batch.images.append(number)
+                batch.windows.append(window)
+    yield from batches.values()
+
+
+def extend(images: Tensor, patch: tuple[int, int], black: Tensor) -> Tensor:
+    """Images (B, 3, H, W) with black at the right and below, so that both sides are multiples of the patch.
+
+    Args:
+        black: its value in each channel, (3, 1, 1).
+    """
+    height, width = images.shape[-2:]
+    right, below = -width % patch[1], -height % patch[0]
+    if not (right or below):
+        return images
+    # Padding adds zeros, so black is made to be zero meanwhile.
+    return F.pad(images - black, (0, right, 0, below)) + black

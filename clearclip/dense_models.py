@@ -19,6 +19,9 @@ PUBLISHED = "published"
 #: The one family whose repositories on the hub are complete, so that they can be named as they are.
 _HUB_FAMILY, _HUB_PREFIX = "TIPSv2", "google/tipsv2-"
 
+#: A family → which of its files no other model has.
+_TELLING_FILES = {"TIPSv2": "image", "dino.txt": "text", "C-RADIO": "adaptors", "Talk2DINO": "projection"}
+
 
 @dataclass(frozen=True)
 class Family:
@@ -68,22 +71,26 @@ def find_family(model_name: str) -> Family | None:
     """The family of a model by its published name, its ``local-dir:`` folder or its repository; None for others."""
     if model_name in DENSE_MODELS:
         return DENSE_MODELS[model_name].family
-    schema, _, place = model_name.partition(":")
-    if schema == "hf-hub" and place.startswith(_HUB_PREFIX):
+    schema, _, location = model_name.partition(":")
+    if schema == "hf-hub" and location.startswith(_HUB_PREFIX):
         return FAMILIES[_HUB_FAMILY]
-    return folder_family(Path(place)) if schema == "local-dir" and Path(place).is_dir() else None
+    if schema == "local-dir" and Path(location).is_dir():
+        return folder_family(Path(location))
+    return None
 
 
 def folder_family(folder: Path) -> Family | None:
     """Of which family the files in a folder are, by one that only this family has."""
-    for name, part in (("TIPSv2", "image"), ("dino.txt", "text"), ("C-RADIO", "adaptors"), ("Talk2DINO", "projection")):
-        if any(folder.glob(FAMILIES[name].files[part][0])):
+    for name, purpose in _TELLING_FILES.items():
+        if any(folder.glob(FAMILIES[name].files[purpose][0])):
             return FAMILIES[name]
     # In the layout of the hub, a model.safetensors may be anyone's.
     config = folder / "config.json"
-    if (folder / "tokenizer.model").is_file() and config.is_file():
-        return FAMILIES[_HUB_FAMILY] if "tipsv2" in config.read_text(encoding="utf-8", errors="replace") else None
-    return None
+    if not ((folder / "tokenizer.model").is_file() and config.is_file()):
+        return None
+    # Its configuration has had two forms; both name the model.
+    is_tips = "tipsv2" in config.read_text(encoding="utf-8", errors="replace")
+    return FAMILIES[_HUB_FAMILY] if is_tips else None
 
 
 def dense_files(model_name: str, pretrained: str | None) -> dict[str, Path]:
@@ -97,23 +104,28 @@ def dense_files(model_name: str, pretrained: str | None) -> dict[str, Path]:
         UserError: a file that is not there or cannot be fetched; says which, and where to get it.
     """
     family = find_family(model_name)
-    schema, _, place = model_name.partition(":")
+    schema, _, location = model_name.partition(":")
     if pretrained not in (None, PUBLISHED):
         return _files_in(Path(pretrained), family)
     if schema == "local-dir":
-        return _files_in(Path(place), family)
+        return _files_in(Path(location), family)
     # A repository that is none of those below has the files of the first one.
-    name = place.removeprefix("google/") if schema == "hf-hub" else model_name
+    name = model_name
+    if schema == "hf-hub":
+        name = location.removeprefix("google/")
     model = DENSE_MODELS.get(name) or DENSE_MODELS["tipsv2-b14"]
     remedy = f"{family.remedy}, and give their folder as pretrained"
     if not model.sources:
         raise UserError(f"the weights of {model_name} cannot be downloaded by a program; {remedy}")
     files = {}
-    for part, source in model.sources.items():
+    for purpose, source in model.sources.items():
         if isinstance(source, str):
-            files[part] = fetch_url(source, remedy=remedy)
+            files[purpose] = fetch_url(source, remedy=remedy)
         else:
-            files[part] = fetch(place if schema == "hf-hub" else source[0], source[1], remedy=remedy)
+            repository, file = source
+            if schema == "hf-hub":
+                repository = location
+            files[purpose] = fetch(repository, file, remedy=remedy)
     return files
 
 
@@ -122,10 +134,11 @@ def _files_in(folder: Path, family: Family) -> dict[str, Path]:
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {family.remedy}, and give their folder as pretrained")
     files = {}
-    for part, patterns in family.files.items():
+    for purpose, patterns in family.files.items():
         matching = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
         if matching:
-            files[part] = matching[0]
-        elif part not in family.optional:
-            raise UserError(f"{folder} lacks the {part} of {family.name} ({' or '.join(patterns)}); {family.remedy}")
+            files[purpose] = matching[0]
+        elif purpose not in family.optional:
+            names = " or ".join(patterns)
+            raise UserError(f"{folder} lacks the {purpose} of {family.name} ({names}); {family.remedy}")
     return files

@@ -27,18 +27,19 @@ def read_json(path: Path) -> dict[str, Any]:
         UserError: the file cannot be read, or is none.
     """
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
         raise UserError(f"{path} cannot be read ({error}); download it again") from error
-    if not isinstance(content, dict):
+    if not isinstance(description, dict):
         raise UserError(f"{path} is no JSON object; download it again")
-    return content
+    return description
 
 
 def layout(folder: Path) -> str | None:
     """The file that describes the model in a folder, :data:`OPEN_CLIP_CONFIG` or :data:`HUGGING_FACE_CONFIG`;
     :data:`DENSE_LAYOUT` for the files of a model of :mod:`clearclip.dense_models`; None for all others.
     """
+    # First of all: Talk2DINO's folder may have a CLIP in OpenCLIP's layout beside its own files.
     if folder_family(folder) is not None:
         return DENSE_LAYOUT
     if (folder / OPEN_CLIP_CONFIG).is_file():

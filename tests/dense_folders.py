@@ -1,7 +1,9 @@
 """Folders with tiny TIPSv2, dino.txt, C-RADIO and Talk2DINO models in their published layouts.
 
-A weight follows from its published name and shape, as tests/release/README.md says, so that what the authors' own
-classes computed with the same weights can be compared with.
+A weight follows from its published name and shape (:func:`draw`), so that what the authors' own classes computed with
+the same weights can be compared with: tests/release/dense_outputs.npz, recorded from google-deepmind/tips 4db271d,
+facebookresearch/dinov3 6876159, NVlabs/RADIO c0f3701, lorebianchi98/Talk2DINO 4918c2d, and for SigLIP 2's text and
+DINOv2's tower transformers 5.24.0, in fp32 on a CPU.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ import pytest
 from open_clip import get_pretrained_cfg
 
 from clearclip import ModelSettings
-from clearclip.backbones.blip.weights import PUBLISHED
+from clearclip.backbones.blip.weights import BLIP_ADDRESS
 from clearclip.commands.eval import make_parser
 from clearclip.results.protocols import find_protocol, protocol_names
 from clearclip.results.published_numbers import find_published
@@ -101,7 +101,7 @@ def test_weights_are_where_open_clip_has_them():
             assert f"[{repository}](https://huggingface.co/{repository}/resolve/main/{OPEN_CLIP_FILES[0]})" in line
             url = cfg["url"]
             assert (f"[{url.rpartition('/')[2]}]({url})" if url else "| – |") in line
-    assert PUBLISHED + "model_large.pth" in rows["BLIP ViT-L/16", "model_large"]
+    assert BLIP_ADDRESS + "model_large.pth" in rows["BLIP ViT-L/16", "model_large"]
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: str(page.relative_to(ROOT)))

@@ -107,6 +107,7 @@ def _load_open_clip(
         raise UserError(f"{weights.model_name}: {error}") from error
     except Exception as error:
         raise _no_model(weights, error) from error
+    # Before the weights, which take longer to fetch: what is missing is said soon.
     tokenizer = load_tokenizer(text, folder)
     options: dict[str, Any] = {}
     if weights.quick_gelu is not None:
@@ -118,8 +119,9 @@ def _load_open_clip(
     names = [f"visual.{name}" for name in tower.visual.state_dict()]
     state = read_checkpoint(find_checkpoint(weights), names)
     options["force_image_size"] = _image_size(tower, state)
-    is_converted = not any(vision.get(part) or text.get(part) for part in _NOT_CONVERTED)
+    is_converted = not any(vision.get(option) or text.get(option) for option in _NOT_CONVERTED)
     name = weights.model_name if folder is None else f"local-dir:{folder}"
+    # The weights are loaded afterwards, by this package: OpenCLIP would unpickle some files.
     try:
         with _without_remarks(weights.pretrained != RANDOM):
             model = open_clip.create_model(

@@ -163,13 +163,14 @@ class DenseEncoder(nn.Module):
             inputs = self._inputs(self.tokens(images, resize), group, grid)
             context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
             last = len(parts) - 1
+            group_parts = list(parts)
             if last in inputs:
                 # Methods of a pass share what the last block computes of its input.
-                parts = [*parts[:last], CachedBlock.of(parts[last], inputs[last])]
+                group_parts[last] = CachedBlock.of(parts[last], inputs[last])
             for index, method in zip(indices, group, strict=True):
                 available = _inputs_of(method, texts[index], images, second)
                 method_context = replace(context, **{NEEDS[need]: available[need] for need in method.needs})
-                tokens = method(parts, inputs[len(parts) - method.depth], method_context)
+                tokens = method(group_parts, inputs[len(parts) - method.depth], method_context)
                 features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(method_context))
         return features
 
@@ -194,6 +195,7 @@ class DenseEncoder(nn.Module):
     def _inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
         """The tokens before those blocks that one of the methods computes or asks for."""
         count = len(self.blocks)
+        # The trunk ends where the last method begins.
         asked_for = {count - method.depth for method in methods}
         for method in methods:
             asked_for |= set(method.required_blocks(count))

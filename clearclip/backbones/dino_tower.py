@@ -101,8 +101,8 @@ def load_second_encoder(name: str, weights: str | None, device: torch.device, pr
         UserError: an unknown name, or weights that cannot be fetched, read, or are not finite.
     """
     if name == UNTRAINED:
-        own = Weights(name, weights or RANDOM, tag=SECOND_ENCODERS["dino-vits16"])
-        return SecondEncoder(*load_dino(own, device, precision, **UNTRAINED_SIZES)).to(device)
+        untrained = Weights(name, weights or RANDOM, tag=SECOND_ENCODERS["dino-vits16"])
+        return SecondEncoder(*load_dino(untrained, device, precision, **UNTRAINED_SIZES)).to(device)
     if name not in SECOND_ENCODERS:
         raise UserError(f"unknown guide {name!r}; choose from {', '.join((*SECOND_ENCODERS, UNTRAINED))}")
     tag = SECOND_ENCODERS[name]

@@ -92,6 +92,7 @@ class HuggingFaceEncoder(DenseEncoder):
     def head(self, patches: Tensor) -> Tensor:
         vision = self.visual.vision
         patches = vision.post_layernorm(patches)
+        # SigLIP pools by attention: of that, the values' path is what a patch alone becomes.
         if hasattr(vision, "head"):
             attention, width = vision.head.attention, patches.shape[-1]
             values = F.linear(patches, attention.in_proj_weight[-width:], attention.in_proj_bias[-width:])

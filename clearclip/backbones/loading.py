@@ -82,7 +82,7 @@ def _load_clip_towers(weights: Weights, settings: ModelSettings, device: torch.d
     clip = load_clip(weights, device, precision)
     image = TOWERS.build(clip.model.visual)
     if weights.is_miniature:
-        image.method_options = dict(METHOD_OPTIONS)
+        image.method_options = METHOD_OPTIONS
     text = TextEncoder(
         clip.model,
         clip.tokenizer,

@@ -75,9 +75,11 @@ def load_radio(files: dict[str, Path], label: str) -> tuple[RadioEncoder, SigLIP
     Raises:
         UserError: a file that cannot be read or holds more than data, weights that do not fit, or no such adaptor.
     """
+    # An argparse namespace is beside the weights, as data; a file with anything else is refused.
     contents = read_file(files["adaptors"])
     state = contents.get("state_dict_ema") or contents.get("state_dict") or {}
     adaptor = summary_adaptor(state, contents.get("args"), files["adaptors"])
+    # The same tower in full precision, where it is there: the .pth.tar has halves.
     if "image" in files:
         state = read_checkpoint([files["image"]])
     vit = plain_vit(from_radio_names(state), Heads.read(files.get("config")), label)

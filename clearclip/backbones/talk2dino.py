@@ -40,6 +40,7 @@ def load_talk2dino(files: dict[str, Path], label: str) -> tuple[DINOImageEncoder
         UserError: a file that cannot be read, or weights that do not fit.
     """
     state, heads = read_checkpoint([files["image"]]), Heads.read(files.get("config"))
+    # DINOv3 has rotary positions in place of a table.
     vit = plain_vit(from_dinov2_names(state), heads, label) if "pos_embed" in state else dinov3_vit(state, heads, label)
     weights = read_checkpoint([files["projection"]])
     weights = {name.replace("linear_layer2.", "hidden_layers.0."): value for name, value in weights.items()}

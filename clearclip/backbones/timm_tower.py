@@ -70,6 +70,7 @@ class TimmEncoder(DenseEncoder):
         for token in (trunk.reg_token, trunk.cls_token):
             if token is not None:
                 sequence.insert(0, token.to(patches.dtype).expand(len(patches), -1, -1))
+        # Class token, registers, patches: the order in which all of timm's ViTs have them.
         tokens = torch.cat(sequence, dim=1)
         if trunk.pos_embed is not None:
             positions = self.positions(trunk.pos_embed[0], grid, position_resize).to(tokens.dtype)

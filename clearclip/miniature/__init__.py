@@ -1,6 +1,7 @@
 """The miniature: a small OpenCLIP model and a benchmark of drawn scenes, both inside the package."""
 
 from pathlib import Path
+from typing import Any
 
 from clearclip.miniature.classes import CLASSES, PALETTE
 
@@ -12,7 +13,7 @@ BENCHMARK = DIRECTORY / "benchmark"
 SHA256 = "ab2febbf515042723fa0fcdb157eba146aec8163dbb027035a98cf70b45b1be2"
 
 #: Options of methods, by method: for its six blocks the layers of ViT-B/16 halved, and a guide that needs no download.
-METHOD_OPTIONS = {
+METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "ProxyCLIP": {"guide": "untrained-vit4", "multiple": 8},
     "RCS": {"layers": (2, 3, 4)},
     "SC-CLIP": {"pre": 4, "post": 1, "summed": (1, 2, 3, 4), "rho": 0.3},

@@ -48,8 +48,8 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
                 failure = error
                 if not isinstance(error, EntryNotFoundError):
                     break
-    what = f"{' or '.join(names)} of {repository}"
-    raise UserError(f"{what} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
+    files = f"{' or '.join(names)} of {repository}"
+    raise UserError(f"{files} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
 
 
 def _from_cache(repository: str, name: str) -> Path | None:

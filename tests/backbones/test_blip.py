@@ -35,7 +35,7 @@ def small(monkeypatch):
         return transformers.BlipConfig(text_config=text, vision_config=vision, image_text_hidden_size=EMBED)
 
     monkeypatch.setattr(weights, "configuration", configuration)
-    monkeypatch.setitem(weights.TOWERS, "BLIP ViT-B/16", (WIDTH, LAYERS))
+    monkeypatch.setitem(weights.IMAGE_TOWERS, "BLIP ViT-B/16", (WIDTH, LAYERS))
     return configuration
 
 
@@ -226,7 +226,7 @@ def test_cast_keeps_the_exact_values_of_layer_norms():
 def test_random_weights_have_the_real_architecture(name, width, layers, monkeypatch):
     monkeypatch.undo()
     with torch.device("meta"):  # the real size, without its memory
-        model = transformers.BlipForImageTextRetrieval(weights.configuration(*weights.TOWERS[name]))
+        model = transformers.BlipForImageTextRetrieval(weights.configuration(*weights.IMAGE_TOWERS[name]))
     vision, text = model.vision_model, model.text_encoder
     assert vision.embeddings.position_embedding.shape == (1, 24 * 24 + 1, width)
     block = vision.encoder.layers[layers - 1]
@@ -249,8 +249,8 @@ def test_bad_requests_are_one_line(folder, tmp_path, monkeypatch):
         load(folder, square=100)
     with pytest.raises(UserError, match="takes no model_name"):
         ClearCLIP.from_pretrained("ViT-B-16", clip_type="BLIP", device="cpu")
-    monkeypatch.setitem(weights.TOWERS, "BLIP ViT-B/16", (WIDTH + 64, LAYERS))
-    monkeypatch.setitem(weights.TOWERS, "BLIP ViT-L/16", (WIDTH, LAYERS))
+    monkeypatch.setitem(weights.IMAGE_TOWERS, "BLIP ViT-B/16", (WIDTH + 64, LAYERS))
+    monkeypatch.setitem(weights.IMAGE_TOWERS, "BLIP ViT-L/16", (WIDTH, LAYERS))
     with pytest.raises(UserError, match=r"set vit_type='ViT-L/16'"):
         load(folder)
     monkeypatch.setitem(sys.modules, "transformers", None)
@@ -273,7 +273,7 @@ def test_the_published_checkpoint_is_fetched_once(reference, folder, tmp_path, m
     monkeypatch.setattr("torch.hub.get_dir", lambda: str(tmp_path))
     with Hub() as hub:
         hub.files["BLIP/models/model_base_14M.pth"] = (tmp_path / "saved").read_bytes()
-        monkeypatch.setattr(weights, "PUBLISHED", f"{hub.url}/BLIP/models/")
+        monkeypatch.setattr(weights, "BLIP_ADDRESS", f"{hub.url}/BLIP/models/")
         model = ClearCLIP.from_pretrained(clip_type="BLIP", slide_crop=0, device="cpu")
     image = torch.randn(1, 3, SIZE, SIZE)
     torch.testing.assert_close(features(model.image_encoder, image), features(load(folder)[0], image))

@@ -16,10 +16,10 @@ from clearclip.utils.hub import fetch, fetch_url
 from clearclip.weights import RANDOM, Weights
 
 #: Where the authors publish their checkpoints.
-PUBLISHED = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/"
+BLIP_ADDRESS = "https://storage.googleapis.com/sfr-vision-language-research/BLIP/models/"
 TOKENIZER = "google-bert/bert-base-uncased"
 #: Width and number of blocks of the image towers.
-TOWERS = {"BLIP ViT-B/16": (768, 12), "BLIP ViT-L/16": (1024, 24)}
+IMAGE_TOWERS = {"BLIP ViT-B/16": (768, 12), "BLIP ViT-L/16": (1024, 24)}
 #: Names of the original layout, by which its state dict is found in a file.
 ANCHORS = ("visual_encoder.cls_token", "visual_encoder.pos_embed", "text_encoder.embeddings.position_embeddings.weight")
 #: Parts of the original names of weights → transformers' names.
@@ -49,9 +49,9 @@ def load_retrieval_model(weights: Weights) -> tuple[nn.Module, str]:
         raise UserError("BLIP needs the package transformers: pip install transformers") from error
     source, path = weights.pretrained, Path(weights.pretrained)
     if source == RANDOM:
-        return BlipForImageTextRetrieval(configuration(*TOWERS[weights.model_name])), TOKENIZER
+        return BlipForImageTextRetrieval(configuration(*IMAGE_TOWERS[weights.model_name])), TOKENIZER
     if source == weights.tag:
-        path = fetch_url(f"{PUBLISHED}{source}.pth", "download it elsewhere and give the file as pretrained")
+        path = fetch_url(f"{BLIP_ADDRESS}{source}.pth", "download it elsewhere and give the file as pretrained")
     if path.is_file():
         model = _load_original(path, weights.model_name)
         with_vocabulary = any((path.parent / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
@@ -79,7 +79,7 @@ def _load_original(path: Path, model_name: str) -> nn.Module:
     positions = state.get("vision_model.embeddings.position_embedding", torch.zeros(1, 577, 0))
     _check_width(str(path), model_name, positions.shape[2])
     side = 16 * round((positions.shape[1] - 1) ** 0.5)
-    model = BlipForImageTextRetrieval(configuration(*TOWERS[model_name], side))
+    model = BlipForImageTextRetrieval(configuration(*IMAGE_TOWERS[model_name], side))
     try:
         result = model.load_state_dict(state, strict=False)
     except RuntimeError as error:
@@ -114,24 +114,24 @@ def rename(state: dict[str, Tensor]) -> dict[str, Tensor]:
     renamed = {}
     for name, tensor in state.items():
         if not TRAINING_ONLY.search(name):
-            for pattern, new in RENAMES.items():
-                name = re.sub(pattern, new, name)
+            for pattern, replacement in RENAMES.items():
+                name = re.sub(pattern, replacement, name)
             renamed[name] = tensor
     return renamed
 
 
 def _check_width(source: str, model_name: str, width: int) -> None:
-    for name, (known_width, _) in TOWERS.items():
+    for name, (known_width, _) in IMAGE_TOWERS.items():
         if width == known_width and name != model_name:
             vit_type = name.removeprefix("BLIP ")
             raise UserError(f"{source} is a {name}, not a {model_name}; set vit_type='{vit_type}'")
 
 
 def _check_complete(source: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    for what, names in (("lacks", missing), ("has left over", unexpected)):
+    for fault, names in (("lacks", missing), ("has left over", unexpected)):
         names = sorted(name for name in names if not TRAINING_ONLY.search(name))
         if names:
             raise UserError(
-                f"{source} is not a BLIP retrieval or pre-training checkpoint: it {what} {', '.join(names[:5])} "
+                f"{source} is not a BLIP retrieval or pre-training checkpoint: it {fault} {', '.join(names[:5])} "
                 f"({len(names)} weights); choose one with an image-text contrastive branch, such as model_base_14M.pth"
             )

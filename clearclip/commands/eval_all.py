@@ -14,7 +14,8 @@ from rich.text import Text
 from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
-from clearclip.commands.table_run import OWN_RESULT, Group, Outcome, has_result, plan, run_all
+from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, plan
+from clearclip.commands.table_run import Outcome, run_all
 from clearclip.commands.word_flags import WORDS_TABLE
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.miniature import METHOD_NOTE
@@ -122,7 +123,7 @@ def _check_protocol(table: Table, protocol: str) -> None:
     """Check that a table may be evaluated by a protocol: the paper's tables are by the paper's."""
     if protocol == protocol_names()[0] or table.any_protocol:
         return
-    names = [other.name for other in tables().values() if other.any_protocol]
+    names = [candidate.name for candidate in tables().values() if candidate.any_protocol]
     raise UserError(f"--protocol {protocol} is not for the table {table.name}; add --table {' or '.join(names)}")
 
 
@@ -138,8 +139,8 @@ def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespa
     check = TableCheck(args.gpus, args.on_error, may_fetch=False)
     check.check_start()
     for number, group in enumerate(groups, start=1):
-        missing = check.missing(group.cfg)
-        reason = f"; cannot run: {printable(missing)}" if missing else ""
+        fault = check.missing(group.cfg)
+        reason = f"; cannot run: {printable(fault)}" if fault else ""
         print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images{reason}")
         for row in group.rows:
             remark = ""
@@ -167,8 +168,10 @@ def print_outcome(outcome: Outcome, results: Path) -> None:
     where = f"; results in {printable(results)}" if results.exists() else ""
     print(f"{outcome.done} done; {outcome.skipped} skipped; {count} failed{where}")
     for reason, labels in outcome.failed.items():
-        more = f" and {len(labels) - 1} more" if len(labels) > 1 else ""
-        print(f"failed: {printable(labels[0])}{more}: {printable(reason)}")
+        names = printable(labels[0])
+        if len(labels) > 1:
+            names += f" and {len(labels) - 1} more"
+        print(f"failed: {names}: {printable(reason)}")
 
 
 def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
@@ -176,16 +179,16 @@ def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
     print("\nmIoU, %, measured and (published)" + (f", protocol {protocol}" if table.any_protocol else ""))
     sizes = {row.vit for row in table.rows}
     has_one_size = len(sizes) == 1
-    shown = ConsoleTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    shown.add_column(table.rows[0].vit if has_one_size else "")
+    grid = ConsoleTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
+    grid.add_column(table.rows[0].vit if has_one_size else "")
     for heading in headings(table):
-        shown.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
+        grid.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
     rows = fill_table(table, records, protocol)
     for row, cells in rows:
         name = row.system if has_one_size else f"{row.system} {row.vit.removeprefix('ViT-')}"
         # Text, so that no name is taken for a format of rich's.
-        shown.add_row(Text(printable(marked_name(row, name))), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
-    Console().print(shown)
+        grid.add_row(Text(printable(marked_name(row, name))), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
+    Console().print(grid)
     for note in (*notes_of(rows), *replaced_remarks(table, rows)):
         print(printable(note))
     if table.is_miniature and table.any_protocol:

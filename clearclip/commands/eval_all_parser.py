@@ -37,11 +37,13 @@ def make_parser() -> CommandParser:
     add("--import", action=ImportFile)
     add("--force", action="store_true", help="repeat runs that have a result")
     add("--dry-run", action="store_true", help="print the plan and run nothing")
-    for name, what in (("markdown", "Markdown"), ("latex", "LaTeX (booktabs)"), ("csv", "CSV")):
-        text = f"print the table as {what} and run nothing"
+    for name, language in (("markdown", "Markdown"), ("latex", "LaTeX (booktabs)"), ("csv", "CSV")):
+        text = f"print the table as {language} and run nothing"
         add(f"--{name}", dest="format", action="store_const", const=name, help=text)
-    why = "say why a run is in a table or in none: its line in the list of runs, or its fingerprint; default: the last"
-    add("--explain", nargs="?", const="last", metavar="RUN", help=why)
+    explain = (
+        "why a run is in a table or in none, by its line in the list of runs or its fingerprint; default: the last"
+    )
+    add("--explain", nargs="?", const="last", metavar="RUN", help=explain)
     add("--rebuild", action="store_true", help="write the workbook again from its rows and run nothing")
     add_word_flags(parser)
     return parser

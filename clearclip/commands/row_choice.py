@@ -45,9 +45,9 @@ def _own_method(name: str) -> Method | None:
     """The method that a JSON object describes, or that is none of this package's; None for any other name."""
     if name.lstrip().startswith("{"):
         return build_method(name)
-    # A sum such as "Neighbours + RCS" is the user's own if a part of it is.
-    for part in name.split(" + "):
-        if part in METHODS and not METHODS[part].__module__.startswith("clearclip."):
+    # A sum such as "Neighbours + RCS" is the user's own if a term of it is.
+    for term in name.split(" + "):
+        if term in METHODS and not METHODS[term].__module__.startswith("clearclip."):
             return build_method(name)
     return None
 

@@ -17,7 +17,7 @@ from tqdm import tqdm
 from clearclip.analysis.word_figures import draw_word_table
 from clearclip.analysis.word_scores import MeanIoU, ThresholdCounts
 from clearclip.analysis.word_study import WordStudy, choose_word_sets, study_words
-from clearclip.commands.table_run import Group
+from clearclip.commands.table_plan import Group
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, class_words, dataset_name, load_config, model_settings
 from clearclip.evaluation.dataset_report import quick_check

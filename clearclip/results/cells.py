@@ -88,6 +88,7 @@ def make_cell(table: Table, row: Row, dataset: str, records: Iterable[Record], p
     runs = in_order_of_time(record for record in records if belongs(record, row, dataset, protocol))
     if not runs:
         return Cell(published=published, reruns=reruns)
+    # What is not shown is kept, so that a table can say over which runs it decided.
     *replaced, latest = runs
     stated = latest.facts["weights"]["origin"] == "stated"
     return Cell(latest.mIoU, published, reruns, stated, latest, tuple(replaced))
@@ -102,6 +103,7 @@ def fill_row(table: Table, row: Row, records: Iterable[Record], protocol: str) -
     """The cells of a row; behind them their mean, where the table has one."""
     records = list(records)
     cells = [make_cell(table, row, dataset, records, protocol) for dataset in table.datasets]
+    # The mean is the last cell, and of no dataset.
     if table.shows_mean:
         cells.append(_mean_cell(cells, find_published(table, row, AVERAGE, protocol)))
     return cells
@@ -109,6 +111,7 @@ def fill_row(table: Table, row: Row, records: Iterable[Record], protocol: str) -
 
 def _mean_cell(cells: Sequence[Cell], published: PublishedNumber | None) -> Cell:
     """The mean of a row, where all its cells were measured."""
+    # A mean of some columns would look like one of all.
     values = [cell.measured for cell in cells if cell.measured is not None]
     is_whole = len(values) == len(cells)
     stated = is_whole and any(cell.stated for cell in cells)

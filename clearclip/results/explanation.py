@@ -147,8 +147,8 @@ def explanation_lines(explanation: Explanation) -> list[str]:
         f"mIoU {miou_text(record)}, {record.images} images, {record.time}"
     ]
     if explanation.comparison is not None:
-        place = "nearest cell" if explanation.reasons else "in the table"
-        lines.append(f"{place}: {_cell_text(explanation.comparison, record)}")
+        heading = "nearest cell" if explanation.reasons else "in the table"
+        lines.append(f"{heading}: {_cell_text(explanation.comparison, record)}")
     if explanation.reasons:
         lines += ["not in a table because", *(f"  {reason}" for reason in explanation.reasons)]
     else:

@@ -19,8 +19,9 @@ def own_row(row: Row, method: str, label: str) -> Row:
         method: the method, as ``build_method`` takes it.
         label: the method's label, which is the row's name as well.
     """
-    own = replace(row, name=label, method=method, label=label, is_own=True)
-    return replace(own, clearclip="", published_as=(), settings={})
+    # Nothing was published for it, and no settings but the protocol's are its own.
+    unpublished = replace(row, clearclip="", published_as=(), settings={}, is_own=True)
+    return replace(unpublished, name=label, method=method, label=label)
 
 
 def own_rows(table: Table, records: Iterable[Record], protocol: str) -> list[Row]:
@@ -44,8 +45,9 @@ def own_row_of(table: Table, record: Record, protocol: str) -> Row | None:
         return None
     for row in table.rows:
         if row.clip_type and has_weights(record, row):
-            own = own_row(row, record.method, record.method)
-            return own if belongs(record, own, record.dataset, protocol) else None
+            # The weights are found; whether every setting is the protocol's decides.
+            candidate = own_row(row, record.method, record.method)
+            return candidate if belongs(record, candidate, record.dataset, protocol) else None
     return None
 
 

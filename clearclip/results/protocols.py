@@ -118,7 +118,9 @@ class Protocol:
             row_settings: options of the model that a table's row was published with, where they differ.
             own_normalization: the row's weights have a mean and a standard deviation of their own.
         """
+        # Both are flat, so that each setting is compared once and named alone.
         expected, actual = self.settings(row_settings), run_settings(facts)
+        # Rows of the paper normalise with OpenAI's mean and standard deviation, other backbones with their own.
         if own_normalization:
             actual.pop("model.normalization", None)
         # Which files these are is not known of most benchmarks, and follows where some of them were left out.
@@ -133,6 +135,7 @@ class Protocol:
             in_both = name in actual and name in expected
             if not (in_both and actual[name] == expected[name]):
                 differences.append(self._difference(name, actual.get(name, ABSENT), expected.get(name, ABSENT)))
+        # What is computed in is a fact of the machine, not of the protocol.
         precision = facts["environment"].get("precision")
         if precision not in PRECISIONS:
             differences.append(Difference("precision", precision, " or ".join(PRECISIONS)))
@@ -188,7 +191,7 @@ def _input_settings(reads: Mapping[str, Any]) -> dict[str, Any]:
     for step in further:
         if isinstance(step, Mapping) and step.get("type") == "Resize" and "resize" not in settings:
             settings["resize"] = _resize_text(step, pipeline.index(step))
-            further = [other for other in further if other is not step]
+            further = [remaining for remaining in further if remaining is not step]
     if further:
         settings["input.further steps"] = further
     return settings
@@ -221,10 +224,14 @@ _COLUMNS = (
 def _read_protocol(line: Mapping[str, str]) -> Protocol:
     """A line of ``protocols.csv``."""
     model = read_options(line["model_options"])
+    # A new option of the model is a new column, and nothing else.
     for column, cell in line.items():
         if column not in _COLUMNS and cell:
             model |= read_options(f"{column}={cell}")
-    methods = dict(part.split(": ") for part in line["methods"].split("; ") if part)
+    methods: dict[str, str] = {}
+    for entry in filter(None, line["methods"].split("; ")):
+        name, _, options = entry.partition(": ")
+        methods[name] = options
     return Protocol(
         protocol=line["protocol"],
         dataset=line["dataset"],

@@ -45,6 +45,7 @@ def published_numbers() -> dict[tuple[str, ...], list[PublishedNumber]]:
     for line in read_csv("published.csv"):
         added = " + ClearCLIP" if line["clearclip"] == "yes" else ""
         key = (line["table"], line["protocol"], line["vit"], line["row"] + added, line["dataset"])
+        # A number with settings of its own stands in no cell that has others.
         settings = read_options(line["settings"])
         number = PublishedNumber(float(line["miou"]), line["source"], settings, line["rerun_by"])
         numbers.setdefault(key, []).append(number)
@@ -53,6 +54,7 @@ def published_numbers() -> dict[tuple[str, ...], list[PublishedNumber]]:
 
 def find_published(table: Table, row: Row, dataset: str, protocol: str) -> PublishedNumber | None:
     """The number that was published for a cell: by the same protocol, and with the settings that the row has here."""
+    # The first table that has the number is the one that it was published in.
     for name in table.numbers_of:
         for system in (row.system, *row.published_as):
             for number in published_numbers().get((name, protocol, row.vit, system, dataset), []):

@@ -37,6 +37,7 @@ def _time(value: Any) -> str:
 
 
 def _count(value: Any) -> str:
+    # True is a whole number to Python.
     is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
     return "" if is_count else "is no whole number"
 
@@ -70,9 +71,10 @@ def _facts(value: Any) -> str:
     for name in FACTS:
         if name in value and not isinstance(value[name], dict):
             return f"have a part {name} that is no object"
-    for part, name in (("dataset", "name"), ("method", "label"), ("weights", "origin")):
-        if part in value and not isinstance(value[part].get(name), str):
-            return f"have a part {part} without {name}"
+    # These are read wherever a record is listed.
+    for section, name in (("dataset", "name"), ("method", "label"), ("weights", "origin")):
+        if section in value and not isinstance(value[section].get(name), str):
+            return f"have a part {section} without {name}"
     return ""
 
 
@@ -148,6 +150,7 @@ class Record:
     def weights(self) -> str:
         """Whose weights, in a few words: ``CLIP ViT-B/16``."""
         facts = self.facts.get("weights", {})
+        # Published weights are known by the tables' names, any others by OpenCLIP's.
         names = (facts.get("clip_type") or facts.get("model"), facts.get("vit_type") or facts.get("tag"))
         return " ".join(str(name) for name in names if name)
 
@@ -194,6 +197,7 @@ def parse_record(data: Any, line: int = 0) -> Record:
         elif entry.name in _LEAST:
             raise RecordError(f"it has no {entry.name}")
         elif entry.name in _UNKNOWN:
+            # What an earlier version did not write costs a record its cell, not its place in the list.
             values[entry.name] = _UNKNOWN[entry.name]
             lacks.append(entry.name)
     _check_agreement(values)
@@ -236,6 +240,6 @@ def _check_agreement(values: Mapping[str, Any]) -> None:
         if len(values.get(name, ())) not in (classes, 0 if name != "iou" else classes):
             raise RecordError(f"has {classes} classes, but {name} of {len(values[name])}")
     facts = values["facts"]
-    for name, part, key in (("dataset", "dataset", "name"), ("method", "method", "label")):
-        if part in facts and facts[part][key] != values[name]:
+    for name, key in (("dataset", "name"), ("method", "label")):
+        if name in facts and facts[name][key] != values[name]:
             raise RecordError(f"{name} and its facts disagree")

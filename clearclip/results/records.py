@@ -63,9 +63,9 @@ def _fault_of_place(path: Path) -> str:
         if os.path.lexists(file) and not stat.S_ISREG(file.stat().st_mode):
             return f"{file} is no ordinary file"
     # A workbook that is read-only may stay so: the records are what counts.
-    for place in (records, folder):
-        if place.exists() and not os.access(place, os.W_OK):
-            return f"{place} may not be written to"
+    for target in (records, folder):
+        if target.exists() and not os.access(target, os.W_OK):
+            return f"{target} may not be written to"
     return "" if folder.is_dir() else f"{folder} is no folder"
 
 
@@ -152,10 +152,10 @@ def _read_line(line: bytes, number: int) -> Record:
     return record
 
 
-def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+def _without_repetition(members: list[tuple[str, Any]]) -> dict[str, Any]:
     """A JSON object; one that says two things of one name is none."""
-    data = dict(pairs)
-    if len(data) != len(pairs):
+    data = dict(members)
+    if len(data) != len(members):
         raise RecordError("says something twice")
     return data
 
@@ -181,7 +181,7 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[Re
         lines.append(json.dumps({**data, "checksum": digest(data)}).encode())
     try:
         # Read back before they are written: a record that could not be read would be lost later.
-        kept = [_read_line(line, number) for number, line in enumerate(lines, start=1)]
+        written = [_read_line(line, number) for number, line in enumerate(lines, start=1)]
     except RecordError as error:
         raise UserError(f"this run cannot be recorded: it {error}; leave out what its config adds") from error
     try:
@@ -198,7 +198,7 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[Re
             f"{records_path(results)} cannot be written ({error.strerror or error}); make room or name another place "
             "with --results, and run the same command with --resume: nothing is computed again"
         ) from error
-    return kept
+    return written
 
 
 def _plain(data: Any) -> Any:

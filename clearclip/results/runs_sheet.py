@@ -53,6 +53,7 @@ def write_runs(sheet: Worksheet, records: Sequence[Record], remarks: Sequence[st
     """
     start_sheet(sheet, "All runs: mIoU and accuracies in percent")
     settings_of_runs = [flat_facts(record) for record in records]
+    # Runs of different versions have different settings.
     names = _setting_names(settings_of_runs)
     write_row(sheet, 2, [*RUN_COLUMNS, *names], BOLD)
     for number, (record, settings) in enumerate(zip(records, settings_of_runs, strict=True), start=3):
@@ -63,6 +64,7 @@ def write_runs(sheet: Worksheet, records: Sequence[Record], remarks: Sequence[st
     if names:
         notes.insert(0, f"{len(names)} columns of settings are folded to the right (+ above them)")
     finish_sheet(sheet, header=2, columns=0, notes=notes)
+    # On the screen settings are folded, on paper they are left out.
     _fold_columns(sheet, len(RUN_COLUMNS) + 1, len(RUN_COLUMNS) + len(names))
     sheet.print_area = f"A1:{get_column_letter(len(RUN_COLUMNS))}{sheet.max_row}"
 
@@ -95,12 +97,13 @@ def _fold_columns(sheet: Worksheet, first: int, last: int) -> None:
 def flat_facts(record: Record) -> dict[str, Any]:
     """The facts of a run, one value for each name: ``weights: origin``."""
     settings: dict[str, Any] = {}
-    for part, values in record.facts.items():
+    for section, values in record.facts.items():
+        # Most facts are in sections; the version of the numbers is not.
         if not isinstance(values, dict):
-            settings[part] = _short(values)
+            settings[section] = _short(values)
             continue
         for name, value in values.items():
-            settings[f"{part}: {name}"] = _short(value)
+            settings[f"{section}: {name}"] = _short(value)
     return settings
 
 

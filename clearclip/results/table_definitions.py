@@ -143,6 +143,7 @@ class Table:
             UserError: an unknown name; says which one may have been meant.
         """
         rows = list(self.rows)
+        # Large towers take hours; some tables show them where they are asked for.
         if sizes is None:
             sizes = self.shown_sizes or [row.vit for row in rows]
         _check_names("vit", sizes, [row.vit for row in rows])
@@ -155,6 +156,7 @@ class Table:
 
 def _check_names(noun: str, names: Sequence[str], choices: Sequence[str]) -> None:
     """Raise a UserError for names that are no choices: it lists them all, and the one that may have been meant."""
+    # Rows of several sizes have the same names.
     choices = list(dict.fromkeys(choices))
     unknown = [name for name in names if name not in choices]
     if not unknown:
@@ -168,6 +170,7 @@ def _check_names(noun: str, names: Sequence[str], choices: Sequence[str]) -> Non
 
 def _read_row(entry: Mapping[str, Any], vit: str) -> Row:
     """A row as ``tables.json`` has it, for a size of the image tower."""
+    # A method is a name, or an object with options, as command lines write them.
     method = entry["method"]
     return Row(
         name=entry["name"],
@@ -212,6 +215,7 @@ def find_table(name: str | None = None, miniature: bool = False) -> Table:
         name: None takes the first; of the miniature, the first that its workbook shows.
         miniature: with the bundled model and benchmark.
     """
+    # Of the miniature, a table of one row would show nothing.
     if name is None:
         name = next(table.name for table in tables().values() if table.miniature or not miniature)
     table = tables()[name]

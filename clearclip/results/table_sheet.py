@@ -38,14 +38,14 @@ class NumberColumn:
     Attributes:
         heading: below the benchmark's name.
         value: the number of a cell; None where there is none.
-        missing: what stands for None.
+        placeholder: what stands for None.
         number_format: the number's format.
         mark: of a cell, behind its number.
     """
 
     heading: str
     value: Callable[[Cell], float | None]
-    missing: str
+    placeholder: str
     number_format: str
     mark: Callable[[Cell], str]
 
@@ -131,7 +131,7 @@ def _write_column(sheet: Worksheet, number: int, column: NumberColumn, cells: Se
     write_cell(sheet.cell(3, number), column.heading, BOLD).alignment = RIGHT
     for row, cell in enumerate(cells, start=4):
         value = column.value(cell)
-        target = write_cell(sheet.cell(row, number), column.missing if value is None else value)
+        target = write_cell(sheet.cell(row, number), column.placeholder if value is None else value)
         target.alignment = RIGHT
         target.number_format = column.number_format
         if column.mark(cell):

@@ -60,14 +60,14 @@ def _shown_tables(records: Sequence[Record]) -> list[tuple[Table, str]]:
     first, *further = protocol_names()
     run_protocols = {protocol_of(record) for record in records}
     has_miniature = any(record.dataset == "miniature" for record in records)
-    shown = []
+    selected = []
     for table in every_table():
         if table.is_miniature and not has_miniature:
             continue
-        shown.append((table, first))
+        selected.append((table, first))
         if table.any_protocol and not table.is_miniature:
-            shown += [(table, protocol) for protocol in further if protocol in run_protocols]
-    return shown
+            selected += [(table, protocol) for protocol in further if protocol in run_protocols]
+    return selected
 
 
 def make_table_sheet(table: Table, protocol: str, records: Sequence[Record]) -> Sheet:

@@ -9,7 +9,7 @@ import pytest
 from clearclip import UserError
 from clearclip.commands import table_check
 from clearclip.commands.table_check import TableCheck, check_port
-from clearclip.commands.table_run import plan
+from clearclip.commands.table_plan import plan
 from clearclip.results.table_definitions import find_table
 
 

@@ -9,7 +9,7 @@ from layouts import LAYOUTS, make_layout
 from recorded_runs import REMOVED, facts_of, find_row
 
 from clearclip import UserError
-from clearclip.commands.table_run import plan
+from clearclip.commands.table_plan import plan
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.run_facts import run_facts
 from clearclip.evaluation.weight_facts import weights_facts

@@ -48,8 +48,9 @@ def is_own_method(method: Method) -> bool:
     for part in nested_methods(method):
         if not is_recorded(type(part)) or not type(part).__module__.startswith("clearclip.methods."):
             return True
+        # A function as an option, or in the place of one of the class's.
         if any(callable(value) and not isinstance(value, Method) for value in vars(part).values()):
-            return True  # a function as an option, or in the place of one of the class's
+            return True
     return False
 
 
@@ -102,6 +103,7 @@ def own_code_facts(classes: Iterable[type], imports: Iterable[Path] = ()) -> dic
             file = getattr(sys.modules.get(parent.__module__), "__file__", None)
             if file is not None and not is_recorded(parent) and not _is_library(Path(file).resolve()):
                 roots.append(Path(file).resolve())
+    # Names are relative to the method's folder, so that it may be moved.
     named_files: dict[Path, str] = {}
     for root in roots:
         for path in [root, *_python_files(root.parent)]:
@@ -145,7 +147,8 @@ def _imported_files(path: str) -> list[Path]:
     """The files that a Python file imports, inside functions as well."""
     if not os.path.isfile(path) or not path.endswith(".py"):
         return []
-    return [file for name in _imported_names(path, hash_file(path)) if (file := _file_of_module(name)) is not None]
+    files = map(_file_of_module, _imported_names(path, hash_file(path)))
+    return [file for file in files if file is not None]
 
 
 @lru_cache(maxsize=4096)

@@ -93,6 +93,7 @@ def not_in_table_because(run: PreparedRun) -> list[list[str]]:
     A method of the user's own has a row of its own, so that it is no reason that the code is the user's.
     """
     own_code = list(_own_code(run))
+    # What is true of all methods of a run is found out once.
     common = [*_program(), *_data(run), *_weights(run.loaded)]
     reasons = []
     for method in run.methods:
@@ -107,6 +108,7 @@ def _program() -> Iterator[str]:
     for name, version in package_versions().items():
         if version not in TESTED_VERSIONS[name]:
             yield f"{name} {version} is not among the tested versions ({', '.join(TESTED_VERSIONS[name])})"
+    # Which of them is loaded depends on the order in which they were installed.
     if sum(name.startswith("opencv") for name in package_versions()) > 1:
         yield "several builds of OpenCV are installed over each other"
     for name in changed_packages():
@@ -124,6 +126,7 @@ def _own_code(run: PreparedRun) -> Iterator[str]:
     for name in (run.cfg.get("custom_imports") or {}).get("imports") or ():
         if not str(name).startswith(_MODULES_OF_CONFIGS):
             yield f"own code was imported by the config: {name}"
+    # A config is Python: what it executes could change anything, and leave no trace.
     for path in config_files(run.cfg):
         if _has_code(path):
             yield f"the config {path.name} has code of its own; settings alone are data"

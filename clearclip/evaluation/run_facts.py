@@ -95,6 +95,7 @@ def _dataset_facts(dataset: CheckedDataset) -> dict[str, Any]:
     rules = [_state(part, _FILES_OF_DATASET) for part in parts]
     if any(rules):
         facts["labels"] = digest(rules)
+    # Where the second of several datasets begins, and which of them drops label 0.
     if len(parts) > 1:
         sizes = [[len(part), len(part.metainfo["classes"]), bool(part.reduce_zero_label)] for part in parts]
         facts["parts"] = digest(sizes)
@@ -122,6 +123,7 @@ def _step(step: Any) -> dict[str, Any]:
     kind, state = type(step), _state(step, set())
     if isinstance(step, LoadLabels):  # what it knows of its dataset is among the dataset's facts
         kind, state = LoadAnnotations, {"imdecode_backend": step.imdecode_backend}
+    # An argument at its default says nothing, whether a config names it or not.
     defaults: dict[str, Any] = {}
     for parent in reversed(kind.__mro__):
         if "__init__" in vars(parent) and parent is not object:

@@ -47,6 +47,7 @@ class LoadedModel:
         Raises:
             UserError: it cannot be loaded, or its files were written in the meantime.
         """
+        # Hashed before and after, so that the hash is of what was read in between.
         before = weights_facts(settings)
         model = ClearCLIP.from_settings(settings)
         tensors = tensor_digests(model)
@@ -104,6 +105,7 @@ def weights_facts(settings: ModelSettings, tensors: Mapping[str, str] | None = N
         "bytes": digest([hash_file(path) for path in files]) if files else digest(dict(tensors)),
         "rows": [],
     }
+    # The same weights with another activation or normalisation are no row's.
     if origin in ("published", "stated") and facts["activation"] == _trained_with_quick_gelu(weights, tag):
         facts["rows"] = rows_of_weights(weights.model_name, tag, settings.chosen_normalization)
     clip_rows = [row for row in facts["rows"] if tuple(row) in CHECKPOINTS]

@@ -82,8 +82,10 @@ def changed_packages() -> tuple[str, ...]:
     changed = []
     for name in package_versions().keys() & _COMPARED.keys():
         files = importlib.metadata.files(name) or ()
-        if not all(_as_recorded(file) for file in files if file.suffix == ".py" and file.hash):
+        python_files = [file for file in files if file.suffix == ".py" and file.hash]
+        if not all(map(_as_recorded, python_files)):
             changed.append(name)
+    # Of a clone that was installed in place, and of a file that was added, pip recorded nothing.
     for name, module in list(sys.modules.items()):
         package, file = name.partition(".")[0], getattr(module, "__file__", None) or ""
         if package in _COMPARED.values() and file.endswith(".py") and file not in recorded_files():
@@ -102,10 +104,11 @@ def _as_recorded(file: importlib.metadata.PackagePath) -> bool:
 def is_recorded(kind: type) -> bool:
     """Whether a class is what one of :func:`recorded_files` defines under its name."""
     module = sys.modules.get(kind.__module__)
-    found: Any = module
+    defined: Any = module
     for name in kind.__qualname__.split("."):
-        found = getattr(found, name, None)
-    return found is kind and getattr(module, "__file__", None) in recorded_files()
+        defined = getattr(defined, name, None)
+    # A class may claim any module and name; what counts is what stands there.
+    return defined is kind and getattr(module, "__file__", None) in recorded_files()
 
 
 class ImportedCode:

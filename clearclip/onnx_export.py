@@ -98,10 +98,10 @@ def export_onnx(
     other_inputs = {**inputs, "image": inputs["image"].flip(-1)}
     with torch.no_grad():
         expected = network(*other_inputs.values())
-    content = _export(network, inputs, method)
-    content = _with_metadata(content, model, method, text.classes if text is not None else None)
-    _compare(content, other_inputs, expected)
-    return write_bytes(path, content)
+    file_bytes = _export(network, inputs, method)
+    file_bytes = _with_metadata(file_bytes, model, method, text.classes if text is not None else None)
+    _compare(file_bytes, other_inputs, expected)
+    return write_bytes(path, file_bytes)
 
 
 def _check_packages() -> None:
@@ -181,11 +181,11 @@ def _quiet():
             logger.setLevel(level)
 
 
-def _with_metadata(content: bytes, model: ClearCLIP, method: Method, classes: ClassWords | None) -> bytes:
+def _with_metadata(file_bytes: bytes, model: ClearCLIP, method: Method, classes: ClassWords | None) -> bytes:
     """The file with what its numbers mean."""
     import onnx
 
-    proto = onnx.load_model_from_string(content)
+    proto = onnx.load_model_from_string(file_bytes)
     facts = {"model": model.label, "method": method.label, "logit_scale": str(model.settings.logit_scale)}
     if classes is not None:
         facts["classes"] = "\n".join(" | ".join(words) for words in classes.classes)
@@ -193,13 +193,13 @@ def _with_metadata(content: bytes, model: ClearCLIP, method: Method, classes: Cl
     return proto.SerializeToString()
 
 
-def _compare(content: bytes, inputs: dict[str, Tensor], expected: Tensor) -> None:
+def _compare(file_bytes: bytes, inputs: dict[str, Tensor], expected: Tensor) -> None:
     """Raise a UserError where onnxruntime computes something else than PyTorch."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors
-    session = onnxruntime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
+    session = onnxruntime.InferenceSession(file_bytes, options, providers=["CPUExecutionProvider"])
     [similarities] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
     difference = (torch.from_numpy(similarities) - expected).abs().max().item()
     if not difference <= TOLERANCE:

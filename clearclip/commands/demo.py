@@ -161,6 +161,7 @@ class _DemoRun:
             hint = "the same command with --skip-existing goes on"
             raise KeyboardInterrupt(f"{len(self.all_facts)} of {len(images)} images are done; {hint}") from None
         finally:
+            # Also after Ctrl-C, so that nothing of what was computed is missing in the tables.
             bar.close()
             self._write_tables()
         if self.all_facts:
@@ -171,10 +172,12 @@ class _DemoRun:
     def _segment_one(self, image: ImageFile, prefix: str) -> None:
         """Segment an image and write its files, unless they are there and ``--skip-existing`` was given."""
         stem = self.names.stem_for(image)
+        # Taken before the image is read: an image that changes meanwhile is computed again by the next run.
         digest = file_digest(image.path)
         if self.args.skip_existing:
             facts = existing_facts(stem, self._expected_facts(digest), self._pictures(stem))
             if facts is not None:
+                # The tables are about all images of the folder, those of earlier runs among them.
                 self._remember(image, stem, facts)
                 self._say(f"{prefix}{self.names.picture(stem, 'segmentation')}  (is there)")
                 return
@@ -196,6 +199,7 @@ class _DemoRun:
         seen_size = self.model.seen_size(pixels.shape[:2])
         facts = result_facts(result, str(image.path), self.model.settings, digest, seen_size, self.model.method)
         facts |= self._reading_facts()
+        # Last of all: --skip-existing takes an image with its facts for done.
         write_facts(stem, facts)
         self._remember(image, stem, facts)
 
@@ -218,12 +222,12 @@ class _DemoRun:
 
     def _pictures(self, stem: Path) -> list[Path]:
         """The pictures that this run writes for an image."""
-        kinds = ["segmentation"]
+        pictures = [self.names.picture(stem, "segmentation")]
         if self.args.heatmaps:
-            kinds.append("heatmaps")
+            pictures.append(self.names.picture(stem, "heatmaps"))
         if self.compared:
-            kinds.append("compare")
-        return [self.names.picture(stem, kind) for kind in kinds]
+            pictures.append(self.names.picture(stem, "compare"))
+        return pictures
 
     def _remember(self, image: ImageFile, stem: Path, facts: dict[str, Any]) -> None:
         """Keep what the tables of the folder need."""

@@ -18,22 +18,22 @@ PICTURE_FORMATS = ("png", "jpg", "svg", "pdf")
 
 def make_parser() -> CommandParser:
     """The options."""
-    out = CommandParser(
+    parser = CommandParser(
         description="Segment images by words. Without arguments: the bundled miniature, offline.",
         epilog='example: python demo.py photo.jpg --classes "sky, hill | mountain, tree, horse" --compare',
     )
-    out.add_argument("images", nargs="*", help="image files, folders or glob patterns")
-    add = out.add_argument_group("words").add_argument
+    parser.add_argument("images", nargs="*", help="image files, folders or glob patterns")
+    add = parser.add_argument_group("words").add_argument
     add("--classes", action=JoinWords, metavar="WORDS", help=WORDS)
     add("--name-path", metavar="FILE", help="the same as a file: a class per line")
     add("--background", action="store_true", help='add the class "background" as label 0')
-    add = out.add_argument_group("method").add_argument
-    known = f'{", ".join(METHOD_NAMES)}, a row such as "SCLIP + ClearCLIP", or your own'
-    add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{known} (default: %(default)s)")
+    add = parser.add_argument_group("method").add_argument
+    method_help = f'{", ".join(METHOD_NAMES)}, a row such as "SCLIP + ClearCLIP", or your own'
+    add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{method_help} (default: %(default)s)")
     add("--ignore-residual", action="store_true", help='the method "+ ClearCLIP": without residual connection and FFN')
     add("--import", action=ImportFile)
-    add_model_options(out.add_argument_group("model"), (*MODEL_FLAGS, *SIZE_FLAGS))
-    add = out.add_argument_group("result").add_argument
+    add_model_options(parser.add_argument_group("model"), (*MODEL_FLAGS, *SIZE_FLAGS))
+    add = parser.add_argument_group("result").add_argument
     add("--out", type=user_path, default=Path("outputs/demo"), metavar="FOLDER", help="default: %(default)s")
     rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
@@ -42,8 +42,8 @@ def make_parser() -> CommandParser:
     add("--coco", action="store_true", help="also coco.json: annotations of all images")
     add("--cvat", action="store_true", help="also cvat.zip: masks of all images for CVAT")
     add("--skip-existing", action="store_true", help="leave out images that have this very result already")
-    add_map_options(out)
-    add = out.add_argument_group("web page").add_argument
+    add_map_options(parser)
+    add = parser.add_argument_group("web page").add_argument
     add("--web", action="store_true", help="serve a page for this machine's browser (needs gradio)")
     add("--port", type=int, help="of the page (default: the first free one from 7860)")
-    return out
+    return parser

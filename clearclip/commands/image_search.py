@@ -74,7 +74,7 @@ def search_images(arguments: Sequence[str]) -> ImageSearch:
         UserError: an argument that has no image.
     """
     search = ImageSearch()
-    seen: set[Path] = set()
+    paths: set[Path] = set()
     for argument in arguments:
         try:
             images = _images_of(argument, search)
@@ -84,8 +84,8 @@ def search_images(arguments: Sequence[str]) -> ImageSearch:
         if not images:
             raise UserError(f"no image at {argument[:400]}; {_remedy(search)}")
         for image in images:
-            if image.path not in seen:
-                seen.add(image.path)
+            if image.path not in paths:
+                paths.add(image.path)
                 search.images.append(image)
     return search
 
@@ -105,6 +105,7 @@ def _images_of(argument: str, search: ImageSearch) -> list[ImageFile]:
         return [
             ImageFile(file, file.parent.relative_to(path)) for file in _files_below(path) if _is_image(file, search)
         ]
+    # A file may have a name that looks like a pattern: [1].jpg.
     if path.exists():
         return [ImageFile(path)] if path.is_file() else []
     images = []
@@ -119,6 +120,7 @@ def _images_of(argument: str, search: ImageSearch) -> list[ImageFile]:
 
 def _files_below(folder: Path) -> Iterator[Path]:
     """All files of a folder and its subfolders in order, without hidden ones; a folder that links to itself ends."""
+    # Links are followed: photos are often kept on another disk.
     visited: set[str] = set()
     for parent, folders, files in os.walk(folder, followlinks=True):
         if os.path.realpath(parent) in visited:
@@ -148,6 +150,7 @@ def _is_image(file: Path, search: ImageSearch) -> bool:
 
 def is_result(file: Path) -> bool:
     """Whether an earlier run wrote this picture: the facts of its label map are beside it."""
+    # A name alone says nothing: somebody's own photo may be called "a_labels.png".
     for ending in RESULT_PICTURES:
         if file.stem.endswith(ending):
             facts = file.with_name(file.stem.removesuffix(ending) + RESULT_FACTS)

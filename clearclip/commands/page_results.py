@@ -81,6 +81,7 @@ class PageModel:
         self.folder = Path(folder).resolve()
         self.has_background = args.background or settings.prob_thd > 0
         self.images = (find_images(args.images) or SCENES)[:MAX_SHOWN]
+        # The first request is made by the page itself, before anybody has typed words.
         if not (args.classes or args.name_path or is_miniature(settings)):
             args.classes = "sky, tree, grass"
         self.classes = choose_classes(args, settings)
@@ -120,6 +121,7 @@ class PageModel:
 
     def _classes(self, words: str) -> ClassWords:
         if words == self.words:
+            # A names file may have classes that could not be typed.
             return self.classes
         if len(words) > 100 * MAX_WORDS or words.count(",") + words.count("|") >= MAX_WORDS:
             raise UserError(f"so many words are too much for the page; give at most {MAX_WORDS}")
@@ -147,7 +149,9 @@ class PageModel:
         result = results[method.label]
         photo = fit(result.image, SIDE)
         small = fit(result.image, SIDE // 2)
-        overlays = {name: overlay(photo, fit(one.labels, SIDE), one.colours) for name, one in results.items()}
+        overlays = {}
+        for name, method_result in results.items():
+            overlays[name] = overlay(photo, fit(method_result.labels, SIDE), method_result.colours)
         low, high = result.similarity_range
         heat_maps = []
         for title, values in result.titled_maps(small.shape[:2]):
@@ -191,15 +195,16 @@ def legend_html(result: Segmentation) -> str:
     """The classes that occur, the largest first: colour, name and share."""
     present = [label for label in np.argsort(-result.class_pixels, kind="stable") if result.class_pixels[label]]
     lines = []
+    # Names are anybody's text, and this is HTML.
     for label in present[:MAX_SHOWN]:
         colour = f"#{bytes(result.colours[label]).hex()}"
         name = html.escape(result.classes[label])
         share = result.class_pixels[label] / result.labels.size
         swatch = f'<span class="swatch" style="background:{colour}"></span>'
         lines.append(f'<li>{swatch}<span class="name">{name}</span> <span class="share">{share:.1%}</span></li>')
-    more = len(present) - MAX_SHOWN
-    if more > 0:
-        lines.append(f"<li>and {more} more, see the files</li>")
+    hidden_count = len(present) - MAX_SHOWN
+    if hidden_count > 0:
+        lines.append(f"<li>and {hidden_count} more, see the files</li>")
     absent = len(result.classes) - len(present)
     note = f"<p>{absent} of {len(result.classes)} classes were not found</p>" if absent else ""
     return f'<p>Classes, by their share of the image</p><ul class="legend">{"".join(lines)}</ul>{note}'

@@ -49,6 +49,7 @@ class ResultNames:
         folder = self.folder / image.subfolder
         stem = folder / name
         number = 1
+        # Two folders may each have a photo of this name.
         while self.occupied & self._files(stem):
             number += 1
             stem = folder / f"{name}_{number}"
@@ -136,8 +137,8 @@ def result_facts(
 
 def write_facts(stem: Path, facts: Mapping[str, Any]) -> Path:
     """Write the facts of a label map as JSON. They come last: where they are, the other files are whole."""
-    content = {"labels": label_map_path(stem).name, **facts}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    facts_of_file = {"labels": label_map_path(stem).name, **facts}
+    text = json.dumps(facts_of_file, indent=2, ensure_ascii=False) + "\n"
     # The bytes of a name that is not UTF-8 stay readable as JSON's own escapes.
     return write_bytes(facts_path(stem), text.encode(errors="backslashreplace"))
 
@@ -153,10 +154,13 @@ def existing_facts(stem: Path, expected: Mapping[str, Any], files: Sequence[Path
     facts = read_facts(facts_path(stem))
     if facts is None or not all(file.is_file() for file in (*files, label_map_path(stem))):
         return None
-    found = {**facts, "words": [entry.get("words") for entry in facts["classes"]]}
-    if all(found.get(name) == value for name, value in expected.items()):
-        return facts
-    return None
+    # As JSON has them: tuples are lists there.
+    expected = json.loads(json.dumps(expected))
+    comparable = {**facts, "words": [entry.get("words") for entry in facts["classes"]]}
+    for name, value in expected.items():
+        if comparable.get(name) != value:
+            return None
+    return facts
 
 
 def write_shares(path: Path, all_facts: Sequence[Mapping[str, Any]]) -> Path:
@@ -195,8 +199,9 @@ def write_folder_formats(
         coco, cvat: what to write.
     """
     if coco:
-        content = json.dumps(coco_dataset(_label_maps(names), classes), ensure_ascii=False)
-        yield write_bytes(folder / "coco.json", content.encode(errors="backslashreplace"))
+        dataset = coco_dataset(_label_maps(names), classes)
+        text = json.dumps(dataset, ensure_ascii=False)
+        yield write_bytes(folder / "coco.json", text.encode(errors="backslashreplace"))
     if cvat:
         yield write_cvat_masks(folder / "cvat.zip", _label_maps(names), classes, colours)
 

@@ -45,6 +45,7 @@ def split_words(text: str) -> list[str]:
     Raises:
         UserError: a class that holds a comma, a separator other than a comma, or brackets and quotes that do not match.
     """
+    # Python's own reader of lists would join "['sky' 'tree']" to one class.
     text = _without_brackets(text.translate(COMMAS).strip())
     if ";" in text:
         _refuse(text, "classes are separated by commas, not by ;")
@@ -53,7 +54,10 @@ def split_words(text: str) -> list[str]:
     while position < len(text):
         quoted = QUOTED_CLASS.match(text, position)
         match = quoted or PLAIN_CLASS.match(text, position)
-        name = _unquoted(text, quoted) if quoted else match[1].strip()
+        if quoted:
+            name = _unquoted(text, quoted)
+        else:
+            name = match[1].strip()
         if name:
             names.append(name)
         position = match.end()
@@ -82,7 +86,7 @@ def _unquoted(text: str, match: re.Match) -> str:
     if match[3].strip():
         _refuse(text, f"there is no comma after {match[0].rstrip(', ')!r}")
     if "," in name:
-        either = " | ".join(part.strip() for part in name.split(","))
+        either = " | ".join(word.strip() for word in name.split(","))
         raise UserError(
             f"the class {name!r} has a comma; write {either!r} for several words of one class, or a class for each"
         )
@@ -134,6 +138,7 @@ def check_stray_words(args: Namespace) -> None:
         return
     words = []
     images = []
+    # The shell splits --classes sky, tree at the blank, and the parser takes "tree" for an image.
     for argument in args.images:
         if re.fullmatch(r"[\w'’,|-]+", argument) and not _is_there(argument):
             words.append(argument)

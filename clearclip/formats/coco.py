@@ -69,6 +69,7 @@ def mask_rle(mask: np.ndarray) -> dict[str, Any]:
     bounds = np.concatenate([[0], changes, [pixels.size]])
     runs = np.diff(bounds).tolist()
     if pixels[0]:
+        # No pixel lies outside before the first one inside.
         runs.insert(0, 0)
     return {"size": [height, width], "counts": _compress_runs(runs)}
 

@@ -31,11 +31,11 @@ SEGMENTOR_OPTIONS = (
 
 
 @contextmanager
-def building(what: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
+def building(subject: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Build by MMSegmentation's registries; whatever it, MMEngine or OpenCLIP raises meanwhile becomes a UserError.
 
     Args:
-        what: what is built, such as "config config/cfg_voc21.py".
+        subject: what is built, such as "config config/cfg_voc21.py".
         overrides: options that were overridden, which may be the cause.
     """
     try:
@@ -44,10 +44,11 @@ def building(what: str, overrides: Mapping[str, Any] | None = None) -> Iterator[
     except UserError:
         raise
     except Exception as error:
-        changed = f" with {', '.join(f'{name}={value!r}' for name, value in overrides.items())}" if overrides else ""
+        listed_overrides = ", ".join(f"{name}={value!r}" for name, value in (overrides or {}).items())
+        with_overrides = f" with {listed_overrides}" if listed_overrides else ""
         reason = " ".join(str(error).split())[:300]
         raise UserError(
-            f"{what}{changed} does not fit ({type(error).__name__}: {reason}); see config/base_config.py"
+            f"{subject}{with_overrides} does not fit ({type(error).__name__}: {reason}); see config/base_config.py"
         ) from error
 
 
@@ -84,10 +85,11 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         check_given_twice(overrides, data_root=data_root)
         for name in ("model", "test_dataloader", "test_dataloader.dataset"):
             value = cfg
-            for part in name.split("."):
-                value = value.get(part)
+            for key in name.split("."):
+                value = value.get(key)
             if not isinstance(value, Mapping):
                 raise UserError(f"config {path} has no {name!r} (a dict); inherit from base_config.py as the others do")
+        # MMEngine would load a checkpoint into the model, which has weights of its own already.
         if cfg.get("load_from"):
             raise UserError(f"config {path}: load_from is not used; give the weights as model.pretrained")
         for dataset in plain_settings(cfg.test_dataloader.dataset):
@@ -111,15 +113,21 @@ def config_text(cfg: Config) -> str:
     return "".join(f"{name} = {pformat(value, width=116, sort_dicts=False)}\n" for name, value in values.items())
 
 
-def _locate(configured: str, given: str | None) -> str:
-    """Where the dataset is."""
-    usual = Path(configured).expanduser()
-    inner = Path(*usual.parts[1:]) if not usual.is_absolute() and usual.parts[:1] == ("data",) else None
-    base = given or os.environ.get("CLEARCLIP_DATA")
-    if base is None or (given is None and inner is None):
-        return str(usual)
-    below = Path(base).expanduser() / (inner or "")
-    return str(below if given is None or below.is_dir() else Path(given).expanduser())
+def _locate(configured: str, data_root: str | None) -> str:
+    """Where the dataset is: the folder that is named, that folder's usual subfolder, or where the config says."""
+    usual_place = Path(configured).expanduser()
+    # data/VOCdevkit/VOC2012 may be anywhere else as VOCdevkit/VOC2012.
+    below_data = None
+    if not usual_place.is_absolute() and usual_place.parts[:1] == ("data",):
+        below_data = Path(*usual_place.parts[1:])
+    if data_root is not None:
+        named_folder = Path(data_root).expanduser()
+        usual_subfolder = named_folder / (below_data or "")
+        return str(usual_subfolder if usual_subfolder.is_dir() else named_folder)
+    all_data = os.environ.get("CLEARCLIP_DATA")
+    if all_data is None or below_data is None:
+        return str(usual_place)
+    return str(Path(all_data).expanduser() / below_data)
 
 
 def dataset_name(cfg: Config) -> str:
@@ -134,9 +142,10 @@ def model_settings(cfg: Config) -> ModelSettings:
         UserError: another kind of model, or an option that does not exist or is invalid.
     """
     model = cfg.model.to_dict()
-    kind = model.get("type")
-    kind = MODELS.get(kind) if isinstance(kind, str) else kind
-    if not (isinstance(kind, type) and issubclass(kind, ClearCLIPSegmentation)):
+    segmentor = model.get("type")
+    if isinstance(segmentor, str):
+        segmentor = MODELS.get(segmentor)
+    if not (isinstance(segmentor, type) and issubclass(segmentor, ClearCLIPSegmentation)):
         raise UserError(f"{cfg.filename}: model.type must be ClearCLIPSegmentation, not {model.get('type')!r}")
     return ModelSettings.from_options({name: value for name, value in model.items() if name not in SEGMENTOR_OPTIONS})
 

@@ -77,8 +77,8 @@ class JournaledEvaluator(Evaluator):
             if sample.get("failure") is not None:
                 continue
             image = sample["index"]
-            single = {name: [values[position]] for name, values in (data_batch or {}).items()}
-            results = [self._process_one(metric, single, sample) for metric in self.others]
+            single_batch = {name: [values[position]] for name, values in (data_batch or {}).items()}
+            results = [self._process_one(metric, single_batch, sample) for metric in self.others]
             self._results[image] = results
             texts = [
                 None if metric in self._not_storable else encode_results(result)
@@ -167,5 +167,5 @@ def _texts(value: Any) -> Iterator[str]:
     elif isinstance(value, Mapping):
         yield from _texts(list(value.values()))
     elif isinstance(value, list | tuple):
-        for inner in value:
-            yield from _texts(inner)
+        for item in value:
+            yield from _texts(item)

@@ -80,6 +80,7 @@ def write_label_maps(
             cfg = load_config(config, overrides, data_root)
             check_given_twice(overrides or {}, device=device, batch_size=batch_size, workers=workers, methods=methods)
             dataset = CheckedDataset(cfg.test_dataloader.dataset, limit, masks=False)
+            # Parts of a ConcatDataset share their classes, so the first one's format serves all.
             label_maps = label_map_format(plain_datasets(dataset.dataset)[0])
             settings = replace(model_settings(cfg), device=choose_device(device or cfg.model.get("device")))
             options = {"device": settings.device, "model": ClearCLIP.from_settings(settings)}
@@ -89,7 +90,8 @@ def write_label_maps(
             loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
         with together("while label maps were written"), reading(), sharing_that_fits(loader):
             failures = _write_all(Replica(segmentor), loader, dataset, label_maps, Path(out), on_error)
-        failures = {path: reason for part in gather(failures) for path, reason in part.items()}
+        for failures_of_process in gather(failures):
+            failures.update(failures_of_process)
         is_main = dist.get_rank() == 0
     return WrittenLabelMaps(dataset.total - len(failures), failures, label_maps.name, is_main)
 
@@ -104,6 +106,7 @@ def _write_all(
     total = dataset.total
     with closing(tqdm(total=total, desc="segmenting", unit="image", disable=dist.get_rank() != 0)) as bar:
         for batch in loader:
+            # No runner of MMEngine's: there is nothing to count.
             with torch.inference_mode():
                 samples = replica.test_step(batch)
             for sample in samples:

@@ -178,25 +178,25 @@ class ConfusionMetric(BaseMetric):
         Returns:
             aAcc, mIoU and mAcc of the first method; with ``finished`` images, even none, nothing.
         """
-        counts: dict[int | str, list[Counts]] = dict(self.finished or {})
-        for results, failed in gather((self.results, self.failures)):
-            counts.update(dict(results))
-            self.failures |= failed
-        self.images = len(counts)
+        counts_by_image: dict[int | str, list[Counts]] = dict(self.finished or {})
+        for results, failures in gather((self.results, self.failures)):
+            counts_by_image.update(dict(results))
+            self.failures |= failures
+        self.images = len(counts_by_image)
         self.results.clear()
         self._seen.clear()
-        scores = self.compute_metrics(list(counts.values()))
+        scores = self.compute_metrics(list(counts_by_image.values()))
         # Beside it may run MMSegmentation's IoUMetric, whose scores have the same names; eval.py takes ``scores``.
         return scores if self.finished is None else {}
 
     def compute_metrics(self, results: list[list[Counts]]) -> dict[str, float]:
-        """aAcc, mIoU and mAcc of the first method, from (places, counts) per image and method."""
+        """aAcc, mIoU and mAcc of the first method, from (cells, counts) per image and method."""
         if not results:
             raise UserError("no image was left to evaluate; see the images that were skipped")
         classes = len(self.dataset_meta["classes"])
         totals = np.zeros((len(results[0]), classes * classes), dtype=np.int64)
-        for image in results:
-            for total, (places, counts) in zip(totals, image, strict=True):
-                total[places] += np.array(counts, np.int64)  # of whole numbers even where none is counted
+        for counts_by_method in results:
+            for total, (cells, counts) in zip(totals, counts_by_method, strict=True):
+                total[cells] += np.array(counts, np.int64)  # of whole numbers even where none is counted
         self.scores = [Scores(total.reshape(classes, classes)) for total in totals]
         return self.scores[0].summary

@@ -49,7 +49,7 @@ COMMAND_LINE = {
     "methods": "--methods",
     "show_dir": "--show-dir DIR",
 }
-#: Paths inside the sections that nothing reads, with the remedy. ``*`` stands for one component.
+#: Paths inside the sections that nothing reads, with the remedy.
 UNREAD = {
     "model.train_cfg": "ClearCLIP trains nothing; leave it out",
     "model.short_side": "it is for segment(); a benchmark is resized by the Resize step of its pipeline",
@@ -77,13 +77,14 @@ KEYS = {
 }
 #: Options of a model that name its method, weakest first: each is without effect beside those that follow.
 METHOD_OPTIONS_BY_RANK = (("model_type", "ignore_residual"), ("method",), ("methods",))
+METHOD_PATHS = [f"model.{option}" for options in METHOD_OPTIONS_BY_RANK for option in options]
 #: Options of a model that change a method; ``methods`` are given with their own.
 METHOD_SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 REGISTRIES = (DATASETS, TRANSFORMS, METRICS, HOOKS, LOOPS, DATA_SAMPLERS, VISUALIZERS, VISBACKENDS)
 
 
 def check_overrides(
-    name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], before: Mapping[str, Any]
+    name: str, config: Mapping[str, Any], overrides: Mapping[str, Any], file_values: Mapping[str, Any]
 ) -> None:
     """Raise a UserError for the first override that an evaluation would not read.
 
@@ -91,13 +92,13 @@ def check_overrides(
         name: of the config, for the message.
         config: the whole config, overrides included, as plain dicts.
         overrides: dotted paths to values.
-        before: the config as its file has it.
+        file_values: the config as its file has it.
     """
     for path, value in flat_overrides(overrides):
         section = path.partition(".")[0]
         if section not in SECTIONS:
-            raise UserError(f"{name} does not read {path!r}; {_remedy(path, value, before)}")
-        reason = _why_unread(path, value, config, before)
+            raise UserError(f"{name} does not read {path!r}; {_remedy(path, value, file_values)}")
+        reason = _why_unread(path, value, config, file_values)
         if reason is not None:
             raise UserError(f"{name} does not read {path!r}: {reason}")
 
@@ -114,7 +115,7 @@ def check_given_twice(overrides: Mapping[str, Any], **arguments: Any) -> None:
         "device": ("--device", ("model.device",)),
         "batch_size": ("--batch-size", ("test_dataloader.batch_size",)),
         "workers": ("--workers", ("test_dataloader.num_workers",)),
-        "methods": ("--methods", tuple(f"model.{one}" for rank in METHOD_OPTIONS_BY_RANK for one in rank)),
+        "methods": ("--methods", tuple(METHOD_PATHS)),
     }
     for path, _ in flat_overrides(overrides):
         for argument, (option, paths) in options.items():
@@ -148,7 +149,7 @@ def flat_overrides(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[t
             yield path, value
 
 
-def _why_unread(path: str, value: Any, config: Mapping[str, Any], before: Mapping[str, Any]) -> str | None:
+def _why_unread(path: str, value: Any, config: Mapping[str, Any], file_values: Mapping[str, Any]) -> str | None:
     """Why a path in a section that is read has no effect, and what to do; None where it has one."""
     names = path.split(".")
     for unread, remedy in UNREAD.items():
@@ -156,6 +157,7 @@ def _why_unread(path: str, value: Any, config: Mapping[str, Any], before: Mappin
             return remedy
     if path.startswith("test_dataloader.dataset") and names[-1] in UNREAD_OF_DATASETS:
         return UNREAD_OF_DATASETS[names[-1]]
+    # Our metric is always there, and is made with what the evaluation knows.
     owner = _value_at(config, names[:-1])
     is_own_metric = isinstance(owner, Mapping) and "ConfusionMetric" in str(owner.get("type"))
     if names[0] == "test_evaluator" and is_own_metric and names[-1] != "type":
@@ -163,12 +165,12 @@ def _why_unread(path: str, value: Any, config: Mapping[str, Any], before: Mappin
     if names[0] == "test_dataloader" and len(names) > 1 and names[1] not in _loader_options():
         return did_you_mean(names[1], _loader_options())
     if len(names) > 1 and names[-2] in KEYS:
-        known_keys = {*KEYS[names[-2]], *(_value_at(before, names[:-1]) or ())}
+        known_keys = {*KEYS[names[-2]], *(_value_at(file_values, names[:-1]) or ())}
         if names[-1] not in known_keys:
             return f"{'.'.join(names[:-1])} has no {names[-1]}; {did_you_mean(names[-1], sorted(known_keys))}"
     if names[0] == "model":
         return _why_unread_of_model(names[1:], value, config.get("model") or {})
-    if names[0] == "data_preprocessor" and (before.get("model") or {}).get("data_preprocessor"):
+    if names[0] == "data_preprocessor" and (file_values.get("model") or {}).get("data_preprocessor"):
         return f"the model has one of its own; give model.{path}"
     return _why_unknown_argument(names, config)
 
@@ -184,6 +186,7 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
         return "it says whose weights a file holds; give model.pretrained=FILE, too"
     if option in ("clip_type", "vit_type") and value is not None and model.get("model_name") not in (None, "miniature"):
         return f"model.model_name={model['model_name']} says which weights; give one of the two"
+    # Of several options that name a method, the strongest is followed.
     ranks = [index for index, options in enumerate(METHOD_OPTIONS_BY_RANK) if option in options]
     if option in METHOD_SWITCHES and model.get("methods"):
         return "each of model.methods has its own; give dict(type=…) there"
@@ -196,27 +199,28 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
 
 def _why_unknown_argument(names: Sequence[str], config: Mapping[str, Any]) -> str | None:
     """Whether a class of the mm packages would swallow an argument that it does not have, as ``**kwargs``."""
-    part: Any = config
+    section: Any = config
     for depth, name in enumerate(names):
-        if isinstance(part, Mapping) and "type" in part and name != "type":
-            arguments = _arguments_of(part["type"])
+        if isinstance(section, Mapping) and "type" in section and name != "type":
+            arguments = _arguments_of(section["type"])
             if arguments is not None and name not in arguments:
                 where = ".".join(names[:depth])
-                return f"{part['type']} ({where}) has no argument {name}; {did_you_mean(name, arguments)}"
-        part = _value_at(part, [name])
+                return f"{section['type']} ({where}) has no argument {name}; {did_you_mean(name, arguments)}"
+        section = _value_at(section, [name])
     return None
 
 
-def _arguments_of(kind: Any) -> list[str] | None:
+def _arguments_of(type_or_name: Any) -> list[str] | None:
     """The named arguments of a class and its bases; None for classes of the user's own, which may read any."""
-    built = kind if isinstance(kind, type) else None
-    for registry in REGISTRIES:
-        if built is None and isinstance(kind, str):
-            built = registry.get(kind)
-    if built is None or built.__module__.partition(".")[0] not in ("mmcv", "mmengine", "mmseg", "clearclip"):
+    cls = type_or_name if isinstance(type_or_name, type) else None
+    if isinstance(type_or_name, str):
+        # A config does not say which registry a name is of.
+        classes = [registry.get(type_or_name) for registry in REGISTRIES]
+        cls = next(filter(None, classes), None)
+    if cls is None or cls.__module__.partition(".")[0] not in ("mmcv", "mmengine", "mmseg", "clearclip"):
         return None
     arguments: dict[str, None] = {}
-    for base in built.__mro__:
+    for base in cls.__mro__:
         initialiser: Callable | None = vars(base).get("__init__")
         if initialiser is None or base is object:
             continue
@@ -226,32 +230,37 @@ def _arguments_of(kind: Any) -> list[str] | None:
     return [argument for argument in arguments if argument != "self"]
 
 
-def _remedy(path: str, value: Any, before: Mapping[str, Any]) -> str:
+def _remedy(path: str, value: Any, file_values: Mapping[str, Any]) -> str:
     """What to give instead of a path outside the sections."""
     names = path.split(".")
     if names[0] in ("default_scope", "model_wrapper_cfg"):
         return "an evaluation sets it; leave it out"
     if names[0] in COMMAND_LINE and len(names) == 1:
         return f"give {COMMAND_LINE[names[0]]}"
-    readable = dict(_readable_paths(before))
-    same_value = list(_paths_of_same_value(names, before, readable))
+    readable = dict(_readable_paths(file_values))
+    same_value = list(_paths_of_same_value(names, file_values, readable))
     if same_value:
-        working = " ".join(f"{one}={value}" for one in same_value[:3])
-        return f"the file has copied it already; give {working}"
-    same_name = [one for one in (*readable, *_paths_by_class()) if one.rpartition(".")[2] == names[-1]]
-    if same_name:
-        return f"give {same_name[0]}={value}"
-    near = difflib.get_close_matches(path, SECTIONS, 1) or difflib.get_close_matches(path, readable, 1)
-    if not near:
-        by_last_name = {one.rpartition(".")[2]: one for one in (*_paths_by_class(), *readable)}
-        near = [by_last_name[one] for one in difflib.get_close_matches(names[-1], by_last_name, 1)]
-    return f"did you mean {near[0]}?" if near else f"an evaluation reads {', '.join(SECTIONS)}"
+        overrides_that_work = " ".join(f"{working}={value}" for working in same_value[:3])
+        return f"the file has copied it already; give {overrides_that_work}"
+    # No such value: the last part of a path often tells what is meant, as in slide_crop=128.
+    path_by_last_name: dict[str, str] = {}
+    for candidate in (*readable, *_paths_by_class()):
+        path_by_last_name.setdefault(candidate.rpartition(".")[2], candidate)
+    if names[-1] in path_by_last_name:
+        return f"give {path_by_last_name[names[-1]]}={value}"
+    similar = difflib.get_close_matches(path, [*SECTIONS, *readable], 1)
+    if not similar:
+        last_names = difflib.get_close_matches(names[-1], path_by_last_name, 1)
+        similar = [path_by_last_name[last_name] for last_name in last_names]
+    return f"did you mean {similar[0]}?" if similar else f"an evaluation reads {', '.join(SECTIONS)}"
 
 
-def _paths_of_same_value(names: Sequence[str], before: Mapping[str, Any], readable: Mapping[str, Any]) -> Iterator[str]:
+def _paths_of_same_value(
+    names: Sequence[str], file_values: Mapping[str, Any], readable: Mapping[str, Any]
+) -> Iterator[str]:
     """Paths that have the value which the file's variable has, longest shared part first."""
     for length in range(len(names), 0, -1):
-        value = _value_at(before, names[:length])
+        value = _value_at(file_values, names[:length])
         if value is None or isinstance(value, bool):
             continue
         for path, candidate in readable.items():
@@ -272,11 +281,11 @@ def _readable_paths(config: Mapping[str, Any]) -> Iterator[tuple[str, Any]]:
 def _paths_below(path: str, value: Any) -> Iterator[tuple[str, Any]]:
     yield path, value
     if isinstance(value, Mapping):
-        for name, inner in value.items():
-            yield from _paths_below(f"{path}.{name}", inner)
+        for name, item in value.items():
+            yield from _paths_below(f"{path}.{name}", item)
     elif isinstance(value, list | tuple):
-        for index, inner in enumerate(value):
-            yield from _paths_below(f"{path}.{index}", inner)
+        for index, item in enumerate(value):
+            yield from _paths_below(f"{path}.{index}", item)
 
 
 def _paths_by_class() -> list[str]:

@@ -39,7 +39,7 @@ def write_score_files(
     Raises:
         UserError: the folder cannot be written.
     """
-    names = [csv_name(one) for one in classes]
+    names = [csv_name(class_name) for class_name in classes]
     matrix_rows = [[name, *map(int, row)] for name, row in zip(names, confusion, strict=True)]
     class_rows = [[name, *map(_cell, values)] for name, *values in zip(names, *columns.values(), strict=True)]
     folder = Path(folder)

@@ -88,7 +88,7 @@ class Group:
                 precision = choose_precision(self.settings.precision, chosen)
                 self._common = run_facts(self.cfg, dataset, self.settings, chosen, precision)
                 self._common["weights"] = weights_facts(self.settings)
-                self._common["own code"] = own_code_facts(own_classes(self.cfg, dataset), self.imports)
+                self._common["own code"] = own_code_facts(own_classes(self.cfg, dataset), map(Path, self.imports))
             except Exception:  # of whatever is missing, the evaluation says what it is
                 self._common = {}
         if not self._common.get("weights"):

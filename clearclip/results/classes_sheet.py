@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from itertools import zip_longest
 
 from openpyxl.worksheet.worksheet import Worksheet
 
@@ -76,8 +75,10 @@ def _write_block(
     """A line for each class. The first block needs no heading: the sheet's own is above it."""
     if sheet.max_row >= _FIRST_CLASS:
         write_row(sheet, sheet.max_row + 2, [heading], BOLD)
-    for name, *values in zip_longest(names, *columns):
-        write_row(sheet, sheet.max_row + 1, [name, *map(_number, values)])
+    for position, name in enumerate(names):
+        # A run with other classes may have fewer of them.
+        values = [_number(column[position] if position < len(column) else None) for column in columns]
+        write_row(sheet, sheet.max_row + 1, [name, *values])
 
 
 def _number(value: float | None) -> float | str:

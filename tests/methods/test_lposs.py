@@ -13,8 +13,8 @@ import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from family_models import as_classes, assert_close, load, models, random_text  # noqa: F401
-from second_encoders import files, guide  # noqa: F401
+from family_models import as_classes, assert_close, load, models, random_text
+from second_encoders import files, guide
 from tiny import sized_image
 
 from clearclip import ClearCLIP, UserError
@@ -40,7 +40,7 @@ def close(got: np.ndarray, key: str, tolerance: float = 2e-5) -> None:
 
 
 @pytest.mark.parametrize("key", [key for key in RECORDED.files if key.startswith("window")])
-def test_recorded_windows(models, guide, key):  # noqa: F811
+def test_recorded_windows(models, guide, key):
     """Both encoders' features of one window."""
     name, size, what = key.split("|")
     model = models[8]
@@ -56,7 +56,7 @@ def test_recorded_windows(models, guide, key):  # noqa: F811
 class Stages:
     """What the stages of LPOSS see and give, on the way from an image to its map."""
 
-    def __init__(self, model: ClearCLIP, key: str, guide):  # noqa: F811
+    def __init__(self, model: ClearCLIP, key: str, guide):
         setting, size = key.split("|")[:2]
         encoder, crop, stride, neighbours, *_ = setting.split("-")
         self.size = tuple(map(int, size.split("x")))
@@ -87,7 +87,7 @@ class Stages:
 
 
 @pytest.mark.parametrize("key", [key for key in WHOLE if key.endswith(("labels", "masks_every5"))])
-def test_recorded_images(models, guide, key):  # noqa: F811
+def test_recorded_images(models, guide, key):
     what = key.split("|")[-1]
     got = Stages(models[8], key, guide).read(what)
     if what == "labels":
@@ -99,7 +99,7 @@ def test_recorded_images(models, guide, key):  # noqa: F811
 @pytest.mark.parametrize(
     "key", [key for key in WHOLE if key.split("|")[-1] in ("Y", "solution", "graph", "graph_every4", "dino")]
 )
-def test_recorded_stages(models, guide, monkeypatch, key):  # noqa: F811
+def test_recorded_stages(models, guide, monkeypatch, key):
     """Similarities, the graph and its solution, patches of windows row by row."""
     seen = {}
     graph, join = lposs.neighbour_graph, LPOSS.join
@@ -136,7 +136,7 @@ def test_recorded_lab_colours():
 
 
 @pytest.mark.parametrize("key", [key for key in WHOLE if key.endswith("plus|weights")])
-def test_recorded_pixel_weights(models, key):  # noqa: F811
+def test_recorded_pixel_weights(models, key):
     """Before they are divided by the degrees; in the solutions below the rest is seen."""
     size = key.split("|")[1]
     pairs = RECORDED[key.replace("weights", "pairs")].astype(int)
@@ -147,7 +147,7 @@ def test_recorded_pixel_weights(models, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", [key for key in WHOLE if key.endswith("solution_every37")])
-def test_recorded_pixel_solutions(models, guide, monkeypatch, key):  # noqa: F811
+def test_recorded_pixel_solutions(models, guide, monkeypatch, key):
     """Before the largest of a class's words is taken."""
     monkeypatch.setattr(lposs_plus, "spread_class_maxima", lambda scores, word_to_class: scores)
     stages = Stages(models[8], key, guide)
@@ -157,7 +157,7 @@ def test_recorded_pixel_solutions(models, guide, monkeypatch, key):  # noqa: F81
 
 @pytest.mark.parametrize("neighbours", [4, 400])
 @pytest.mark.parametrize("size", [(64, 64), (80, 107), (40, 50)])
-def test_formula(models, guide, size, neighbours):  # noqa: F811
+def test_formula(models, guide, size, neighbours):
     """The graph and ten steps in loops, on windows that overlap, are shifted back or extended."""
     model = models[8]
     method = LPOSS(**guide("dino8"), neighbours=neighbours, gamma=2.0, sigma=0.02, alpha=0.9, steps=7)
@@ -212,7 +212,7 @@ def test_words_are_solved_apart(monkeypatch):
     torch.testing.assert_close(LPOSSPlus()(ScoreMap.of_cells(maps), context).scores, together)
 
 
-def test_names_and_refusals(load):  # noqa: F811
+def test_names_and_refusals(load):
     assert build_method("LPOSS").label == build_method("MaskCLIP + LPOSS").label == "LPOSS"
     assert build_method("ClearCLIP + LPOSS").label == "ClearCLIP + LPOSS"
     assert build_method("MaskCLIP + ClearCLIP + LPOSS").label == "MaskCLIP + ClearCLIP + LPOSS"

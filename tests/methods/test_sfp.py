@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from family_models import HALF_DEPTH, as_classes, assert_close, features, last_inputs, load, models, tower  # noqa: F401
+from family_models import HALF_DEPTH, as_classes, assert_close, features, last_inputs, load, models, tower
 from tiny import sized_image
 
 from clearclip.methods import SFP, Context, build_method
@@ -44,12 +44,12 @@ def recorded_method(setting: str) -> SFP:
     return SFP(**options)
 
 
-def recorded_model(setting: str, models):  # noqa: F811
+def recorded_model(setting: str, models):
     return models[int(setting.split("-")[0].removeprefix("L"))]
 
 
 @pytest.mark.parametrize("key", [key for key in WINDOWS if key.endswith("|features")])
-def test_recorded_features(models, key):  # noqa: F811
+def test_recorded_features(models, key):
     _, setting, size, _ = key.split("|")
     image = sized_image(*map(int, size.split("x")))[None]
     assert_close(
@@ -58,7 +58,7 @@ def test_recorded_features(models, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", [key for key in WINDOWS if key.endswith("|outliers")])
-def test_recorded_outliers(models, key):  # noqa: F811
+def test_recorded_outliers(models, key):
     _, setting, size, _ = key.split("|")
     model, image = recorded_model(setting, models), sized_image(*map(int, size.split("x")))[None]
     encoder, method = model.image_encoder, recorded_method(setting)
@@ -70,7 +70,7 @@ def test_recorded_outliers(models, key):  # noqa: F811
 
 
 @pytest.mark.parametrize("key", [key for key in RECORDED.files if key.startswith("FULL") and not key.endswith("|text")])
-def test_recorded_images(models, key):  # noqa: F811
+def test_recorded_images(models, key):
     """Similarities, and labels and probabilities with synonyms, scales, thresholds and dropped classes."""
     _, setting, size, what = key.split("|")
     depth, case, *words = setting.split("-")
@@ -120,13 +120,13 @@ OPTIONS = {
 
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize("name", OPTIONS)
-def test_formula(models, tower, name, size):  # noqa: F811
+def test_formula(models, tower, name, size):
     image = sized_image(*size)
     wanted = tower.sfp_features(image.double().numpy(), **OPTIONS[name])
     assert_close(features(models[12], image[None], SFP(**OPTIONS[name]))[0], wanted)
 
 
-def test_a_batch_is_its_windows_one_at_a_time(models):  # noqa: F811
+def test_a_batch_is_its_windows_one_at_a_time(models):
     images = torch.stack([sized_image(96, 48), 3 * sized_image(96, 48).flip(-1)])
     together = features(models[12], images, SFP())
     for image, expected in zip(images, together, strict=True):

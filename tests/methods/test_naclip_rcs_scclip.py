@@ -1,4 +1,4 @@
-"""NACLIP, RCS, SC-CLIP and PAMR: against their releases' recorded outputs, and against their formulas in loops.
+"""NACLIP, RCS and SC-CLIP: against outputs recorded from their releases, and against their formulas in loops.
 
 ``release/family.npz`` has, under ``METHOD|setting|HxW|what``, what the authors' code computes in fp32 for one window.
 """
@@ -6,79 +6,32 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
 import reference
 import torch
-import torch.nn.functional as F
-from tiny import TINY, named_weights, sized_image
-from torch import Tensor
+from family_models import HALF_DEPTH, assert_close, features, last_inputs, load, models, tower
+from second_encoders import files
+from tiny import sized_image
 
-from clearclip import ClearCLIP, UserError
+from clearclip import UserError
 from clearclip.backbones.casting import cast
 from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.methods import NACLIP, RCS, SCCLIP, Context, LastBlock, Method, build_method
 from clearclip.methods.outliers import outlier_scores, outliers, repair
 from clearclip.methods.scclip import softmax_above_mean
 from clearclip.results.table_definitions import FAMILY
-from clearclip.windows import ImageContext, Readout, ScoreMap, WindowGrid, pamr
 
-RECORDED = np.load(Path(__file__).with_name("release") / "family.npz")
+RECORDED = np.load(Path(__file__).parents[1] / "release" / "family.npz")
+
+
 SCLIP = LastBlock("qq+kk", residual=True, ffn=True)
-HALF_DEPTH = {"pre": 5, "post": 2, "summed": (2, 3, 4, 5), "rho": 0.3}  # of the recordings with 8 blocks
+
+
 #: Pixels of windows: square, wide, one row of patches, 4 patches, a single one.
 SIZES = [(64, 64), (48, 80), (16, 96), (32, 32), (16, 16)]
-
-
-@pytest.fixture(scope="module")
-def load(tmp_path_factory: pytest.TempPathFactory) -> Callable[..., ClearCLIP]:
-    """The tiny model with so many blocks, and options."""
-    folders = {}
-
-    def load(layers: int, **options) -> ClearCLIP:
-        if layers not in folders:
-            folder = folders[layers] = tmp_path_factory.mktemp(f"blocks{layers}")
-            config = {**TINY, "vision_cfg": {**TINY["vision_cfg"], "layers": layers}}
-            (folder / "open_clip_config.json").write_text(json.dumps({"model_cfg": config, "preprocess_cfg": {}}))
-            state = named_weights(open_clip.model.CLIP(**config).state_dict())
-            torch.save(state, folder / "open_clip_pytorch_model.bin")
-        return ClearCLIP.from_pretrained(f"local-dir:{folders[layers]}", device="cpu", **options)
-
-    return load
-
-
-@pytest.fixture(scope="module")
-def models(load) -> dict[int, ClearCLIP]:
-    return {layers: load(layers) for layers in (8, 12)}
-
-
-@pytest.fixture(scope="module")
-def tower(models) -> reference.Tower:
-    state = {f"visual.{name}": value for name, value in models[12].image_encoder.visual.state_dict().items()}
-    return reference.Tower(state, heads=4, patch=16, quick_gelu=True)
-
-
-@torch.inference_mode()
-def features(model: ClearCLIP, images: Tensor, method: Method) -> np.ndarray:
-    return model.image_encoder(images, [method])[0].numpy()
-
-
-@torch.inference_mode()
-def last_inputs(model: ClearCLIP, images: Tensor) -> Tensor:
-    """Patches before the last block."""
-    encoder = model.image_encoder
-    x = encoder.tokens(images, "scale_factor")
-    for index in range(len(encoder.blocks) - 1):
-        x = encoder.run_block(index, x, encoder.grid(images))
-    return x[:, 1:]
-
-
-def assert_close(got: np.ndarray, wanted: np.ndarray) -> None:
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=1e-4 * np.abs(wanted).max())
 
 
 def recorded_method(name: str, setting: str, patches: int) -> Method:
@@ -106,23 +59,10 @@ def test_recorded(models, key):
     if what == "features":
         assert_close(features(model, image, method)[0].reshape(-1, 64), RECORDED[key])
     elif what == "lof":
-        assert_close(outlier_scores(last_inputs(model, image), method.neighbours)[0].numpy(), RECORDED[key])
+        assert_close(outlier_scores(last_inputs(model, image)[-1][:, 1:], method.neighbours)[0].numpy(), RECORDED[key])
     else:
-        found = outliers(last_inputs(model, image), method.neighbours)[0].nonzero().flatten()
+        found = outliers(last_inputs(model, image)[-1][:, 1:], method.neighbours)[0].nonzero().flatten()
         assert found.tolist() == sorted(RECORDED[key].astype(int))
-
-
-def refined(image, maps):
-    """PAMR of maps (K, H, W)."""
-    return pamr.NeighbourWeights(image, (8, 16)).refine(maps.permute(1, 2, 0), 10).permute(2, 0, 1)
-
-
-def test_recorded_pamr():
-    (key,) = (key for key in RECORDED.files if key.startswith("PAMR"))
-    dense = F.normalize(torch.from_numpy(RECORDED["NACLIP|L8-reduced-naclip-std5|64x64|features"]), dim=-1)
-    text = F.normalize(torch.randn(8, 64, generator=torch.Generator().manual_seed(0)), dim=-1)
-    logits = F.interpolate((dense @ text.T).T.view(1, 8, 4, 4), size=(64, 64), mode="bilinear")[0]
-    assert_close(refined(sized_image(64, 64), logits).numpy(), RECORDED[key])
 
 
 FORMULAS = {
@@ -232,50 +172,3 @@ def test_half_precision_does_not_overflow(load, models):
         assert found.dtype == np.float16
         wanted = features(models[12], image, method)
         np.testing.assert_allclose(found, wanted, atol=0.02 * np.abs(wanted).max())
-
-
-@pytest.mark.parametrize("size", [(23, 31), (1, 40), (50, 7)])
-def test_pamr_formula(size):
-    image, maps = sized_image(*size), torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
-    wanted = reference.pamr(maps.double().numpy(), image.double().numpy())
-    assert_close(refined(image, maps).numpy(), wanted)
-
-
-@pytest.mark.parametrize(("pixels", "at_once"), [(1, 8), (2 << 20, 1), (1, 1)])
-def test_labels_with_pamr(monkeypatch, pixels, at_once):
-    """In bands and few words at a time, the labels are those of all words at full size."""
-    size = (400, 60)
-    grid = WindowGrid.of(size, 48, 24, (16, 16))
-    shape = (len(grid.rows.starts) * grid.rows.cells, len(grid.columns.starts) * grid.columns.cells, 5)
-    similarity = 0.1 * torch.randn(shape, generator=torch.Generator().manual_seed(0))
-    words, image = torch.tensor([0, 0, 1, 2, 2]), sized_image(*size)
-    logits = grid.rows.weights(size[0], "cpu") @ similarity.permute(2, 0, 1) @ grid.columns.weights(size[1], "cpu").T
-    probabilities = (50 * refined(image, logits)).softmax(dim=0)
-    wanted = torch.stack([probabilities[words == label].amax(dim=0) for label in range(3)])
-    monkeypatch.setattr(pamr, "PIXELS_AT_ONCE", pixels)
-    monkeypatch.setattr(pamr, "WORDS_AT_ONCE", at_once)
-    monkeypatch.setattr(pamr, "MAP_BYTES", {"cpu": 1})
-    scores = pamr.PAMR()(ScoreMap(similarity, grid), ImageContext(image, size, torch.ones(5, 8), words))
-    torch.testing.assert_close(Readout(50).probabilities(scores, size, words), wanted, atol=1e-4, rtol=0)
-    for threshold in (0.0, 0.5):
-        expected = wanted.argmax(dim=0).masked_fill(wanted.amax(dim=0) < threshold, 0)
-        found = Readout(50, threshold).labels(scores, size, words)
-        assert (found != expected).float().mean() < 1e-3
-        assert len(found.unique()) == 3
-
-
-def test_segment_with_pamr(load):
-    """What segment() gives is PAMR by the image itself; probabilities belong to the labels; it is another run."""
-    model, rng = load(8, post="pamr", short_side=None, slide_crop=64, slide_stride=32), np.random.default_rng(0)
-    photo = rng.integers(0, 256, (70, 90, 3), dtype=np.uint8)
-    found = model.segment(photo, ["sky", "hill, mountain", "grass"])
-    image, text = model.normalize(photo), model.encode_text(["sky", "hill, mountain", "grass"])
-    ((scores,),) = model.similarities([image], text)
-    size = photo.shape[:2]
-    refined_scores = pamr.PAMR()(scores, ImageContext(image, size, text.features, text.word_to_class))
-    np.testing.assert_array_equal(found.labels, Readout().labels(refined_scores, size, text.word_to_class))
-    np.testing.assert_array_equal(found.probabilities.argmax(axis=0), found.labels)
-    assert (found.labels != Readout().labels(scores, size, text.word_to_class).numpy()).any()
-    (((labels, _),),) = model.predict([image], text, [photo.shape[:2]])
-    np.testing.assert_array_equal(found.labels, labels)
-    assert model.settings.facts()["post"] == "pamr"

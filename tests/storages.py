@@ -113,6 +113,16 @@ def gdal_mask(path: Path, picture: np.ndarray) -> None:
             dataset.write_mask(mask)
 
 
+def named_bands(path: Path, picture: np.ndarray) -> None:
+    """Blue first and near infrared last, as satellites have them, with names."""
+    bands = planes(wide(picture)[..., ::-1], 9)
+    count, height, width = bands.shape
+    names = ("blue", "green", "red", "undefined")
+    with rasterio.open(path, "w", driver="GTiff", count=count, height=height, width=width, dtype="uint16") as dataset:
+        dataset.write(bands)
+        dataset.colorinterp = [rasterio.enums.ColorInterp[name] for name in names]
+
+
 def with_alpha(picture: np.ndarray, opacity: int = 0) -> np.ndarray:
     return np.dstack([picture, np.full(picture.shape[:2], opacity, picture.dtype)])
 
@@ -155,6 +165,8 @@ READ: dict[str, tuple[Callable[[Path, np.ndarray], None], int]] = {
     "uint16_alpha.tif": (by_rasterio(lambda picture: planes(wide(picture), 0), photometric="RGB", alpha="YES"), 0),
     "uint16_big_endian.tif": (by_rasterio(UINT16, photometric="RGB", endianness="BIG"), 0),
     "planes.tif": (by_rasterio(interleave="band"), 0),
+    "two_more_bands.tif": (by_rasterio(lambda picture: planes(picture, 1, 2), photometric="RGB"), 0),
+    "named_bands.tif": (named_bands, 0),
     "minisblack.tif": (by_rasterio(photometric="MINISBLACK"), 0),
     "tiles.tif": (by_rasterio(tiled=True, blockxsize=16, blockysize=16), 0),
     "big.tif": (by_rasterio(bigtiff="YES"), 0),
@@ -214,6 +226,8 @@ REFUSED: dict[str, tuple[Callable[[Path, np.ndarray], None], str]] = {
     "four_of_uint16.tif": (by_rasterio(lambda picture: planes(wide(picture), 9)), r"has 4 bands.*--bands"),
     "two_bands.tif": (by_rasterio(lambda picture: planes(picture)[:2]), r"has 2 bands.*--bands"),
     "four.jp2": (by_rasterio(lambda picture: planes(picture, 9), **LOSSLESS), r"has 4 bands.*--bands"),
+    "lab.tif": (by_tifffile(lambda picture: picture, photometric="cielab"), r"has colours in L\*a\*b\*.*; convert it"),
+    "cmyk_uint16.tif": (by_rasterio(lambda picture: planes(wide(picture), 0), photometric="CMYK"), r"has 4 bands"),
     "int16.tif": (by_rasterio(lambda picture: planes(picture.astype(np.int16) * 16)), r"type int16.*--levels"),
     "uint32.tif": (by_rasterio(lambda picture: planes(picture.astype(np.uint32))), r"type uint32.*--levels 0 4095"),
     "reflectance.tif": (

@@ -45,6 +45,8 @@ _ORIENTATION, _SAMPLES, _MAX_SAMPLE, _PLANAR, _EXTRA, _FORMAT = 274, 277, 281, 2
 _PIXEL_SCALE, _TIE_POINTS, _MATRIX, _GEO_KEYS = 33550, 33922, 34264, 34735
 # Values of its photometric interpretation.
 WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
+#: CIE's L*a*b* in three encodings, and LogL and LogLuv.
+OTHER_COLOUR_SPACES = (8, 9, 10, 32844, 32845)
 _JPEG_COMPRESSION, _UNSIGNED = 7, 1
 #: None, fax, LZW, JPEG, deflate and packbits, which all decoders have; LZMA and Zstandard, which OpenCV lacks.
 _COMMON_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}

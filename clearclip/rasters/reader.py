@@ -12,7 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from clearclip.rasters.headers import WHITE_IS_ZERO, Header
+from clearclip.rasters.headers import OTHER_COLOUR_SPACES, WHITE_IS_ZERO, Header
 from clearclip.rasters.levels import Levels, percentile_levels, to_bytes
 from clearclip.utils.errors import UserError
 
@@ -99,6 +99,8 @@ class ColourBands:
         Raises:
             UserError: the raster lacks a band that was named, or nothing says which bands are colours.
         """
+        if header.photometric in OTHER_COLOUR_SPACES:
+            raise UserError(f"{name} has colours in L*a*b* or LogLuv; convert it to red, green and blue")
         depth = header.depth or _stated_depth(dataset)
         inverted = header.photometric == WHITE_IS_ZERO
         if bands is not None:

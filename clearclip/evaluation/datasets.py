@@ -71,33 +71,49 @@ class MappedDataset(BaseSegDataset):
         UserError: these do not fit together.
     """
 
-    def __init__(self, ids: list | None = None, colours: list | None = None, skipped: Sequence = (), **kwargs):
+    def __init__(self, ids: list | None = None, colours: list | None = None, skipped: Sequence = (), **kwargs: Any):
         if (ids is None) == (colours is None):
             raise UserError("MappedDataset needs either ids or colours: for each class what the masks have for it")
-        given, shape, self.coloured = (ids, (), False) if colours is None else (colours, (3,), True)
-        groups = [one if np.ndim(one) > len(shape) else [one] for one in given]
+        self.coloured = colours is not None
+        class_values = colours if self.coloured else ids
+        # A class may be given one id or colour, or a list of several.
+        depth_of_one_value = 1 if self.coloured else 0
+        groups = [group if np.ndim(group) > depth_of_one_value else [group] for group in class_values]
         self.values = np.array([value for group in (*groups, skipped) for value in group])
-        most, said = 255 if self.coloured else 65535, f"MappedDataset has {given}, and skips {list(skipped)}"
-        whole = self.values.shape[1:] == shape and self.values.dtype.kind == "i"
-        if not whole or self.values.min() < 0 or self.values.max() > most:
-            what = "[red, green, blue]" if self.coloured else "an id"
-            raise UserError(f"{said}: give {what} of 0 to {most} for each class, or a list of several")
-        if len(np.unique(self.values, axis=0)) < len(self.values):
-            raise UserError(f"{said}: one of them twice; remove it")
+        self._check_values(f"MappedDataset has {class_values}, and skips {list(skipped)}")
+        #: The label of each value; those that are skipped come last and have none.
         self.labels = [label for label, group in enumerate(groups) for _ in group]
         super().__init__(**kwargs)
 
+    def _check_values(self, description: str) -> None:
+        """Raise a UserError, which begins with ``description``, where values are no ids or colours, or come twice."""
+        largest, value_shape, expected = 65535, (), "an id"
+        if self.coloured:
+            largest, value_shape, expected = 255, (3,), "[red, green, blue]"
+        are_whole = self.values.shape[1:] == value_shape and self.values.dtype.kind == "i"
+        if not are_whole or self.values.min() < 0 or self.values.max() > largest:
+            raise UserError(f"{description}: give {expected} of 0 to {largest} for each class, or a list of several")
+        if len(np.unique(self.values, axis=0)) < len(self.values):
+            raise UserError(f"{description}: one of them twice; remove it")
+
     def get_label_map(self, new_classes: Sequence[str]) -> dict[int, int]:
         """MMSegmentation's map from ids to labels; what it does not mention keeps its number."""
-        if len(new_classes) != self.labels[-1] + 1:
-            fault = f"MappedDataset says what {self.labels[-1] + 1} classes are in the masks, and metainfo has"
-            raise UserError(f"{fault} {len(new_classes)}; give both the same number")
-        ids = range(len(self.values)) if self.coloured else self.values.tolist()
-        foreign = dict.fromkeys(range(len(new_classes)), max(len(new_classes), self.ignore_index) + 1)
-        return {**foreign, **dict.fromkeys(ids, self.ignore_index), **dict(zip(ids, self.labels, strict=False))}
+        class_count = self.labels[-1] + 1
+        if len(new_classes) != class_count:
+            raise UserError(
+                f"MappedDataset says what {class_count} classes are in the masks, and metainfo has {len(new_classes)}; "
+                "give both the same number"
+            )
+        mask_ids = list(range(len(self.values))) if self.coloured else self.values.tolist()
+        # Ids below the number of classes that no class has must not pass for labels: they become one that is unknown.
+        unknown_label = max(class_count, self.ignore_index) + 1
+        label_map = dict.fromkeys(range(class_count), unknown_label)
+        label_map.update(dict.fromkeys(mask_ids, self.ignore_index))
+        label_map.update(zip(mask_ids, self.labels, strict=False))
+        return label_map
 
     def mask_ids(self, mask: np.ndarray) -> np.ndarray:
-        """The ids in a decoded mask: its own, or the place of each of its colours among those named here.
+        """The ids in a decoded mask: its own, or the index of each of its colours among those named here.
 
         Args:
             mask: (H, W), or (H, W, 3 or 4) with blue first, as MMCV decodes files.
@@ -114,15 +130,19 @@ class MappedDataset(BaseSegDataset):
             raise UserError(
                 f"has shape {mask.shape} of {mask.dtype}, not three channels of 8 bits; give ids, not colours"
             )
-        codes = mask[..., :3] @ np.array([1, 1 << 8, 1 << 16], np.int32)
-        table = np.full(1 << 24, len(self.values), np.uint16)
-        table[self.values @ [1 << 16, 1 << 8, 1]] = range(len(self.values))
-        found = table[codes]
-        wrong = found == len(self.values)
-        if wrong.any():
-            other = mask[wrong][0, 2::-1].tolist()
-            raise UserError(f"has the colour {other}, which is neither a class nor skipped; correct colours or skipped")
-        return found
+        # One number for each colour, and a table of all of them: a search per pixel would take minutes.
+        colour_codes = mask[..., :3] @ np.array([1, 1 << 8, 1 << 16], np.int32)
+        unknown = len(self.values)
+        index_of_code = np.full(1 << 24, unknown, np.uint16)
+        index_of_code[self.values @ [1 << 16, 1 << 8, 1]] = range(len(self.values))
+        indexes = index_of_code[colour_codes]
+        is_unknown = indexes == unknown
+        if is_unknown.any():
+            colour = mask[is_unknown][0, 2::-1].tolist()
+            raise UserError(
+                f"has the colour {colour}, which is neither a class nor skipped; correct colours or skipped"
+            )
+        return indexes
 
 
 @DATASETS.register_module()
@@ -137,8 +157,10 @@ class MiniatureDataset(BaseSegDataset):
 
 def plain_settings(settings: MutableMapping[str, Any]) -> list[MutableMapping[str, Any]]:
     """The settings of the datasets that ConcatDataset and RepeatDataset hold, or these; to be read or changed."""
-    inner = settings.get("datasets") or [settings["dataset"]] if {"datasets", "dataset"} & {*settings} else None
-    return [settings] if inner is None else [one for part in inner for one in plain_settings(part)]
+    if "datasets" not in settings and "dataset" not in settings:
+        return [settings]
+    wrapped = settings.get("datasets") or [settings["dataset"]]
+    return [member for settings_inside in wrapped for member in plain_settings(settings_inside)]
 
 
 def build_dataset(settings: MutableMapping[str, Any]) -> Any:
@@ -148,18 +170,24 @@ def build_dataset(settings: MutableMapping[str, Any]) -> Any:
         UserError: a list file that is no UTF-8. What MMSegmentation raises on wrong settings is passed on.
     """
     settings = copy.deepcopy(settings)
-    for plain in plain_settings(settings):
+    for dataset_settings in plain_settings(settings):
         # MMEngine cannot serialise an empty list.
-        plain.update(test_mode=True, serialize_data=False)
-        prefix = plain.get("data_prefix") or {}
-        for part, name in ((plain, "data_root"), (plain, "ann_file"), *((prefix, name) for name in prefix)):
-            if str(part.get(name)).startswith("~"):
-                part[name] = str(user_path(part[name]))
+        dataset_settings.update(test_mode=True, serialize_data=False)
+        _expand_home(dataset_settings, ("data_root", "ann_file"))
+        folders = dataset_settings.get("data_prefix") or {}
+        _expand_home(folders, tuple(folders))
     try:
         return DATASETS.build(settings)
     except UnicodeDecodeError as error:
-        files = ", ".join(str(plain.get("ann_file")) for plain in plain_settings(settings))
+        files = ", ".join(str(dataset_settings.get("ann_file")) for dataset_settings in plain_settings(settings))
         raise UserError(f"list file {files} is not UTF-8 text ({error.reason}); save it as UTF-8") from error
+
+
+def _expand_home(settings: MutableMapping[str, Any], names: Sequence[str]) -> None:
+    """Replace a leading ``~`` in these paths: MMEngine would take it for a folder's name."""
+    for name in names:
+        if str(settings.get(name)).startswith("~"):
+            settings[name] = str(user_path(settings[name]))
 
 
 def plain_datasets(dataset: Any, repeated: bool = False) -> list[BaseSegDataset]:
@@ -170,14 +198,16 @@ def plain_datasets(dataset: Any, repeated: bool = False) -> list[BaseSegDataset]
     """
     if isinstance(dataset, BaseSegDataset):
         return [dataset]
-    if not isinstance(dataset, ConcatDataset | RepeatDataset):
+    if isinstance(dataset, RepeatDataset):
+        wrapped = [dataset.dataset] * (dataset.times if repeated else 1)
+    elif isinstance(dataset, ConcatDataset):
+        wrapped = dataset.datasets
+    else:
         raise UserError(
             f"{type(dataset).__name__} is no dataset that can be evaluated: use a BaseSegDataset, or ConcatDataset or "
             "RepeatDataset of some"
         )
-    single = isinstance(dataset, RepeatDataset)
-    parts = [dataset.dataset] * (dataset.times if repeated else 1) if single else dataset.datasets
-    return [one for part in parts for one in plain_datasets(part, repeated)]
+    return [member for dataset_inside in wrapped for member in plain_datasets(dataset_inside, repeated)]
 
 
 def source_of(dataset: BaseSegDataset) -> str:
@@ -187,8 +217,9 @@ def source_of(dataset: BaseSegDataset) -> str:
 
 def entries(dataset: Any) -> Iterator[tuple[BaseSegDataset, dict[str, Any]]]:
     """The plain dataset and the information of each image, in order; to be read only."""
-    for part in plain_datasets(dataset, repeated=True):
-        count = len(part)  # a lazy dataset is read now
+    for plain_dataset in plain_datasets(dataset, repeated=True):
+        count = len(plain_dataset)  # a lazy dataset is read now
         # get_data_info copies deeply, all of a label_map with each image.
-        for info in part.data_list or map(part.get_data_info, range(count)):
-            yield part, info
+        infos = plain_dataset.data_list or map(plain_dataset.get_data_info, range(count))
+        for info in infos:
+            yield plain_dataset, info

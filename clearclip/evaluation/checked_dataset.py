@@ -8,7 +8,7 @@ import sys
 import tempfile
 import warnings
 from collections import Counter
-from collections.abc import Collection, Iterator
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from functools import cached_property
 from itertools import islice
@@ -65,26 +65,39 @@ class CheckedDataset(Dataset):
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with mmseg_scope():
             self.dataset = build_dataset(dataset) if isinstance(dataset, dict) else dataset
-        parts = plain_datasets(self.dataset)
-        first, found = parts[0], [(part, info["img_path"]) for part, info in entries(self.dataset)]
-        if not found:
-            raise UserError(f"{source_of(first)} has no image (*{first.img_suffix}); {PREPARE}")
-        self.ignore_index = first.ignore_index
-        if any(part.ignore_index != self.ignore_index for part in parts):
-            raise UserError("the datasets of ConcatDataset differ in ignore_index; give all the same")
+        self.names = [
+            _relative(info["img_path"], plain_dataset.data_root or ".", plain_dataset.data_prefix["img_path"])
+            for plain_dataset, info in entries(self.dataset)
+        ]
+        datasets = plain_datasets(self.dataset)
+        if not self.names:
+            raise UserError(f"{source_of(datasets[0])} has no image (*{datasets[0].img_suffix}); {PREPARE}")
+        self.ignore_index = datasets[0].ignore_index
         self.metainfo = {**self.dataset.metainfo, "ignore_index": self.ignore_index}
-        classes = len(self.metainfo["classes"])
-        if classes > MOST_CLASSES:
-            raise UserError(f"the dataset has {classes:,} classes; at most {MOST_CLASSES:,} can be compared")
-        for part in parts:
-            if classes > VOID and {*part.METAINFO.get("classes", ())} - {*self.metainfo["classes"]}:
-                raise UserError(f"MMSegmentation marks classes left out with {VOID}, which is a class; give them all")
-            steps = part.pipeline.transforms
-            steps[:] = [own_step(step, part) for step in steps if masks or not isinstance(step, LoadAnnotations)]
+        self._check_classes(datasets)
         self.has_masks = masks
-        self.total = len(found) if limit is None else min(limit, len(found))
-        self.names = [_relative(path, part.data_root or ".", part.data_prefix["img_path"]) for part, path in found]
+        for plain_dataset in datasets:
+            self._replace_steps(plain_dataset)
+        self.total = len(self.names) if limit is None else min(limit, len(self.names))
         self.todo = list(range(self.total))
+
+    def _check_classes(self, datasets: Sequence[BaseSegDataset]) -> None:
+        if any(dataset.ignore_index != self.ignore_index for dataset in datasets):
+            raise UserError("the datasets of ConcatDataset differ in ignore_index; give all the same")
+        classes = self.metainfo["classes"]
+        if len(classes) > MOST_CLASSES:
+            raise UserError(f"the dataset has {len(classes):,} classes; at most {MOST_CLASSES:,} can be compared")
+        for dataset in datasets:
+            left_out = {*dataset.METAINFO.get("classes", ())} - {*classes}
+            if len(classes) > VOID and left_out:
+                raise UserError(f"MMSegmentation marks classes left out with {VOID}, which is a class; give them all")
+
+    def _replace_steps(self, dataset: BaseSegDataset) -> None:
+        """Put our steps into a pipeline; without masks, what loads them is left out."""
+        steps = dataset.pipeline.transforms
+        if not self.has_masks:
+            steps[:] = [step for step in steps if not isinstance(step, LoadAnnotations)]
+        steps[:] = [own_step(step, dataset) for step in steps]
 
     def __len__(self) -> int:
         return len(self.todo)
@@ -95,8 +108,9 @@ class CheckedDataset(Dataset):
 
     def image(self, index: int) -> np.ndarray:
         """The image of this index as the pipeline loads it, (H, W, 3) uint8 RGB, at its own size."""
-        plain, info = next(islice(entries(self.dataset), index, None))
-        loaded = plain.pipeline.transforms[0](dict(info))
+        plain_dataset, info = next(islice(entries(self.dataset), index, None))
+        load = plain_dataset.pipeline.transforms[0]
+        loaded = load(dict(info))
         picture = np.clip(loaded["img"], 0, 255).astype(np.uint8)
         if picture.ndim == 2:
             picture = picture[..., None]
@@ -105,24 +119,28 @@ class CheckedDataset(Dataset):
     @cached_property
     def file_stems(self) -> list[str]:
         """A name for files about each image: its folders below the dataset's and its own, in one word."""
-        paths = [_relative(info["img_path"], part.data_prefix["img_path"]) for part, info in entries(self.dataset)]
-        stems = [os.path.splitext(path)[0].replace("/", "-") for path in paths]  # noqa: PTH122 (a string)
-        often = Counter(stems)
-        return [stem if often[stem] == 1 else f"{stem}-{index}" for index, stem in enumerate(stems)]
+        stems = []
+        for plain_dataset, info in entries(self.dataset):
+            path = _relative(info["img_path"], plain_dataset.data_prefix["img_path"])
+            stems.append(os.path.splitext(path)[0].replace("/", "-"))  # noqa: PTH122 (a string)
+        count_by_stem = Counter(stems)
+        # Names that repeat in the folders of a ConcatDataset get their index.
+        return [stem if count_by_stem[stem] == 1 else f"{stem}-{index}" for index, stem in enumerate(stems)]
 
     def __getitem__(self, position: int) -> dict[str, Any]:
         index = self.todo[position]
         info = self.dataset.get_data_info(index)
-        path, failure = info["img_path"], None
+        path = info["img_path"]
+        failure = None
         remarks: list[str] = []
         try:
             for path in (info["seg_map_path"], info["img_path"]) if self.has_masks else (info["img_path"],):
-                kind = check_whole(path)
+                format_name = check_whole(path)
             # Steps of a pipeline may be random: an image is the same in every run and process.
-            with _damage(kind == "JPEG") as damage, picture_remarks() as remarks, seeded(index):
+            with _damage_messages(format_name == "JPEG") as messages, picture_remarks() as remarks, seeded(index):
                 item = self.dataset[index]
-            if damage:
-                raise OSError(damage[0])
+            if messages:
+                raise OSError(messages[0])
             if self.has_masks:
                 self._check(item, info["seg_map_path"])
         except UserError as error:
@@ -145,13 +163,15 @@ class CheckedDataset(Dataset):
                 "each image (TestTimeAug is for MMSegmentation's own runner)"
             )
         truth = sample.gt_sem_seg.data
-        shape, wanted = tuple(truth.shape[-2:]), tuple(sample.ori_shape[:2])
-        if shape != wanted:
+        mask_shape = tuple(truth.shape[-2:])
+        image_shape = tuple(sample.ori_shape[:2])
+        if mask_shape != image_shape:
             hint = "in the pipeline LoadAnnotations comes after what changes the size"
-            raise UserError(f"mask {mask_path} has shape {shape}, its image {wanted}; {hint}, or {PREPARE}")
-        low, high = torch.aminmax(truth)
-        small = low >= 0 and high < 256 and 0 <= self.ignore_index < 256  # PyTorch compares modulo 256 with a byte
-        sample.gt_sem_seg.data = truth.to(torch.uint8 if small else torch.int32)
+            raise UserError(f"mask {mask_path} has shape {mask_shape}, its image {image_shape}; {hint}, or {PREPARE}")
+        smallest, largest = torch.aminmax(truth)
+        # The ignored label has to fit, too: PyTorch compares modulo 256 with a byte.
+        fits_a_byte = smallest >= 0 and largest < 256 and 0 <= self.ignore_index < 256
+        sample.gt_sem_seg.data = truth.to(torch.uint8 if fits_a_byte else torch.int32)
 
 
 def own_step(step: Any, dataset: BaseSegDataset) -> Any:
@@ -193,8 +213,11 @@ def reading() -> Iterator[None]:
 
 def _relative(path: str, *folders: str) -> str:
     """A path below the first folder that holds it, with slashes."""
-    names = (os.path.relpath(path, folder).replace(os.sep, "/") for folder in folders)
-    return next((name for name in names if not name.startswith("../")), Path(path).name)
+    for folder in folders:
+        name = os.path.relpath(path, folder).replace(os.sep, "/")
+        if not name.startswith("../"):
+            return name
+    return Path(path).name
 
 
 def check_whole(path: str) -> str | None:
@@ -210,35 +233,37 @@ def check_whole(path: str) -> str | None:
         head = file.read(4)
         file.seek(max(0, file.seek(0, 2) - 1024))
         tail = file.read()
-    kind, ending = next((how for start, how in _ENDINGS.items() if head.startswith(start)), (None, b""))
-    if ending not in tail:
-        # Unusual but whole files exist; a full decode decides.
-        with Image.open(path, formats=[kind]) as image:
-            image.load()
-    return kind
+    for signature, (format_name, ending) in _ENDINGS.items():
+        if head.startswith(signature):
+            if ending not in tail:
+                # Unusual but whole files exist; a full decode decides.
+                with Image.open(path, formats=[format_name]) as image:
+                    image.load()
+            return format_name
+    return None
 
 
 @contextmanager
-def _damage(wanted: bool) -> Iterator[list[str]]:
+def _damage_messages(is_jpeg: bool) -> Iterator[list[str]]:
     """What libjpeg says about damaged data, which it fills with whatever comes: to the process's stderr only."""
-    said: list[str] = []
-    if not wanted or sys.stderr is None:
-        yield said
+    messages: list[str] = []
+    if not is_jpeg or sys.stderr is None:
+        yield messages
         return
     sys.stderr.flush()
     try:
         stderr = os.dup(2)
     except OSError:  # closed
-        yield said
+        yield messages
         return
     with tempfile.TemporaryFile() as file:
         os.dup2(file.fileno(), 2)
         try:
-            yield said
+            yield messages
         finally:
             os.dup2(stderr, 2)
             os.close(stderr)
             file.seek(0)
             text = file.read()
-            said += [line.decode(errors="replace").strip() for line in _DAMAGE.findall(text)]
+            messages += [line.decode(errors="replace").strip() for line in _DAMAGE.findall(text)]
             os.write(2, _DAMAGE.sub(b"", text))

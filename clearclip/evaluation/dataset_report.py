@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -94,10 +94,12 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
 
 
 def _check_files(cfg: Config, sample: int | None, threads: int) -> Report:
-    name, parts = dataset_name(cfg), plain_settings(cfg.test_dataloader.dataset)
-    report = Report(name, user_path(parts[0].get("data_root") or ""), cfg.get("expected_images"))
+    name = dataset_name(cfg)
+    settings = plain_settings(cfg.test_dataloader.dataset)
+    report = Report(name, user_path(settings[0].get("data_root") or ""), cfg.get("expected_images"))
     # MMSegmentation's dataset classes skip what is missing, or stop with an assertion that does not name it.
-    report.problems += [fault for part in parts for fault in _missing_places(part)]
+    for dataset_settings in settings:
+        report.problems += _missing_folders(dataset_settings)
     if report.problems:
         return report
     try:
@@ -105,48 +107,41 @@ def _check_files(cfg: Config, sample: int | None, threads: int) -> Report:
     except UserError as error:
         report.problems.append(str(error))
         return report
-    classes, ignored, words = dataset.metainfo["classes"], dataset.ignore_index, len(class_words(cfg))
-    if words != len(classes):
-        fault = f"the names file or class_names of {name} has {words} classes, the dataset {len(classes)}"
-        report.problems.append(f"{fault}; give one line for each class, in label order")
-    report.problems += _other_metrics(cfg, ignored)
-    if 0 <= ignored < len(classes):
-        report.remarks.append(f"class {ignored} ({classes[ignored]}) is not counted: it is the dataset's ignore_index")
-    for plain in plain_datasets(dataset.dataset):
-        _check_names(report, plain)
+    _check_classes(report, cfg, dataset)
+    for plain_dataset in plain_datasets(dataset.dataset):
+        _check_names(report, plain_dataset)
     if report.expected not in (None, dataset.total):
         source = source_of(plain_datasets(dataset.dataset)[0])
-        counted = f"{dataset.total:,} image{'s' * (dataset.total != 1)}"
-        published = f"the published benchmark has {report.expected:,}"
-        report.remarks.append(f"{source} has {counted}, {published}; {PREPARE}")
-    places = _find_pairs(report, dataset)
+        count = f"{dataset.total:,} image{'s' * (dataset.total != 1)}"
+        report.remarks.append(f"{source} has {count}, the published benchmark has {report.expected:,}; {PREPARE}")
+    indexes = _find_pairs(report, dataset)
     if sample is not None:
-        places = [places[k] for k in np.linspace(0, len(places) - 1, min(sample, len(places))).round().astype(int)]
-    processes = threads if 1 < threads < len(places) else 0
-    loader = DataLoader(Subset(dataset, places), batch_size=None, collate_fn=_summary, num_workers=processes)
-    with reading():
-        samples = list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
-    report.faults = [sample.fault for sample in samples if sample.fault]
-    report.opened, report.valid = len(places), len(places) - len(report.faults)
-    if report.faults:
-        count = f"{len(report.faults):,} of the {len(places):,} pairs opened are wrong"
-        report.problems.append(f"{count}: {report.faults[0]}")
-    picture_remarks = [sample.remark for sample in samples if sample.remark]
-    if picture_remarks:
-        report.remarks.append(f"{len(picture_remarks):,} of the images opened: {picture_remarks[0]}")
-    seen: set[int] = set().union(*(sample.labels for sample in samples))
+        spread = np.linspace(0, len(indexes) - 1, min(sample, len(indexes))).round().astype(int)
+        indexes = [indexes[position] for position in spread]
+    samples = _open_samples(dataset, indexes, threads, name)
+    _report_samples(report, samples)
+    _check_labels(report, dataset, samples)
+    return report
+
+
+def _check_classes(report: Report, cfg: Config, dataset: CheckedDataset) -> None:
+    """Whether words, classes, metrics and the ignored label fit together."""
+    classes, ignore_index = dataset.metainfo["classes"], dataset.ignore_index
+    word_count = len(class_words(cfg))
+    if word_count != len(classes):
+        report.problems.append(
+            f"the names file or class_names of {report.name} has {word_count} classes, the dataset {len(classes)}; "
+            "give one line for each class, in label order"
+        )
+    report.problems += _other_metrics(cfg, ignore_index)
+    if 0 <= ignore_index < len(classes):
+        name = classes[ignore_index]
+        report.remarks.append(f"class {ignore_index} ({name}) is not counted: it is the dataset's ignore_index")
     if len(classes) == 1:
         report.remarks.append(
             f"there is one class, {classes[0]}, which every pixel that counts gets, so mIoU is always 100; add what "
             "else is in the images as a second class, such as background"
         )
-    if len(classes) == 2 and len(seen) == 2 and ignored in seen:
-        never = 1 - min(seen - {ignored})
-        report.remarks.append(
-            f"the masks opened have class {1 - never} and ignored pixels only, so class {never} ({classes[never]}) is "
-            "never counted; masks of 0 and 255 for two classes need 0 and 1"
-        )
-    return report
 
 
 class OpenedSample(NamedTuple):
@@ -157,23 +152,64 @@ class OpenedSample(NamedTuple):
     labels: list[int]
 
 
+def _open_samples(dataset: CheckedDataset, indexes: Sequence[int], threads: int, name: str) -> list[OpenedSample]:
+    """Read images and masks as an evaluation does, several at a time."""
+    processes = threads if 1 < threads < len(indexes) else 0
+    subset = Subset(dataset, indexes)
+    loader = DataLoader(subset, batch_size=None, collate_fn=_summary, num_workers=processes)
+    with reading():
+        return list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
+
+
 def _summary(item: dict[str, Any]) -> OpenedSample:
     sample = item["data_samples"]
+    # What is sent from a process to this one is small: no picture, no mask.
     labels = [] if sample.failure else sample.gt_sem_seg.data.unique().tolist()
     return OpenedSample(sample.failure, next(iter(sample.remarks), None), labels)
 
 
-def _other_metrics(cfg: Config, ignored: int) -> Iterator[str]:
+def _report_samples(report: Report, samples: Sequence[OpenedSample]) -> None:
+    """What is wrong with the files that were opened, and remarks on how they were read."""
+    report.faults = [sample.fault for sample in samples if sample.fault]
+    report.opened = len(samples)
+    report.valid = len(samples) - len(report.faults)
+    if report.faults:
+        count = f"{len(report.faults):,} of the {len(samples):,} pairs opened are wrong"
+        report.problems.append(f"{count}: {report.faults[0]}")
+    picture_remarks = [sample.remark for sample in samples if sample.remark]
+    if picture_remarks:
+        report.remarks.append(f"{len(picture_remarks):,} of the images opened: {picture_remarks[0]}")
+
+
+def _check_labels(report: Report, dataset: CheckedDataset, samples: Sequence[OpenedSample]) -> None:
+    """Binary masks of 0 and 255, of which 255 is ignored by default, so that one class is never counted."""
+    classes, ignore_index = dataset.metainfo["classes"], dataset.ignore_index
+    labels: set[int] = set()
+    for sample in samples:
+        labels.update(sample.labels)
+    if len(classes) == 2 and len(labels) == 2 and ignore_index in labels:
+        missing_label = 1 - min(labels - {ignore_index})
+        report.remarks.append(
+            f"the masks opened have class {1 - missing_label} and ignored pixels only, so class {missing_label} "
+            f"({classes[missing_label]}) is never counted; masks of 0 and 255 for two classes need 0 and 1"
+        )
+
+
+def _other_metrics(cfg: Config, ignore_index: int) -> Iterator[str]:
     """Metrics of the config that would not count what the dataset says."""
     metrics = cfg.get("test_evaluator") or []
     for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
-        kind = getattr(metric.get("type"), "__name__", metric.get("type"))
-        given = metric.get("ignore_index", VOID if str(kind).endswith("IoUMetric") else None)
-        if given not in (None, ignored):
-            yield f"test_evaluator {kind} ignores {given}, the dataset {ignored}; give both the same ignore_index"
+        name = getattr(metric.get("type"), "__name__", metric.get("type"))
+        default = VOID if str(name).endswith("IoUMetric") else None
+        ignored_by_metric = metric.get("ignore_index", default)
+        if ignored_by_metric not in (None, ignore_index):
+            yield (
+                f"test_evaluator {name} ignores {ignored_by_metric}, the dataset {ignore_index}; give both the same "
+                "ignore_index"
+            )
 
 
-def _missing_places(settings: Any) -> list[str]:
+def _missing_folders(settings: Any) -> list[str]:
     """The dataset's folders and its list file, as far as they do not exist."""
     root = user_path(settings.get("data_root") or "")
     if not root.is_dir():
@@ -182,11 +218,12 @@ def _missing_places(settings: Any) -> list[str]:
     prefix = settings.get("data_prefix", {"seg_map_path": ""})
     if "seg_map_path" not in prefix:
         raise UserError(f"data_prefix {dict(prefix)} has no folder of masks; give it seg_map_path")
-    places = [root / user_path(name or "") for name in (settings.get("ann_file"), *prefix.values())]
-    return [f"{place} does not exist; {PREPARE}" for place in places if not place.exists()]
+    paths = [root / user_path(name or "") for name in (settings.get("ann_file"), *prefix.values())]
+    return [f"{path} does not exist; {PREPARE}" for path in paths if not path.exists()]
 
 
-def _kind(name: str) -> str:
+def _usual_suffix(name: str) -> str:
+    """A file's name in small letters, with one spelling of each format's suffix."""
     return name.lower().replace(".jpeg", ".jpg").replace(".tiff", ".tif")
 
 
@@ -196,54 +233,77 @@ def _check_names(report: Report, dataset: BaseSegDataset) -> None:
     images = {info["img_path"] for _, info in entries(dataset)}
     if len(images) < len(dataset):
         report.problems.append(f"{source} names an image more than once; remove repeated lines")
-    if not dataset.ann_file:
-        there = fileio.list_dir_or_file(source, list_dir=False, recursive=True)
-        left = sorted(name for name in there if _kind(name).endswith(_kind(suffix)) and not name.endswith(suffix))
-        if left:
-            report.problems.append(
-                f"{len(left):,} images in {source} do not end in img_suffix {suffix!r} and would be left out "
-                f"({left[0]}); rename them, or list names in an ann_file"
-            )
+    if dataset.ann_file:
+        return
+    left_out = []
+    for name in fileio.list_dir_or_file(source, list_dir=False, recursive=True):
+        if _usual_suffix(name).endswith(_usual_suffix(suffix)) and not name.endswith(suffix):
+            left_out.append(name)
+    if left_out:
+        report.problems.append(
+            f"{len(left_out):,} images in {source} do not end in img_suffix {suffix!r} and would be left out "
+            f"({min(left_out)}); rename them, or list names in an ann_file"
+        )
 
 
-def _remedy(name: str, dataset: BaseSegDataset) -> str:
+def _missing_file_remedy(name: str, dataset: BaseSegDataset) -> str:
     """What to do about a file that is missing."""
     source, suffix = source_of(dataset), dataset.img_suffix
-    if dataset.ann_file:
-        first_line = next((line.split() for line in _lines(dataset.ann_file) if line.strip()), [])
-        if len(first_line) > 1:
-            folders = [str(Path(path.lstrip("/")).parent) for path in first_line[:2]]
-            return (
-                f"the lines of {source} name an image and its mask, as Datumaro and CVAT write them: leave "
-                f"ann_file out and give data_prefix=dict(img_path={folders[0]!r}, seg_map_path={folders[1]!r})"
-            )
+    columns = _first_line(dataset.ann_file).split() if dataset.ann_file else []
+    if len(columns) > 1:
+        image_folder, mask_folder = (str(Path(path.lstrip("/")).parent) for path in columns[:2])
+        return (
+            f"the lines of {source} name an image and its mask, as Datumaro and CVAT write them: leave ann_file out "
+            f"and give data_prefix=dict(img_path={image_folder!r}, seg_map_path={mask_folder!r})"
+        )
     if name == suffix:
         return f"{source} has a blank line: remove it"
     if name.endswith(2 * suffix):
         return f"{source} names images with their suffix, which img_suffix adds: remove it from the list"
-    return f"save {source} without a byte order mark" if name.startswith("\ufeff") else PREPARE
+    if name.startswith("\ufeff"):
+        return f"save {source} without a byte order mark"
+    return PREPARE
 
 
-def _lines(path: str) -> list[str]:
+def _first_line(path: str) -> str:
+    """The first line of a text file that is not blank."""
     try:
-        return Path(path).read_text(encoding="utf-8-sig").splitlines()
+        lines = Path(path).read_text(encoding="utf-8-sig").splitlines()
     except (OSError, ValueError):  # it is elsewhere, or of another encoding, which is told when it is read
-        return []
+        return ""
+    return next((line for line in lines if line.strip()), "")
 
 
 def _find_pairs(report: Report, dataset: CheckedDataset) -> list[int]:
-    """Look for every image and mask by name. Returns the places of those of which both exist."""
-    found = list(entries(dataset.dataset))
-    pairs = [(Path(info["img_path"]), Path(info["seg_map_path"])) for _, info in found]
-    # Listing a folder is far quicker than asking for each of its files, above all over a network.
-    folders = [folder for folder in {path.parent for pair in pairs for path in pair} if folder.is_dir()]
-    files = {Path(entry) for folder in folders for entry in os.scandir(folder) if entry.is_file()}
-    for index, what in enumerate(("image", "mask")):
-        lost = [place for place, pair in enumerate(pairs) if pair[index] not in files]
-        if lost:
-            path, (plain, _) = pairs[lost[0]][index], found[lost[0]]
-            fault = f"{what} {path} is missing ({len(lost):,} of {len(pairs):,} are)"
-            report.problems.append(f"{fault}; {_remedy(path.name, plain)}")
-    there = [place for place, pair in enumerate(pairs) if files.issuperset(pair)]
-    report.listed, report.pairs = len(pairs), len(there)
-    return there
+    """Look for every image and mask by name. Returns the indexes of those of which both exist."""
+    datasets = []
+    pairs = []
+    for plain_dataset, info in entries(dataset.dataset):
+        datasets.append(plain_dataset)
+        pairs.append((Path(info["img_path"]), Path(info["seg_map_path"])))
+    existing_files = _files_beside(pairs)
+    for column, file_kind in enumerate(("image", "mask")):
+        missing_indexes = [index for index, pair in enumerate(pairs) if pair[column] not in existing_files]
+        if missing_indexes:
+            first_missing = missing_indexes[0]
+            path = pairs[first_missing][column]
+            remedy = _missing_file_remedy(path.name, datasets[first_missing])
+            count = f"{len(missing_indexes):,} of {len(pairs):,} are"
+            # One line for all of them: thousands are missing where a folder is.
+            report.problems.append(f"{file_kind} {path} is missing ({count}); {remedy}")
+    complete = [index for index, pair in enumerate(pairs) if existing_files.issuperset(pair)]
+    report.listed, report.pairs = len(pairs), len(complete)
+    return complete
+
+
+def _files_beside(pairs: Sequence[tuple[Path, Path]]) -> set[Path]:
+    """All files in the folders of these.
+
+    Listing a folder is far quicker than asking for each of its files, above all over a network.
+    """
+    folders = {path.parent for pair in pairs for path in pair}
+    files = set()
+    for folder in folders:
+        if folder.is_dir():
+            files.update(Path(entry) for entry in os.scandir(folder) if entry.is_file())
+    return files

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from picture_checks import colours_in, margins_are_blank, places
 
-from clearclip.evaluation.hooks import evaluation_picture
+from clearclip.evaluation.evaluation_picture import evaluation_picture
 from clearclip.miniature import CLASSES, PALETTE
 from clearclip.utils.errors import UserError
 

@@ -13,7 +13,8 @@ from storages import READ, some_picture
 
 from clearclip import ClearCLIP
 from clearclip.evaluation import hooks
-from clearclip.evaluation.hooks import PictureHook, evaluation_picture
+from clearclip.evaluation.evaluation_picture import evaluation_picture
+from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.run import evaluate
 
 CLASSES = ["sky", "tree"]

@@ -130,7 +130,7 @@ def _facts(job: _MapJob, raster: Path, words: ClassWords) -> dict[str, Any]:
         "size": list(job.size),
         "block": job.block,
         "colours": [list(job.reader.colours.indexes), str(job.reader.levels)],
-        "classes": [list(one) for one in words.classes],
+        "classes": [list(class_words) for class_words in words.classes],
         "model": [job.model.label, repr(job.model.settings), job.model.method.label, job.model.precision],
     }
 
@@ -172,15 +172,17 @@ class _MapJob:
 
         tile_rows, tile_columns = self._reach(rows, 0), self._reach(columns, 1)
         window = Window.from_slices(tile_rows, tile_columns)
-        top, left = rows.start - tile_rows.start, columns.start - tile_columns.start
-        inner = slice(top, top + rows.stop - rows.start), slice(left, left + columns.stop - columns.start)
-        has_data = self.reader.valid(window)[inner]
+        # The block within its tile.
+        block_rows = slice(rows.start - tile_rows.start, rows.stop - tile_rows.start)
+        block_columns = slice(columns.start - tile_columns.start, columns.stop - tile_columns.start)
+        has_data = self.reader.valid(window)[block_rows, block_columns]
+        # Where a raster has no data its encoding would be time for nothing.
         if not has_data.any():
             return np.full(has_data.shape, self.nodata, self.dtype)
         picture = self.reader.read(window)
         tensor = self.model.normalize(picture)
         ((prediction,),) = self.model.predict([tensor], self.text, [picture.shape[:2]])
-        block_labels = prediction.labels[inner].cpu().numpy().astype(self.dtype)
+        block_labels = prediction.labels[block_rows, block_columns].cpu().numpy().astype(self.dtype)
         block_labels[~has_data] = self.nodata
         return block_labels
 

@@ -209,5 +209,5 @@ def write_folder_formats(
 def _label_maps(names: Sequence[tuple[str, Path]]) -> Iterator[tuple[str, np.ndarray]]:
     """The label maps that were written, one at a time, so that any number of images fits into memory."""
     for name, stem in names:
-        with Image.open(label_map_path(stem)) as image:
+        with Image.open(label_map_path(stem), formats=["PNG"]) as image:
             yield name, np.asarray(image)

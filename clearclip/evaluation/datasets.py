@@ -87,10 +87,10 @@ class MappedDataset(BaseSegDataset):
 
     def _check_values(self, description: str) -> None:
         """Raise a UserError, which begins with ``description``, where values are no ids or colours, or come twice."""
-        largest, value_shape, expected = 65535, (), "an id"
+        largest, channels, expected = 65535, 0, "an id"
         if self.coloured:
-            largest, value_shape, expected = 255, (3,), "[red, green, blue]"
-        are_whole = self.values.shape[1:] == value_shape and self.values.dtype.kind == "i"
+            largest, channels, expected = 255, 3, "[red, green, blue]"
+        are_whole = self.values.shape[1:] == (channels,) * bool(channels) and self.values.dtype.kind == "i"
         if not are_whole or self.values.min() < 0 or self.values.max() > largest:
             raise UserError(f"{description}: give {expected} of 0 to {largest} for each class, or a list of several")
         if len(np.unique(self.values, axis=0)) < len(self.values):

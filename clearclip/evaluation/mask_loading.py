@@ -200,10 +200,10 @@ def label_table(
         labels -= 1
         labels[-1] = -1
     if label_map is not None:
-        before = labels.copy()
-        for old, new in label_map:
-            is_left_out = new == VOID and classes <= VOID
-            labels[before == old] = -1 if is_left_out else new
+        stored_labels = labels.copy()
+        for stored_label, label in label_map:
+            is_left_out = label == VOID and classes <= VOID
+            labels[stored_labels == stored_label] = -1 if is_left_out else label
     is_allowed = (labels < classes) | (labels == ignore)
     labels[labels < 0] = ignore
     dtype = np.result_type(np.min_scalar_type(classes - 1), np.min_scalar_type(ignore))

@@ -126,10 +126,12 @@ def _png_header(head: bytes) -> Header:
     if head[24:25] != b"\x10":
         return Header("PNG")
     depth = None
-    place = head.find(b"sBIT")
-    if 0 < place < max(head.find(b"IDAT"), 0) or (place > 0 and b"IDAT" not in head):
-        (length,) = struct.unpack(">I", head[place - 4 : place])
-        depth = max(head[place + 4 : place + 4 + min(length, 3)], default=16)
+    # Chunks that describe the picture stand before its data, in which the same four letters may occur.
+    description = head.partition(b"IDAT")[0]
+    chunk = description.find(b"sBIT")
+    if chunk > 0:
+        (length,) = struct.unpack(">I", description[chunk - 4 : chunk])
+        depth = max(description[chunk + 4 : chunk + 4 + min(length, 3)], default=16)
     return Header("PNG", DEEP, "16 bits", depth=depth if depth in range(8, 16) else None)
 
 
@@ -154,14 +156,16 @@ def _turned_avif(head: bytes) -> bool:
 def _jpeg2000_header(head: bytes) -> Header:
     """OpenCV reads colours where the file says that they are sRGB, and grey; what has no such word goes to GDAL."""
     colour_space = None
-    place = head.find(b"colr")
-    if place > 0 and head[place + 4 : place + 5] == b"\x01":
-        (colour_space,) = struct.unpack(">I", head[place + 7 : place + 11])
+    # A box "colr" of method 1 has the number of a colour space; of method 2, a profile, which says nothing here.
+    box = head.find(b"colr")
+    if box > 0 and head[box + 4 : box + 5] == b"\x01":
+        (colour_space,) = struct.unpack(">I", head[box + 7 : box + 11])
+    # The codestream begins with the markers SOC and SIZ; size, bands and bits stand at fixed places behind them.
     start = head.find(b"\xff\x4f\xff\x51")
     if start < 0:
         return Header("JPEG2000", RASTERIO, "a JPEG 2000 whose codestream lies far behind its header")
-    width, height, left, top = struct.unpack(">IIII", head[start + 8 : start + 24])
-    size = (width - left, height - top)
+    right, bottom, left_edge, top_edge = struct.unpack(">IIII", head[start + 8 : start + 24])
+    size = (right - left_edge, bottom - top_edge)
     (bands,) = struct.unpack(">H", head[start + 40 : start + 42])
     depth = (head[start + 42] & 0x7F) + 1
     stated = depth if 8 < depth < 16 else None
@@ -174,8 +178,9 @@ def _jpeg2000_header(head: bytes) -> Header:
 
 def tiff_tags(file: BinaryIO, head: bytes) -> Mapping[int, Any]:
     """The tags of a TIFF's first picture."""
-    big = head[2:3] == b"+" or head[3:4] == b"+"
-    directory = ImageFileDirectory_v2(head[:16] if big else head[:8])
+    # BigTIFF has a plus sign for a star, and offsets of eight bytes.
+    is_big = b"+" in head[2:4]
+    directory = ImageFileDirectory_v2(head[:16] if is_big else head[:8])
     file.seek(directory.next)
     directory.load(file)
     return directory
@@ -213,6 +218,7 @@ def _tiff_depth(tags: Mapping[int, Any], bits: tuple[int, ...]) -> int | None:
     if len(set(bits)) != 1 or _numbers(tags.get(_FORMAT, _UNSIGNED))[0] != _UNSIGNED:
         return None
     depth = bits[0]
+    # Cameras of 10, 12 and 14 bits state the largest level that they can reach.
     largest = max(_numbers(tags.get(_MAX_SAMPLE, 0)))
     if depth == 16 and 255 <= largest < 32768:
         depth = int(largest).bit_length()
@@ -231,8 +237,11 @@ def _tiff_decoder(tags: Mapping[int, Any], bits: tuple[int, ...], orientation: i
     if set(bits) == {8}:
         return _decoder_of_bytes(photometric, samples, extra, separate, turned, tags.get(_COMPRESSION, 1))
     if set(bits) == {16}:
-        known = (photometric, samples) in ((BLACK_IS_ZERO, 1), (RGB, 3), (RGB, 4))
-        return (DEEP, "16 bits") if known and not separate else (RASTERIO, f"{samples} band(s) of 16 bits")
+        has_colour_tags = (photometric, samples) in ((BLACK_IS_ZERO, 1), (RGB, 3), (RGB, 4))
+        # In planes, OpenCV takes the levels of neighbouring pixels for red, green and blue.
+        if has_colour_tags and not separate:
+            return DEEP, "16 bits"
+        return RASTERIO, f"{samples} band(s) of 16 bits"
     if set(bits) == {1} and samples == 1 and not turned:
         return ALIKE, ""
     if photometric == PALETTE and samples == 1 and set(bits) <= {1, 2, 4}:
@@ -241,7 +250,12 @@ def _tiff_decoder(tags: Mapping[int, Any], bits: tuple[int, ...], orientation: i
 
 
 def _decoder_of_bytes(
-    photometric: int | None, samples: int, extra: tuple[int, ...], separate: bool, turned: bool, compression: int
+    photometric: int | None,
+    samples: int,
+    extra: tuple[int, ...],
+    separate: bool,
+    turned: bool,
+    compression: int,
 ) -> tuple[str, str]:
     """The decoder of a TIFF of 8 bits per sample."""
     grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE) and samples == 1
@@ -250,8 +264,9 @@ def _decoder_of_bytes(
     if (photometric, samples) == (RGB, 4):
         if separate or turned:
             return RASTERIO, "four bands, turned or in planes"
-        alpha = extra[:1] in ((_ASSOCIATED_ALPHA,), (_UNASSOCIATED_ALPHA,))
-        return (PILLOW, "a fourth band, by which OpenCV multiplies colours") if alpha else (ALIKE, "")
+        is_alpha = extra[:1] in ((_ASSOCIATED_ALPHA,), (_UNASSOCIATED_ALPHA,))
+        # GDAL calls the fourth band of 8 bits alpha, also where it is near infrared.
+        return (PILLOW, "a fourth band, by which OpenCV multiplies colours") if is_alpha else (ALIKE, "")
     if (photometric, samples) == (CMYK, 4) and not (separate or turned):
         return ALIKE, ""
     if (photometric, samples) == (YCBCR, 3):

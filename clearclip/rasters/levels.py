@@ -89,7 +89,7 @@ def to_bytes(
         UserError: nothing says which levels are black and white.
     """
     if levels is not None:
-        low, high = percentile_levels(values) if levels == PERCENTILES else levels
+        low, high = percentile_levels(values) if isinstance(levels, str) else levels
         return _stretch(values, low, high)
     if values.dtype == np.uint8:
         return values if depth in (None, 8) else _stretch(values, 0, 2**depth - 1)

@@ -25,11 +25,11 @@ _GDAL_OPTIONS = {"GDAL_CACHEMAX": 128 << 20, "GDAL_PAM_ENABLED": "NO", "GDAL_DIS
 _OVERVIEW = 1024
 
 
-def import_rasterio(what: str) -> ModuleType:
+def import_rasterio(purpose: str) -> ModuleType:
     """rasterio, with its errors and warnings; it is optional.
 
     Raises:
-        UserError: it is not installed; ``what`` says for what it is needed.
+        UserError: it is not installed; ``purpose`` says for what it is needed.
     """
     try:
         import rasterio
@@ -37,7 +37,7 @@ def import_rasterio(what: str) -> ModuleType:
         import rasterio.warp
         import rasterio.windows
     except ImportError as error:
-        raise UserError(f"{what} needs rasterio ({error}); install it: pip install 'clearclip[geo]'") from error
+        raise UserError(f"{purpose} needs rasterio ({error}); install it: pip install 'clearclip[geo]'") from error
     return rasterio
 
 
@@ -50,8 +50,8 @@ def check_bands(bands: Sequence[int] | None) -> tuple[int, int, int] | None:
     if bands is None:
         return None
     numbers = [bands] if isinstance(bands, int) else list(bands)
-    whole = all(isinstance(number, int) and number >= 1 for number in numbers)
-    if not whole or len(numbers) not in (1, 3):
+    are_counted = all(isinstance(number, int) and number >= 1 for number in numbers)
+    if not are_counted or len(numbers) not in (1, 3):
         raise UserError(f"bands {bands!r}: give the numbers of red, green and blue, counted from 1, such as 3 2 1")
     red, green, blue = numbers * (3 // len(numbers))
     return red, green, blue

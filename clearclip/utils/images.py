@@ -22,7 +22,7 @@ import warnings
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TypeAlias
+from typing import BinaryIO, TypeAlias
 
 import cv2
 import numpy as np
@@ -106,7 +106,7 @@ def open_image(path: str | os.PathLike[str]) -> Iterator[Image.Image]:
 
 
 @contextmanager
-def _open_with_pillow(file: io.BufferedIOBase, name: str) -> Iterator[Image.Image]:
+def _open_with_pillow(file: BinaryIO, name: str) -> Iterator[Image.Image]:
     """A file that Pillow reads by one of the formats that are allowed."""
     limit = pixel_limit()
     if Image.MAX_IMAGE_PIXELS is not None and limit > Image.MAX_IMAGE_PIXELS:  # the user asked for it
@@ -170,7 +170,7 @@ def decode_image(
         return _decode(file, None, name, bands, levels, turn)
 
 
-def picture_header(file: io.BufferedIOBase) -> Header:
+def picture_header(file: BinaryIO) -> Header:
     """What a picture's tags say. For a damaged TIFF that it is one."""
     try:
         return read_header(file)
@@ -180,7 +180,7 @@ def picture_header(file: io.BufferedIOBase) -> Header:
 
 
 def _decode(
-    file: io.BufferedIOBase,
+    file: BinaryIO,
     path: Path | None,
     name: str,
     bands: tuple[int, int, int] | None,
@@ -219,7 +219,7 @@ def _allow_heif() -> None:
 
 
 def _decode_by_opencv(
-    file: io.BufferedIOBase, header: Header, name: str, levels: Levels | None, turn: bool
+    file: BinaryIO, header: Header, name: str, levels: Levels | None, turn: bool
 ) -> np.ndarray | None:
     """(H, W, 3) uint8 RGB at all bits that the file has, or None where OpenCV cannot decode it."""
     with _open_if_pillow_can(file, name):
@@ -237,7 +237,7 @@ def _decode_by_opencv(
 
 
 @contextmanager
-def _open_if_pillow_can(file: io.BufferedIOBase, name: str) -> Iterator[None]:
+def _open_if_pillow_can(file: BinaryIO, name: str) -> Iterator[None]:
     try:
         with _open_with_pillow(file, name):
             yield
@@ -246,7 +246,7 @@ def _open_if_pillow_can(file: io.BufferedIOBase, name: str) -> Iterator[None]:
 
 
 def _decode_by_rasterio(
-    file: io.BufferedIOBase,
+    file: BinaryIO,
     path: Path | None,
     header: Header,
     name: str,
@@ -255,7 +255,7 @@ def _decode_by_rasterio(
     turn: bool,
 ) -> np.ndarray:
     """What neither OpenCV nor Pillow reads as its tags say."""
-    with _gdal_name(file, path) as place, open_raster(place, header) as dataset:
+    with _gdal_name(file, path) as gdal_name, open_raster(gdal_name, header) as dataset:
         reader = RasterReader(dataset, header, name, bands, levels)
         for remark in reader.remarks:
             warnings.warn(remark, PictureWarning, stacklevel=2)
@@ -264,7 +264,7 @@ def _decode_by_rasterio(
 
 
 @contextmanager
-def _gdal_name(file: io.BufferedIOBase, path: Path | None) -> Iterator[str | Path]:
+def _gdal_name(file: BinaryIO, path: Path | None) -> Iterator[str | Path]:
     """What GDAL calls a file: its path, or a name for its bytes in memory."""
     if path is not None:
         yield path

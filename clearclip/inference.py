@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import threading
 import warnings
+from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
@@ -24,11 +25,20 @@ from clearclip.text import TextFeatures
 from clearclip.utils.devices import is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.open_clip_import import open_clip
-from clearclip.windows import ImageContext, ScoreMap, WindowGrid
-from clearclip.windows.batches import EncodedImage, WindowBatch, extend, window_batches
+from clearclip.windows import (
+    INVALID_LABEL,
+    ImageContext,
+    Readout,
+    ScoreMap,
+    WindowGrid,
+    can_be_batched,
+    labels_of_images,
+)
+from clearclip.windows.batches import EncodedImage, WindowBatch, extend, stack_windows, window_batches
 
 #: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
+NOT_FINITE_FEATURES = "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
 #: Held while a second encoder is loaded: of several threads that need it, one loads it.
 _LOADING = threading.Lock()
 
@@ -110,15 +120,70 @@ class WindowedInference(nn.Module):
         """
         settings = settings or self.settings
         readout = settings.readout
-        predictions = []
-        for size, maps in zip(sizes, self.score_maps(images, sizes, text, methods, settings), strict=True):
+        maps = self.score_maps(images, sizes, text, methods, settings)
+        labels = self._labels(maps, sizes, text, readout, False)
+        predictions: list[list[Prediction]] = []
+        for size, maps_of_image, labels_of_image in zip(sizes, maps, labels, strict=True):
             predictions_of_image = []
-            for scores in maps:
-                labels = readout.labels(scores, size, text.word_to_class)
+            for scores, labels_of_method in zip(maps_of_image, labels_of_image, strict=True):
                 probabilities = readout.probabilities(scores, size, text.word_to_class) if keep_probabilities else None
-                predictions_of_image.append(Prediction(labels, probabilities))
+                predictions_of_image.append(Prediction(labels_of_method, probabilities))
             predictions.append(predictions_of_image)
         return predictions
+
+    @torch.inference_mode()
+    def predict_labels(
+        self,
+        images: Sequence[Tensor],
+        text: TextFeatures,
+        sizes: Sequence[tuple[int, int]],
+        methods: Sequence[Method] | None = None,
+        settings: ModelSettings | None = None,
+        mark_invalid: bool = False,
+    ) -> list[Tensor]:
+        """Labels of normalised images, (methods, height, width) int64 each; arguments as for :meth:`predict`.
+
+        Args:
+            images, text, sizes, methods, settings: see there.
+            mark_invalid: in place of raising, label every pixel of an image whose features are not finite
+                :data:`~clearclip.windows.INVALID_LABEL`. Then nothing waits for a GPU.
+        """
+        settings = settings or self.settings
+        maps = self.score_maps(images, sizes, text, methods, settings, check=not mark_invalid)
+        return self._labels(maps, sizes, text, settings.readout, mark_invalid)
+
+    def _labels(
+        self,
+        maps: Sequence[Sequence[ScoreMap]],
+        sizes: Sequence[tuple[int, int]],
+        text: TextFeatures,
+        readout: Readout,
+        mark_invalid: bool,
+    ) -> list[Tensor]:
+        """Labels of each image, (methods, height, width). On a GPU images with the same size and windows are read
+        together.
+        """
+        labels: dict[int, Tensor] = {}
+        batches: dict[tuple, list[int]] = defaultdict(list)
+        for number, (size, maps_of_image) in enumerate(zip(sizes, maps, strict=True)):
+            kinds = {(scores.grid, tuple(scores.scores.shape)) for scores in maps_of_image}
+            one_kind = len(kinds) == 1 and all(can_be_batched(readout, scores, size) for scores in maps_of_image)
+            if self.device.type != "cpu" and one_kind:
+                batches[kinds.pop(), size].append(number)
+                continue
+            by_method = []
+            for scores in maps_of_image:
+                labels_of_method = readout.labels(scores, size, text.word_to_class)
+                if mark_invalid:
+                    is_finite = scores.scores.isfinite().all()
+                    labels_of_method = labels_of_method.masked_fill(~is_finite, INVALID_LABEL)
+                by_method.append(labels_of_method)
+            labels[number] = by_method[0][None] if len(by_method) == 1 else torch.stack(by_method)
+        for (_, size), numbers in batches.items():
+            maps_of_batch = [scores for number in numbers for scores in maps[number]]
+            together = labels_of_images(readout, maps_of_batch, size, text.word_to_class)
+            labels.update(zip(numbers, together.unflatten(0, (len(numbers), -1)).unbind(), strict=True))
+        return [labels[number] for number in range(len(maps))]
 
     def similarities(
         self,
@@ -157,6 +222,7 @@ class WindowedInference(nn.Module):
         methods: Sequence[Method] | None = None,
         settings: ModelSettings | None = None,
         post_process: bool = True,
+        check: bool = True,
     ) -> list[list[ScoreMap]]:
         """All stages but the readout; arguments and result as for :meth:`similarities`.
 
@@ -166,6 +232,7 @@ class WindowedInference(nn.Module):
                 be more than once: its features are computed once where they do not depend on the words.
             sizes: height and width of the original images, which a post-processing may ask for.
             post_process: whether to do what the settings' ``post`` says.
+            check: whether to raise for scores that are not finite.
         """
         settings = settings or self.settings
         methods = methods or [settings.chosen_method]
@@ -190,7 +257,8 @@ class WindowedInference(nn.Module):
             contexts.append([self._image_context(image, size, words, settings) for words in texts])
         with without_tf32():
             maps = self._join(encoded, methods, contexts, post is not None)
-            _check_finite(maps)
+            if check:
+                _check_finite(maps)
             if post is not None:
                 for contexts_of_image, maps_of_image in zip(contexts, maps, strict=True):
                     maps_of_image[:] = map(post, maps_of_image, contexts_of_image)
@@ -266,6 +334,8 @@ class WindowedInference(nn.Module):
     ) -> list[list[ScoreMap]]:
         """The score maps of images of which all windows are encoded; what was held of the windows is dropped."""
         maps = []
+        if self.device.type != "cpu":
+            stack_windows(encoded)
         for windows_by_method, contexts_of_image in zip(encoded, contexts, strict=True):
             maps_of_image = []
             for method, windows, context in zip(methods, windows_by_method, contexts_of_image, strict=True):
@@ -276,9 +346,9 @@ class WindowedInference(nn.Module):
                     second_patch=None if second is None else second.patch_size,
                     has_post_processing=has_post_processing,
                 )
-                maps_of_image.append(method.join(torch.stack(windows.scores), windows.grid, joining_context))
-                windows.scores.clear()
-                windows.features.clear()
+                scores = windows.stacked if windows.stacked is not None else torch.stack(windows.scores)
+                maps_of_image.append(method.join(scores, windows.grid, joining_context))
+                windows.clear()
             maps.append(maps_of_image)
         return maps
 
@@ -389,4 +459,4 @@ def _check_finite(maps: Sequence[Sequence[ScoreMap]]) -> None:
     """Raise a UserError for scores that are not finite: a pixel with such must never pass for label 0."""
     finite = [scores.scores.isfinite().all() for maps_of_image in maps for scores in maps_of_image]
     if finite and not torch.stack(finite).all():
-        raise UserError("features have NaN or infinite values: the weights or images are damaged, or fp16 overflows")
+        raise UserError(NOT_FINITE_FEATURES)

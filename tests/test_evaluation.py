@@ -25,7 +25,7 @@ from clearclip.commands.command_line import run_command
 from clearclip.commands.eval import main as evaluate
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
-from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.confusion import confusion_counts
 from clearclip.evaluation.run import evaluate as evaluate_config
 from clearclip.evaluation.scores import Scores
 from clearclip.utils.errors import UserError

@@ -38,7 +38,7 @@ from tqdm import tqdm
 
 from clearclip.backbones.dense_encoder import resize_positions
 from clearclip.commands.command_line import CommandParser, run_command
-from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.confusion import confusion_counts
 from clearclip.methods import Context
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.devices import PRECISIONS

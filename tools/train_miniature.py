@@ -33,7 +33,7 @@ from safetensors.torch import save_file
 
 from clearclip.backbones.open_clip_tower import ImageEncoder
 from clearclip.commands.command_line import CommandParser, run_command
-from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.confusion import confusion_counts
 from clearclip.evaluation.scores import Scores
 from clearclip.methods import LastBlock
 from clearclip.miniature import CLASSES, DIRECTORY

@@ -8,7 +8,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
-from clearclip.backbones.trunk import is_plain, run_block
+from clearclip.backbones.trunk import is_plain, normalize, run_block
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 
@@ -60,7 +60,8 @@ class ImageEncoder(DenseEncoder):
         patches = visual.conv1(images.to(visual.conv1.weight.dtype)).flatten(2).transpose(1, 2)
         class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         positions = self.positions(visual.positional_embedding, self.grid(images), position_resize)
-        return visual.ln_pre(torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype))
+        tokens = torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype)
+        return normalize(visual.ln_pre, tokens)
 
     def compute_mixed(self) -> None:
         example = torch.empty(0, 0, 0)
@@ -72,7 +73,7 @@ class ImageEncoder(DenseEncoder):
         return run_block(self.blocks[index], tokens, self.mixed)
 
     def head(self, patches: Tensor) -> Tensor:
-        patches = self.visual.ln_post(patches)
+        patches = normalize(self.visual.ln_post, patches)
         return patches if self.visual.proj is None else patches @ self.visual.proj
 
 

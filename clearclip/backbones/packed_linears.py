@@ -131,6 +131,28 @@ def fast_block(block: ResidualAttentionBlock, dtype: torch.dtype) -> FastBlock:
     return layers
 
 
+#: A LayerNorm → the state of its weights, and its weight and bias in half precision, or None.
+_half_norms: WeakKeyDictionary[nn.Module, tuple[tuple, tuple[Tensor, Tensor] | None]] = WeakKeyDictionary()
+
+
+def half_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
+    """Weight and bias of a LayerNorm in half precision; None where that would change them."""
+    state = (dtype, *map(_state, norm.parameters()))
+    with _lock:
+        made = _half_norms.get(norm)
+    if made is not None and _same_state(made[0], state):
+        return made[1]
+    half = None
+    if norm.weight is not None and norm.bias is not None:
+        weight, bias = norm.weight.detach().to(dtype), norm.bias.detach().to(dtype)
+        # Waits for a GPU once per layer.
+        if torch.equal(weight.float(), norm.weight) and torch.equal(bias.float(), norm.bias):
+            half = (weight, bias)
+    with _lock:
+        _half_norms[norm] = (state, half)
+    return half
+
+
 def forget(block: nn.Module) -> None:
     """Free the memory of a block's fast layers."""
     with _lock:
@@ -143,10 +165,9 @@ def _state(weight: Tensor) -> tuple[Any, ...]:
     Inference tensors have no such count. On a GPU the values are not looked at: that would wait for it.
     """
     version = 0 if weight.is_inference() else weight._version
-    sample = None
-    if weight.device.type == "cpu":
-        sample = weight.detach().flatten()[::_SAMPLE_STEP].clone()
-    return weight.data_ptr(), version, sample
+    if weight.device.type != "cpu":
+        return id(weight), version, None
+    return weight.data_ptr(), version, weight.detach().flatten()[::_SAMPLE_STEP].clone()
 
 
 def _same_state(before: tuple, now: tuple) -> bool:

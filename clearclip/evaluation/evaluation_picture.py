@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from PIL import Image
 
-from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.confusion import confusion_counts
 from clearclip.evaluation.scores import Scores
 from clearclip.utils.errors import UserError
 from clearclip.visualize import IGNORED, Palette, class_palette, colour_map, fit, sheet, short

@@ -44,6 +44,11 @@ class IsolatedMethods:
         self._released = [number for number in range(len(self.methods)) if number not in self._own]
         self._is_first_image = True
 
+    @property
+    def has_own(self) -> bool:
+        """Whether there are methods of the user's own."""
+        return bool(self._own)
+
     def predict(
         self,
         images: Sequence[Tensor],

@@ -12,31 +12,16 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
-import torch
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
-from torch import Tensor
 
+from clearclip.evaluation.confusion import count_batch
 from clearclip.evaluation.journal import Counts
 from clearclip.evaluation.processes import gather
 from clearclip.evaluation.scores import Scores
+from clearclip.inference import NOT_FINITE_FEATURES
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
-
-
-def confusion_counts(truth: Tensor, prediction: Tensor, classes: int, ignore_index: int = 255) -> Tensor:
-    """Pixels of each pair of true and predicted class, counted where the tensors are.
-
-    Args:
-        truth: (H, W) integers; ``ignore_index`` is not counted.
-        prediction: (H, W) integers below ``classes``.
-
-    Returns:
-        (classes * classes,) int64, truth · classes + prediction.
-    """
-    counted = truth != ignore_index
-    pairs = truth[counted].long() * classes + prediction[counted].long()
-    return torch.bincount(pairs, minlength=classes * classes)
 
 
 @dataclass
@@ -144,6 +129,7 @@ class ConfusionMetric(BaseMetric):
         """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``."""
         classes = len(self.dataset_meta["classes"])
         ignore_index = self.dataset_meta.get("ignore_index", 255) if self.ignore_index is None else self.ignore_index
+        usable = []
         for sample in data_samples:
             image = sample["img_path"]
             if sample.get("failure") is not None:
@@ -151,19 +137,23 @@ class ConfusionMetric(BaseMetric):
                     raise UserError(f"{sample['failure']}; or go on without it (--on-error skip)")
                 self.failures[image] = sample["failure"]
                 continue
-            predictions = sample.get("pred_methods", sample["pred_sem_seg"])["data"]
-            truth = sample["gt_sem_seg"]["data"].squeeze(0).to(predictions.device)
-            if predictions.max() >= classes or truth.masked_fill(truth == ignore_index, 0).max() >= classes:
+            usable.append(sample)
+        truths = [sample["gt_sem_seg"]["data"].squeeze(0) for sample in usable]
+        predictions = [sample.get("pred_methods", sample["pred_sem_seg"])["data"] for sample in usable]
+        for sample, counts in zip(usable, count_batch(truths, predictions, classes, ignore_index), strict=True):
+            image = sample["img_path"]
+            if not counts.is_finite:
+                raise UserError(f"{image}: {NOT_FINITE_FEATURES}")
+            if counts.has_bad_labels:
                 raise UserError(
                     f"{image}: truth or prediction has labels beyond the dataset's {classes} classes; "
                     "give as many class names as the dataset has, and its ignore_index"
                 )
-            counts = [confusion_counts(truth, prediction, classes, ignore_index) for prediction in predictions]
-            found = []
-            for one in torch.stack(counts).cpu().numpy():
-                places = one.nonzero()[0]
-                found.append((places.tolist(), one[places].tolist()))
-            self.results.append((self._key(sample), found))
+            counts_by_method = []
+            for counts_of_method in counts.by_method.numpy():
+                places = counts_of_method.nonzero()[0]
+                counts_by_method.append((places.tolist(), counts_of_method[places].tolist()))
+            self.results.append((self._key(sample), counts_by_method))
 
     def _key(self, sample: dict) -> int | str:
         """What identifies an image: its index, or in other loops than ``eval.py``'s its path and how often it came."""

@@ -183,6 +183,8 @@ def _prepare(
     """Build everything up to MMEngine's runner."""
     changes = {"methods": methods, "device": loaded.settings.device, "model": loaded.model}
     segmentor = MODELS.build({**cfg.model.to_dict(), **changes})
+    # Other metrics and pictures would take marks for labels.
+    segmentor.marks_invalid = loaded.model.device.type == "cuda" and not (_other_metrics(cfg) or how.hooks)
     dataset.leave_out(journal.finished)
     if journal.finished and dist.get_rank() == 0:
         print(f"resuming: {len(journal.finished)} images are finished")
@@ -295,7 +297,7 @@ def build_loader(
     on_gpu = device is not None and device.type == "cuda"
     options = {name: value for name, value in cfg.test_dataloader.to_dict().items() if name != "dataset"}
     defaults = dict(
-        batch_size=8 if on_gpu else 1,
+        batch_size=32 if on_gpu else 1,
         num_workers=min(16 if on_gpu else 2, own_cpus()),
         pin_memory=on_gpu,
         collate_fn=dict(type="pseudo_collate"),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,7 @@ from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.text import ClassWords, TextFeatures
+from clearclip.utils.devices import upload
 from clearclip.utils.errors import UserError
 from clearclip.visualize import class_palette
 
@@ -40,6 +42,29 @@ class ImagePreprocessor(SegDataPreProcessor):
     def __init__(self, mean: Sequence[float], std: Sequence[float], bgr_to_rgb: bool = True, **options: Any):
         super().__init__(mean, std, bgr_to_rgb=bgr_to_rgb, **options)
         self._non_blocking = True
+
+    def normalize_together(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Images (3, H, W) of the pipeline, normalised on the device: (3, H, W) float32 each, in the same order.
+
+        Those of one shape are moved as bytes in one piece, and become numbers of 0..255 there.
+        """
+        numbers_by_shape: dict[tuple, list[int]] = defaultdict(list)
+        for number, image in enumerate(images):
+            numbers_by_shape[tuple(image.shape)].append(number)
+        normalized: dict[int, Tensor] = {}
+        for numbers in numbers_by_shape.values():
+            together = upload(torch.stack([images[number] for number in numbers]), self.mean.device)
+            if self.channel_conversion:
+                together = together.flip(1)
+            together = (together.float() - self.mean) / self.std
+            normalized.update(zip(numbers, together.unbind(), strict=True))
+        return [normalized[number] for number in range(len(images))]
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether it does no more than to normalise: no padding, no augmentation."""
+        options = (self.size, self.size_divisor, self.test_cfg, self.batch_augments)
+        return type(self) is ImagePreprocessor and self._enable_normalize and options == (None,) * 4
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """``inputs``: (3, H, W) images, a list or a batch; become a list of (3, H, W) float32."""
@@ -83,6 +108,9 @@ class ClearCLIPSegmentation(BaseSegmentor):
         UserError: classes or options that cannot be meant.
     """
 
+    #: Whether images whose features are not finite get :data:`~clearclip.windows.INVALID_LABEL`, which our metric
+    #: reports, in place of an error at once, for which a GPU would be waited for.
+    marks_invalid = False
     align_corners = False  # as MMSegmentation's heads say how they resize
 
     def __init__(
@@ -178,15 +206,28 @@ class ClearCLIPSegmentation(BaseSegmentor):
             left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
             images.append(image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32))
             sizes.append(tuple(meta.get("ori_shape", images[-1].shape[-2:])[:2]))
-        # Images of other loops have no index; what is random is then the same for all of them.
-        seeds = [int(sample.get("index", 0)) for sample in data_samples]
-        results = self.isolated_methods.predict(images, self.text, sizes, self.keep_logits, seeds)
-        for sample, pairs in zip(data_samples, results, strict=True):
+        if self.keep_logits or self.isolated_methods.has_own:
+            # Images of other loops have no index; what is random is then the same for all of them.
+            seeds = [int(sample.get("index", 0)) for sample in data_samples]
+            predictions = self.isolated_methods.predict(images, self.text, sizes, self.keep_logits, seeds)
+            labels = [torch.stack([prediction.labels for prediction in of_image]) for of_image in predictions]
+            probabilities = [of_image[0].probabilities for of_image in predictions]
+        else:
+            arguments = (images, self.text, sizes, self.methods, self.settings)
+            labels = self.model.predict_labels(*arguments, mark_invalid=self.marks_invalid)
+            probabilities = [None] * len(images)
+        for sample, labels_of_image, probabilities_of_image in zip(data_samples, labels, probabilities, strict=True):
             axes = FLIPS[sample.get("flip_direction")] if sample.get("flip") else ()
-            labels = torch.stack([labels for labels, _ in pairs]).flip(axes)
-            sample.set_data({"pred_sem_seg": PixelData(data=labels[:1]), "pred_methods": PixelData(data=labels)})
-            if self.keep_logits:
-                sample.set_data({"seg_logits": PixelData(data=pairs[0][1].flip(axes))})
+            if axes:
+                labels_of_image = labels_of_image.flip(axes)
+            sample.set_data(
+                {
+                    "pred_sem_seg": PixelData(data=labels_of_image[:1]),
+                    "pred_methods": PixelData(data=labels_of_image),
+                }
+            )
+            if probabilities_of_image is not None:
+                sample.set_data({"seg_logits": PixelData(data=probabilities_of_image.flip(axes))})
         return data_samples
 
     @torch.inference_mode()
@@ -222,6 +263,19 @@ class Replica(nn.Module):
         """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
         samples, preprocessor = list(data["data_samples"]), self.module.data_preprocessor
         inputs = {index: image for index, image in enumerate(data["inputs"]) if image is not None}
+        together = isinstance(preprocessor, ImagePreprocessor) and preprocessor.is_plain
+        if together and all(image.ndim == 3 and len(image) == 3 for image in inputs.values()):
+            inputs = dict(zip(inputs, preprocessor.normalize_together(list(inputs.values())), strict=True))
+        else:
+            self._preprocess_each(inputs, samples)
+        batch = list(inputs.values()), [samples[index] for index in inputs]
+        for index, sample in zip(inputs, self.module(*batch, mode="predict") if inputs else (), strict=True):
+            samples[index] = sample
+        return samples
+
+    def _preprocess_each(self, inputs: dict[int, Tensor], samples: list[SegDataSample]) -> None:
+        """Replace images and samples by what the preprocessor makes of them, one after the other."""
+        preprocessor = self.module.data_preprocessor
         for index, image in inputs.items():
             try:  # MMSegmentation's preprocessors want images of one size, so each comes alone
                 one = preprocessor({"inputs": [image], "data_samples": [samples[index]]})
@@ -232,9 +286,5 @@ class Replica(nn.Module):
                     "data_preprocessor and color_type"
                 ) from error
             (inputs[index],), (samples[index],) = one["inputs"], one["data_samples"]
-        batch = list(inputs.values()), [samples[index] for index in inputs]
-        for index, sample in zip(inputs, self.module(*batch, mode="predict") if inputs else (), strict=True):
-            samples[index] = sample
-        return samples
 
     val_step = test_step

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from clearclip.utils.errors import UserError
 from clearclip.utils.precisions import PRECISIONS
@@ -102,6 +103,13 @@ def without_tf32() -> Iterator[None]:
             if setting.users == 0:
                 for backend, value in zip(backends, setting.before, strict=True):
                     setattr(backend, name, value)
+
+
+def upload(tensor: Tensor, device: torch.device) -> Tensor:
+    """A tensor of the host on a device; for a GPU from pinned memory, so that the host need not wait."""
+    if tensor.device.type == "cpu" and device.type == "cuda" and torch.cuda.is_available():
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
 def is_out_of_memory(error: RuntimeError) -> bool:

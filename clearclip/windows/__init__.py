@@ -1,5 +1,6 @@
 """Where the windows of an image lie, and how the scores of their patches become the labels of its pixels."""
 
+from clearclip.windows.batched_readout import INVALID_LABEL, can_be_batched, labels_of_images
 from clearclip.windows.joining import ImageContext, join_windows
 from clearclip.windows.lposs_plus import LPOSSPlus
 from clearclip.windows.pamr import PAMR
@@ -10,6 +11,7 @@ from clearclip.windows.tlp import TLP
 from clearclip.windows.window_grid import WindowGrid
 
 __all__ = [
+    "INVALID_LABEL",
     "PAMR",
     "POST_PROCESSINGS",
     "TLP",
@@ -21,5 +23,7 @@ __all__ = [
     "WindowGrid",
     "WindowProbabilities",
     "build_post_processing",
+    "can_be_batched",
     "join_windows",
+    "labels_of_images",
 ]

@@ -6,6 +6,7 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -20,11 +21,19 @@ class EncodedImage:
         grid: where the windows lie.
         scores: of each window, (h, w, words).
         features: of each window, those that the method keeps for the whole image, by name.
+        stacked: the scores of all windows, (windows, h, w, words), where those of several images were stacked at once.
     """
 
     grid: WindowGrid
     scores: list[Tensor] = field(default_factory=list)
     features: dict[str, list[Tensor]] = field(default_factory=lambda: defaultdict(list))
+    stacked: Tensor | None = None
+
+    def clear(self) -> None:
+        """Free what was held of the windows."""
+        self.scores.clear()
+        self.features.clear()
+        self.stacked = None
 
 
 @dataclass
@@ -64,6 +73,18 @@ def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedI
                 batch.images.append(number)
                 batch.windows.append(window)
     yield from batches.values()
+
+
+def stack_windows(encoded: Sequence[Sequence[EncodedImage]]) -> None:
+    """Stack the scores of all windows, those of all images and methods that have the same windows in one go."""
+    images_by_grid: dict[tuple, list[EncodedImage]] = defaultdict(list)
+    for windows_by_method in encoded:
+        for windows in windows_by_method:
+            images_by_grid[windows.grid, tuple(windows.scores[0].shape)].append(windows)
+    for images in images_by_grid.values():
+        scores = torch.stack([window for image in images for window in image.scores])
+        for image, of_image in zip(images, scores.unflatten(0, (len(images), -1)).unbind(), strict=True):
+            image.stacked = of_image
 
 
 def extend(images: Tensor, patch: tuple[int, int], black: Tensor) -> Tensor:

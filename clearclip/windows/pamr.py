@@ -30,7 +30,7 @@ from clearclip.windows.score_map import ScoreMap, Tile
 PIXELS_AT_ONCE = 2 << 20
 #: Bytes of the maps in work: where they are more, glibc hands their memory back after every step.
 MAP_BYTES = {"cpu": 16 << 20, "cuda": 64 << 20, "mps": 64 << 20}
-WORDS_AT_ONCE = 8  # at least, so that a pixel's values are neighbours in memory
+WORDS_AT_ONCE = 16  # at least, so that a pixel's values are neighbours in memory
 
 
 def _distances(name: str, value: Any) -> tuple[int, ...]:

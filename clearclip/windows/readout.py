@@ -119,7 +119,7 @@ class Readout:
         softmax = self._takes_softmax(scores)
         for rows, columns, parts in scores.tiles(size):
             if allowed_words is None:
-                word, score, total = _largest_word(parts, self.logit_scale, softmax and needs_probability)
+                word, score, total = largest_word(parts, self.logit_scale, softmax and needs_probability)
             else:
                 word, score, total = _largest_allowed_word(torch.cat(list(parts)), self.logit_scale, allowed_words)
             probability = None
@@ -139,7 +139,7 @@ class Readout:
         return Readout(softmax=self.softmax)._labels(scores, size, word_to_class, None)
 
 
-def _largest_word(
+def largest_word(
     parts: Iterable[Tensor], logit_scale: float, needs_total: bool
 ) -> tuple[Tensor, Tensor, Tensor | None]:
     """The word with the largest score at each pixel.
@@ -171,7 +171,7 @@ def _largest_word(
 
 
 def _largest_allowed_word(scores: Tensor, logit_scale: float, allowed_words: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-    """The same as :func:`_largest_word` for all words at once, of which only the allowed ones are chosen."""
+    """The same as :func:`largest_word` for all words at once, of which only the allowed ones are chosen."""
     largest, word = scores.masked_fill(~allowed_words[:, None, None], -torch.inf).max(dim=0)
     total = ((scores - largest) * logit_scale).exp_().sum(dim=0)
     return word, largest, total

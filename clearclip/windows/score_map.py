@@ -122,8 +122,8 @@ class ScoresOfInput(ScoreMap):
     def tiles(self, size: tuple[int, int]) -> Iterator[Tile]:
         height, width = size
         words, image_width = self.scores.shape[2], self.grid.columns.length
-        row_weights = resize_weights(self.grid.rows.length, height).to(self.device)
-        column_weights = resize_weights(image_width, width).to(self.device)
+        row_weights = resize_weights(self.grid.rows.length, height, self.device)
+        column_weights = resize_weights(image_width, width, self.device)
         tile = max(1, min(height, TILE_BYTES[self.device.type] // (4 * words * max(width, image_width))))
         for top in range(0, height, tile):
             rows = slice(top, min(top + tile, height))
@@ -158,8 +158,8 @@ class WindowProbabilities(ScoresOfInput):
         total = torch.zeros(self.scores.shape[2], *size, device=self.device)
         windows_of_pixel = torch.zeros(size, device=self.device)
         windows = self.scores.unflatten(0, (-1, rows.cells)).unflatten(2, (-1, columns.cells))
-        row_weights = rows.window_weights().to(self.device)
-        column_weights = columns.window_weights().to(self.device)
+        row_weights = rows.window_weights(self.device)
+        column_weights = columns.window_weights(self.device)
         for y, window_row in zip(rows.starts, windows, strict=True):
             top, bottom = max(y, image_rows.start), min(y + rows.extent, image_rows.stop)
             if top >= bottom:

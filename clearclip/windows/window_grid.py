@@ -105,34 +105,35 @@ class Axis:
         with _cache_lock:
             weights = _cached_weights.pop(key, None)
         if weights is None:
-            weights = _weights(self, out_length).to(device)
+            weights = _weights(self, out_length, device)
         with _cache_lock:
             _cached_weights[key] = weights  # as the latest
             while sum(cached.nbytes for cached in _cached_weights.values()) > CACHED_BYTES:
                 del _cached_weights[next(iter(_cached_weights))]
         return weights
 
-    def window_weights(self) -> Tensor:
+    def window_weights(self, device: torch.device) -> Tensor:
         """The linear map from the patches of one window to its pixels: (extent, cells), float32."""
         padded = self.extent + sum(self.pad)
-        return _resize(torch.eye(self.cells)[None], padded)[0, :, self.pad[0] : self.pad[0] + self.extent].T
+        spread = resize_weights(self.cells, padded, device)
+        return spread[self.pad[0] : self.pad[0] + self.extent]
 
     def bands(self, out_length: int, tile: int) -> list[tuple[slice, slice]]:
         """Cut the output into tiles: (output pixels, the patches that reach them), as slices of the weights."""
         return _bands(self, out_length, tile)
 
 
-def resize_weights(length: int, out_length: int) -> Tensor:
+def resize_weights(length: int, out_length: int, device: torch.device) -> Tensor:
     """The linear map that resizes pixels bilinearly: (out_length, length), float32."""
-    return _resize(torch.eye(length)[None], out_length)[0].T
+    return _resize(torch.eye(length, device=device)[None], out_length)[0].T
 
 
-def _weights(axis: Axis, out_length: int) -> Tensor:
+def _weights(axis: Axis, out_length: int, device: torch.device) -> Tensor:
     if axis.direct:
-        return _resize(torch.eye(axis.cells)[None], out_length)[0].T.contiguous()
-    window = axis.window_weights().T
-    spread = torch.zeros(len(axis.starts), axis.cells, axis.length)
-    windows_of_pixel = torch.zeros(axis.length)
+        return resize_weights(axis.cells, out_length, device).contiguous()
+    window = axis.window_weights(device).T
+    spread = torch.zeros(len(axis.starts), axis.cells, axis.length, device=device)
+    windows_of_pixel = torch.zeros(axis.length, device=device)
     for index, start in enumerate(axis.starts):
         spread[index, :, start : start + axis.extent] += window
         windows_of_pixel[start : start + axis.extent] += 1

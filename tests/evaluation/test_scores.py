@@ -12,7 +12,7 @@ from mmseg.evaluation import IoUMetric
 from PIL import Image
 
 from clearclip.commands.eval import main
-from clearclip.evaluation.metric import confusion_counts
+from clearclip.evaluation.confusion import confusion_counts
 from clearclip.evaluation.scores import Scores
 from clearclip.results.score_files import write_score_files
 

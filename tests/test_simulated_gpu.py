@@ -1,0 +1,126 @@
+"""The evaluation's path on a GPU, from the loader's bytes to counts, on a GPU that computes nothing."""
+
+from __future__ import annotations
+
+import copy
+
+import pytest
+import torch
+from mmseg.structures import SegDataSample
+from simulated_gpu import CUDA, Counter, Record, move_module, on_gpu
+from torch._subclasses.fake_tensor import FakeTensorMode
+
+from clearclip import ClearCLIP
+from clearclip.evaluation.confusion import count_batch
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
+from clearclip.text import TextFeatures
+from clearclip.windows import window_grid
+
+WORDS = [f"word {number}" for number in range(21)]
+#: One for all tests: tensors that the package keeps for the next batch belong to it.
+MODE = FakeTensorMode()
+PRECISIONS = ("fp32", "fp16", "bf16")
+#: Methods whose features and scores are computed for all windows at once.
+BATCHED = (
+    "ClearCLIP",
+    "CLIP",
+    "MaskCLIP",
+    "SCLIP",
+    "GEM",
+    "NACLIP",
+    {"type": "RCS", "base": "NACLIP", "layers": [2, 3]},
+)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def nothing_is_left():
+    """No matrix of the simulated GPU stays for other tests."""
+    yield
+    window_grid._cached_weights.clear()
+
+
+@pytest.fixture(autouse=True)
+def no_text_tower(monkeypatch):
+    """Words have features of zeros, and every precision may be asked for."""
+
+    def encode(self, classes, progress=False):
+        features = torch.zeros(len(classes.words), self.image_encoder.dim)
+        return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
+
+    monkeypatch.setattr(ClearCLIP, "encode_text", encode)
+    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda device: [*PRECISIONS, "mixed"])
+
+
+def simulate(model: ClearCLIP, methods: list[str], images: int, size: tuple[int, int], **settings) -> Record:
+    """What a batch asks of the GPU; the matrices that images of one size share are there from a batch before."""
+    options = {"model": copy.deepcopy(model), "methods": methods, **settings}
+    segmentor = ClearCLIPSegmentation(class_names=WORDS, **options)
+    segmentor.marks_invalid = True
+    move_module(MODE, segmentor)
+    text = segmentor._text
+    segmentor._text = TextFeatures(text.classes, on_gpu(MODE, text.features), on_gpu(MODE, text.word_to_class))
+    for _ in range(2):
+        counter = Counter()
+        with MODE, counter, torch.inference_mode():
+            inputs = [torch.empty(3, *size, dtype=torch.uint8) for _ in range(images)]
+            samples = [SegDataSample(metainfo={"ori_shape": size}) for _ in range(images)]
+            truths = [torch.empty(size, dtype=torch.uint8) for _ in range(images)]
+            samples = Replica(segmentor).test_step({"inputs": inputs, "data_samples": samples})
+            count_batch(truths, [sample.pred_methods.data for sample in samples], len(WORDS), 255)
+    return counter.record
+
+
+def check_transfers(record: Record) -> None:
+    """Images and truth go in, counts come out, and the host waits for these only."""
+    assert [(source, target) for source, target, _ in record.transfers] == [("cpu", "cuda")] * 2 + [("cuda", "cpu")]
+    assert record.waits == ["to cpu"]
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("method", BATCHED, ids=str)
+def test_a_batch_waits_once(tiny_name, method, precision):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
+    check_transfers(simulate(model, [method], 3, (96, 128), slide_crop=64, slide_stride=32))
+
+
+@pytest.mark.parametrize("tower", ["ViT-B-32", "ViT-B-16-SigLIP"])
+def test_towers_of_both_families(tower, monkeypatch):
+    monkeypatch.setattr("clearclip.backbones.loading.load_tokenizer", lambda *_: None)
+    model = ClearCLIP.from_pretrained(tower, "random", device="cpu", precision="fp16")
+    check_transfers(simulate(model, ["ClearCLIP"], 2, (224, 224), slide_crop=0))
+
+
+@pytest.fixture(scope="module")
+def base_model():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("clearclip.utils.devices.possible_precisions", lambda device: [*PRECISIONS])
+        return ClearCLIP.from_pretrained("ViT-B-16-quickgelu", "random", device="cpu", precision="fp16")
+
+
+def test_kernels_of_a_batch(base_model):
+    """Of a ViT-B/16 in half precision with two windows an image. An operator that PyTorch fuses counts as one."""
+    size, windows = (448, 597), dict(slide_crop=448, slide_stride=224)
+    of_eight = simulate(base_model, ["ClearCLIP"], 8, size, **windows)
+    assert sum(of_eight.kernels.values()) / 8 <= 20
+    of_32 = simulate(base_model, ["ClearCLIP"], 32, size, **windows)
+    assert sum(of_32.kernels.values()) / 32 <= 8
+    of_two_rows = simulate(base_model, ["ClearCLIP", "SCLIP"], 32, size, **windows)
+    assert (sum(of_two_rows.kernels.values()) - sum(of_32.kernels.values())) / 32 <= 4
+    for record in (of_eight, of_32, of_two_rows):
+        check_transfers(record)
+
+
+@pytest.mark.parametrize("mistake", ["item", "constant", "mask"])
+def test_mistakes_are_noticed(mistake):
+    """A value that is waited for, a tensor of another device, a shape that depends on values."""
+    counter = Counter()
+    tensor = on_gpu(MODE, torch.zeros(4))
+    with MODE, counter:
+        if mistake == "item":
+            tensor.sum().item()
+            assert counter.record.waits == ["_local_scalar_dense"]
+            return
+        error = RuntimeError if mistake == "constant" else Exception
+        with pytest.raises(error):
+            _ = tensor + torch.ones(4) if mistake == "constant" else tensor[tensor > 0]
+    assert tensor.device == CUDA

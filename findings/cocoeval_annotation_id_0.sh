@@ -26,6 +26,7 @@ def average_precision(annotation_id):
     annotation |= {"area": 400, "bbox": [5, 5, 20, 20]}
     truth = COCO()
     truth.dataset = {
+        "info": {},
         "images": [{"id": 1, "width": 40, "height": 40}],
         "categories": [{"id": 1, "name": "roof"}],
         "annotations": [annotation],

@@ -251,9 +251,10 @@ class ClearCLIP(WindowedInference):
 
     def _results(
         self, images: Images, text: TextFeatures, readout: Readout, methods: Mapping[str, Method]
-    ) -> Iterator[dict[str, Segmentation]]:
+    ) -> Iterator[dict[str, Segmentation] | ImageFailure]:
         """For each image its result by each method. Images are read a few at a time."""
-        originals = iter([images] if is_one_image(images) else images)
+        several: Any = [images] if is_one_image(images) else images
+        originals = iter(several)
         iterator_error = None
         while iterator_error is None:
             batch, iterator_error = read_batch(originals, IMAGES_PER_BATCH)

@@ -213,7 +213,8 @@ class ModelSettings:
         """The options of the model that are options of a post-processing."""
         from clearclip.windows import POST_PROCESSINGS
 
-        spellings = [f"{post}_{option_field.name}" for option_field in fields(POST_PROCESSINGS[post])]
+        kind: Any = POST_PROCESSINGS[post]
+        spellings = [f"{post}_{option_field.name}" for option_field in fields(kind)]
         return [name for name in spellings if hasattr(self, name)]
 
     @property

@@ -83,7 +83,7 @@ def draw_cells(axes: Axes, table: pd.DataFrame) -> None:
 
 
 #: Name of a figure and its table → its title in the page, what draws it, and settings of its axes.
-FIGURES = {
+FIGURES: dict[str, tuple[str, Callable[[Axes, pd.DataFrame], None], dict[str, Any]]] = {
     "norms": ("norm", lines("block", "norm"), dict(xlabel="block", ylabel="Frobenius norm", ylim=(0, None))),
     "entropy": ("entropy", lines("block", "entropy"),
                 dict(xlabel="block", ylabel="normalised entropy", ylim=(-0.04, 1.04))),

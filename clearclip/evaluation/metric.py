@@ -168,7 +168,7 @@ class ConfusionMetric(BaseMetric):
         Returns:
             aAcc, mIoU and mAcc of the first method; with ``finished`` images, even none, nothing.
         """
-        counts_by_image: dict[int | str, list[Counts]] = dict(self.finished or {})
+        counts_by_image: dict[int | str, list[Counts]] = dict((self.finished or {}).items())
         for results, failures in gather((self.results, self.failures)):
             counts_by_image.update(dict(results))
             self.failures |= failures

@@ -20,6 +20,7 @@ import types
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Any
 
 from clearclip.utils.open_clip_import import without_compiler
 
@@ -60,7 +61,8 @@ def import_mmseg() -> None:
         ImportError: a package is missing or does not fit; names it and what to install.
     """
     if not hasattr(pkgutil, "find_loader"):
-        pkgutil.find_loader = importlib.util.find_spec
+        find_spec: Any = importlib.util.find_spec  # a spec, not a loader: only whether there is one is asked
+        pkgutil.find_loader = find_spec
     try:
         with warnings.catch_warnings(), stand_in_for_mmcv_ext(), without_compiler():
             warnings.simplefilter("ignore")

@@ -85,7 +85,7 @@ def _registered(kind: Any) -> Iterator[type]:
                 yield registered
 
 
-def own_code_facts(classes: Iterable[type], imports: Iterable[Path] = ()) -> dict[str, str]:
+def own_code_facts(classes: Iterable[type], imports: Iterable[str | Path] = ()) -> dict[str, str]:
     """What is known of the user's own code: for each file its name → the hash of its bytes; for each class what it is
     in memory, which may be newer or older than its file.
 

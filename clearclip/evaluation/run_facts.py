@@ -120,7 +120,8 @@ def input_facts(cfg: Config, dataset: CheckedDataset) -> dict[str, Any]:
 
 def _step(step: Any) -> dict[str, Any]:
     """A step of a pipeline: its name, and what is not its default."""
-    kind, state = type(step), _state(step, set())
+    kind: Any = type(step)
+    state = _state(step, set())
     if isinstance(step, LoadLabels):  # what it knows of its dataset is among the dataset's facts
         kind, state = LoadAnnotations, {"imdecode_backend": step.imdecode_backend}
     # An argument at its default says nothing, whether a config names it or not.

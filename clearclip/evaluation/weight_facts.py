@@ -95,7 +95,7 @@ def weights_facts(settings: ModelSettings, tensors: Mapping[str, str] | None = N
     if not files and tensors is None:
         return None
     origin, tag = _origin(weights, files, settings.pretrained_tag)
-    facts = {
+    facts: dict[str, Any] = {
         "clip_type": None,
         "vit_type": None,
         "model": "miniature" if weights.is_miniature else weights.model_name.partition("local-dir:")[0] or "local-dir",

@@ -46,7 +46,11 @@ class AttentionMethod(Method):
 
     residual: bool
     ffn: bool
-    factor = 1.0  # alpha, of X_attn in X_sum
+
+    @property
+    def factor(self) -> float:
+        """Alpha, of X_attn in X_sum."""
+        return 1.0
 
     @property
     def has_logits(self) -> bool:

@@ -77,8 +77,8 @@ class LPOSS(Method):
         label = super().label
         return label.removeprefix("MaskCLIP + ") if self.base == METHODS["MaskCLIP"]() else label
 
-    def completed(self, options: Mapping[str, Mapping[str, Any]]) -> LPOSS:
-        completed: LPOSS = super().completed(options)
+    def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
+        completed = super().completed(options)
         return replace(completed, guide=completed.guide or GUIDE)
 
     def keeping(self, residual_and_ffn: bool) -> LPOSS:

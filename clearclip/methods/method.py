@@ -90,15 +90,23 @@ class Method(Configurable):
 
     depth = 1  # blocks from the end that the method computes itself
     position_resize = "scale_factor"  # of positional embeddings: also "size", "size without antialias"
-    needs: Collection[str] = ()  # keys of :data:`NEEDS`
     guide: str | None = None  # which second encoder
     guide_weights: str | None = None  # a file, or "random"; None means the published ones
     guide_features = "output"  # of the second encoder: "output", or "values": those of its last block
     needs_class_token = False  # the method reads the class token, the first one
-    needs_same_tokens = False  # the method mixes tokens of several blocks, which must stand for the same places
     multiple: int | None = None  # windows are padded to multiples of so many pixels; None means the patch
     incomplete_windows: str | None = None  # what is done about windows with an incomplete patch; None: the model's way
     keeps: Collection[str] = ()  # features of all windows that :meth:`join` reads: "features", "second encoder"
+
+    @property
+    def needs(self) -> Collection[str]:
+        """Keys of :data:`NEEDS`. Subclasses set it, or compute it."""
+        return ()
+
+    @property
+    def needs_same_tokens(self) -> bool:
+        """Whether the method mixes tokens of several blocks, which must stand for the same places."""
+        return False
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Compute the last ``depth`` blocks.

@@ -52,8 +52,8 @@ class ProxyCLIP(Method):
 
     needs = ("second encoder",)
 
-    def completed(self, options: Mapping[str, Mapping[str, Any]]) -> ProxyCLIP:
-        own: ProxyCLIP = super().completed(options)
+    def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
+        own = super().completed(options)
         multiple = MULTIPLE if own.multiple is None else own.multiple
         return replace(own, guide=own.guide or GUIDE, multiple=multiple)
 

@@ -73,7 +73,7 @@ class SCCLIP(Method):
         Raises:
             UserError: none are known for it, or there are not so many blocks.
         """
-        layers = [self.pre, self.post, self.summed, self.rho]
+        layers: list[Any] = [self.pre, self.post, self.summed, self.rho]
         published = self.published_layers(blocks)
         if published is None and None in layers:
             raise UserError(

@@ -32,9 +32,9 @@ from clearclip.windows import PAMR, ImageContext, Readout, ScoreMap, WindowGrid
 LOGIT_SCALE = 40.0  # before the softmax over words, whatever the model's own
 
 
-def with_logits(name: str, value: Any) -> AttentionMethod | RCS:
+def with_logits(name: str, value: Any) -> Method:
     """A check: a method whose attention is a softmax of logits, or its description."""
-    method: AttentionMethod | RCS = any_method(name, value)
+    method = any_method(name, value)
     attention = method.base if isinstance(method, RCS) else method
     if not (isinstance(attention, AttentionMethod) and attention.has_logits):
         raise UserError(f"{name} must be one attention with logits of the last block, which {method.label} has not")

@@ -85,6 +85,7 @@ def without_tf32() -> Iterator[None]:
 
     Several threads may be in such a block: the first one changes the setting, and the last one restores it.
     """
+    off: str | bool
     backends, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn.conv), "fp32_precision", "ieee"
     if not hasattr(backends[0], name):  # before PyTorch 2.9
         backends, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False

@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
+import os
 import re
 import sys
 from collections.abc import Iterable, Mapping
@@ -82,7 +83,7 @@ def _class_or_function(value: Any, inner: Any) -> dict[str, Any]:
 
 
 def _instructions(code: CodeType) -> list[Any]:
-    constants = []
+    constants: list[Any] = []
     for constant in code.co_consts:
         if isinstance(constant, CodeType):
             constants.append(_instructions(constant))
@@ -101,12 +102,12 @@ def hash_files(named_files: Iterable[tuple[str, Path]]) -> str:
     return digest([[name, file_hash] for (name, _), file_hash in zip(named_files, hashes, strict=True)])
 
 
-def hash_file(path: str | Path) -> str:
+def hash_file(path: str | os.PathLike[str]) -> str:
     """The SHA-256 of a file. A file that has not changed is read once."""
     return _hash_file(str(path), *file_state(path))
 
 
-def file_state(path: str | Path) -> tuple[int, ...]:
+def file_state(path: str | os.PathLike[str]) -> tuple[int, ...]:
     """What changes when a file is written: size, both times (the second cannot be set), and its place on the disk."""
     stat = Path(path).stat()
     return stat.st_size, stat.st_mtime_ns, stat.st_ctime_ns, stat.st_ino

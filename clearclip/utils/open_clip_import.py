@@ -11,7 +11,7 @@ from __future__ import annotations
 import importlib
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import ModuleType
 from typing import Any
@@ -25,6 +25,10 @@ _lock = threading.RLock()
 
 class _StandIn(ModuleType):
     """In the place of a module of the compiler. Whatever else is asked of it, the real module answers."""
+
+    disable: Callable[..., Any]
+    is_compile_supported: Callable[[str], bool]
+    utils: ModuleType
 
     def __getattr__(self, name: str) -> Any:
         if name.startswith("__"):

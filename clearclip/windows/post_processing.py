@@ -55,12 +55,13 @@ def build_post_processing(
     """
     if post is None or isinstance(post, PostProcessing):
         return post
+    kind: Any = post
     if isinstance(post, Mapping):
         options = {**{str(name): value for name, value in post.items() if name != "type"}, **options}
-        post = post.get("type")
-    if post not in POST_PROCESSINGS:
-        raise UserError(f"unknown post {post!r}; choose from {', '.join(POST_PROCESSINGS)}")
+        kind = post.get("type")
+    if kind not in POST_PROCESSINGS:
+        raise UserError(f"unknown post {kind!r}; choose from {', '.join(POST_PROCESSINGS)}")
     try:
-        return POST_PROCESSINGS[post](**options)
+        return POST_PROCESSINGS[kind](**options)
     except TypeError as error:
-        raise UserError(f"post {post} does not take {options}: {error}") from error
+        raise UserError(f"post {kind} does not take {options}: {error}") from error

@@ -42,8 +42,10 @@ class ScoreMap:
     scores: Tensor
     grid: WindowGrid
 
-    #: Whether what is read are probabilities already, of which no softmax is to be taken.
-    are_probabilities = False
+    @property
+    def are_probabilities(self) -> bool:
+        """Whether what is read are probabilities already, of which no softmax is to be taken."""
+        return False
 
     @classmethod
     def of_cells(cls, scores: Tensor) -> ScoreMap:

@@ -200,7 +200,7 @@ class WindowGrid:
             UserError: crop or stride that cannot tile an image.
         """
         check_windows(crop, stride)
-        axes = []
+        axes: list[Axis] = []
         for length, step in zip(size, patch, strict=True):
             if square is not None:
                 axis = Axis.sliding(length, crop or length, stride or 1, 1, 1)
@@ -211,7 +211,8 @@ class WindowGrid:
                 axis = Axis.whole(length, step, multiple is None, whole_resize, incomplete)
             axes.append(axis)
         # Towers of one size stretch windows themselves.
-        return cls(*axes, incomplete if square is None else "padded", whole=not crop)
+        rows, columns = axes
+        return cls(rows, columns, incomplete if square is None else "padded", whole=not crop)
 
     def with_cells(self, rows: int, columns: int) -> WindowGrid:
         """The same windows with so many rows and columns of features in each."""

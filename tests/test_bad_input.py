@@ -83,7 +83,7 @@ CASES = {
     ],
     "demo.py": [
         ("--out shown photo.png", "no words", "such as"),
-        ('--out shown photo.png --classes "sky"', "'sky'", "two words"),
+        ('--out shown photo.png --classes "sky"', "'sky'", "two classes"),
         ('--out shown none.png --classes "sky, tree"', "none.png", "image files"),
         ('--out shown notes.txt --classes "sky, tree"', "notes.txt", "JPEG"),
         ('--out shown --clip-type CLIP --classes "sky, tree"', "no image", "photo.jpg"),

@@ -102,7 +102,7 @@ def test_the_method_that_uses_words(page, tiny_name):
     exec(compile(WORDS, "same_words.py", "exec", dont_inherit=True), {"__name__": "same_words"})
     method = build_method({"type": "SameWords", "share": 3.0})
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
-    visual, text = open_clip.create_model(tiny_name).eval().visual, model.encode_text(["sky", "hill, mountain"])
+    visual, text = open_clip.create_model(tiny_name).eval().visual, model.encode_text(["sky", "hill | mountain"])
     image = torch.randn(1, 3, 64, 64, generator=torch.Generator().manual_seed(0))
     with torch.no_grad():
         features, other = model.encode(image, [method, build_method("ClearCLIP")], text)
@@ -137,7 +137,7 @@ def test_the_method_that_joins_windows(page, tiny_name, size):
     """Against loops over windows and pixels, padded windows among them; with one weight everywhere it is ClearCLIP."""
     exec(compile(JOIN, "centre_first.py", "exec", dont_inherit=True), {"__name__": "centre_first"})
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32)
-    text = model.encode_text(["sky", "hill, mountain"])
+    text = model.encode_text(["sky", "hill | mountain"])
     image = torch.randn(3, *size, generator=torch.Generator().manual_seed(0))
     methods = [build_method({"type": "CentreFirst", "edge": edge}) for edge in (0.2, 1.0)]
     ((centred, even, plain),) = model.similarities([image], text, [*methods, build_method("ClearCLIP")])

@@ -16,7 +16,7 @@ import clearclip.evaluation  # noqa: F401  (registers the segmentor)
 from clearclip import ClearCLIP
 from clearclip.methods import ATTENTIONS
 
-CLASSES = ["sky, heaven", "tree", "a horse,pony , foal", "grass"]
+CLASSES = ["sky | heaven", "tree", "a horse|pony | foal", "grass"]
 WORDS = ["sky", "heaven", "tree", "a horse", "pony", "foal", "grass"]
 WORD_TO_CLASS = [0, 0, 1, 2, 2, 2, 3]
 PATCH = 8

@@ -41,6 +41,8 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_bytes
 from clearclip.utils.printable import printable
 
+#: Of a batch: more would not fit into any memory.
+MOST_IMAGES = 1 << 20
 #: Whose classes are the distractors, and of the dataset itself.
 DISTRACTORS_FROM = ("ade20k", "coco_stuff164k")
 
@@ -81,6 +83,8 @@ def run_word_table(tasks: Sequence[StudyTask], args: Namespace, results: Path) -
     Returns:
         0, or 1 where the workbook could not be written.
     """
+    if args.batch_size is not None and not 1 <= args.batch_size <= MOST_IMAGES:
+        raise UserError(f"--batch-size must be from 1 to {MOST_IMAGES:,}, not {args.batch_size}")
     for name in ("draws", "distractors"):
         if getattr(args, name) < 0:
             raise UserError(f"--{name} must be at least 0, not {getattr(args, name)}")

@@ -174,7 +174,20 @@ def _is_foreign(member: tuple) -> bool:
     if not isinstance(member[0], FunctionType):
         return False
     file = member[1].co_filename
-    return not (file in recorded_files() or file == "<string>" or file.startswith(_STANDARD_LIBRARY))
+    # Python's own modules are frozen into it.
+    if file in recorded_files() or file == "<string>" or file.startswith((_STANDARD_LIBRARY, "<frozen ")):
+        return False
+    # What a module of these packages imports from another one that pip installed, such as rich.
+    return file not in _files_of_package(member[0].__module__.partition(".")[0])
+
+
+@lru_cache
+def _files_of_package(package: str) -> frozenset[str]:
+    """The paths of all files that pip recorded for what installs a package of modules."""
+    paths: set[str] = set()
+    for distribution in importlib.metadata.packages_distributions().get(package, ()):
+        paths.update(str(file.locate()) for file in importlib.metadata.files(distribution) or ())
+    return frozenset(paths)
 
 
 def _is_recorded_function(member: tuple) -> bool:

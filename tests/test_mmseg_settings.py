@@ -113,7 +113,11 @@ def clip(quick_name: str) -> ClearCLIP:
             found.append([(logits.argmax(0), logits)])
         return found
 
+    def predict_labels(images, text, sizes, methods=None, settings=None, mark_invalid=False):
+        return [torch.stack([labels]) for ((labels, _),) in predict(images, text, sizes)]
+
     model.predict = predict
+    model.predict_labels = predict_labels
     return model
 
 

@@ -85,7 +85,7 @@ def test_a_batch_waits_once(tiny_name, method, precision):
 
 @pytest.mark.parametrize("tower", ["ViT-B-32", "ViT-B-16-SigLIP"])
 def test_towers_of_both_families(tower, monkeypatch):
-    monkeypatch.setattr("clearclip.backbones.loading.load_tokenizer", lambda *_: None)
+    monkeypatch.setattr("clearclip.backbones.clip_loading.load_tokenizer", lambda *_: None)
     model = ClearCLIP.from_pretrained(tower, "random", device="cpu", precision="fp16")
     check_transfers(simulate(model, ["ClearCLIP"], 2, (224, 224), slide_crop=0))
 

@@ -74,10 +74,9 @@ class WordStudy:
         """The kinds of word sets, in order."""
         return list(dict.fromkeys(word_set.kind for word_set in self.word_sets))
 
-    def scores_of_kind(self, method: str, kind: str) -> list[float]:
-        """mIoU of a method with each set of words of a kind."""
-        names = [word_set.name for word_set in self.word_sets if word_set.kind == kind]
-        return [self.mean_iou(method, name).occurring for name in names]
+    def sets_of_kind(self, kind: str) -> list[str]:
+        """The names of the sets of words of a kind."""
+        return [word_set.name for word_set in self.word_sets if word_set.kind == kind]
 
 
 def choose_word_sets(

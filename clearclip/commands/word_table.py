@@ -156,7 +156,7 @@ def word_table(study: WordStudy, task: StudyTask, weights: str) -> WordTable:
 def _method_study(study: WordStudy, name: str, label: str) -> MethodStudy:
     words = {}
     for kind in study.kinds:
-        sets_of_kind = [word_set.name for word_set in study.word_sets if word_set.kind == kind]
+        sets_of_kind = study.sets_of_kind(kind)
         means = [study.mean_iou(label, word_set) for word_set in sets_of_kind]
         ranks = [study.rank(label, word_set) for word_set in sets_of_kind]
         scores = [mean.occurring for mean in means]

@@ -15,6 +15,7 @@ from clearclip.commands.eval_all_parser import make_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
 from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, plan
+from clearclip.commands.table_repetition import repetition_of
 from clearclip.commands.table_run import Outcome, run_all
 from clearclip.commands.word_flags import WORDS_TABLE
 from clearclip.evaluation.launchers import launcher_of_environment
@@ -29,6 +30,7 @@ from clearclip.results.table_definitions import Table, find_table, tables
 from clearclip.results.table_text import FORMATS
 from clearclip.results.workbook import update_workbook
 from clearclip.results.workbook_sheets import sheet_name
+from clearclip.utils.continuation import continued_by
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.printable import printable
@@ -65,7 +67,7 @@ def run(args: Namespace) -> int:
         return 0
     groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol, args.imports)
     if args.dry_run:
-        print_plan(groups, [] if args.force else read_records(results)[0], args)
+        print_plan(groups, repetition_of(args).records_that_count(results), args)
         return 0
     return evaluate_table(table, groups, results, args)
 
@@ -151,14 +153,19 @@ def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespa
 
 def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: Namespace) -> int:
     """Compute what has no result yet, and print and write the table."""
-    options = {name: getattr(args, name) for name in ("force", "device", "batch_size", "on_error")}
-    outcome = run_all(groups, results, TableCheck(args.gpus, args.on_error), gpus=args.gpus, **options)
+    repetition = repetition_of(args)
+    options = {name: getattr(args, name) for name in ("device", "batch_size", "on_error")}
+    check = TableCheck(args.gpus, args.on_error)
+    with continued_by(repetition.command_to_continue):
+        outcome = run_all(groups, results, check, gpus=args.gpus, repetition=repetition, **options)
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     records = read_records(results)[0]
     print_table(_with_own_rows(table, args, records), records, args.protocol)
     is_written = not records or update_workbook(results, opens_on=sheet_name(table, args.protocol))
     print_outcome(outcome, results)
+    if outcome.failed and repetition.since is not None:
+        print(f"{repetition.command_to_continue} repeats what failed, and nothing else")
     return 0 if is_written and not outcome.failed else 1
 
 
@@ -166,7 +173,7 @@ def print_outcome(outcome: Outcome, results: Path) -> None:
     """Print how many rows were computed, where they are, and what failed."""
     count = sum(len(labels) for labels in outcome.failed.values())
     where = f"; results in {printable(results)}" if results.exists() else ""
-    print(f"{outcome.done} done; {outcome.skipped} skipped; {count} failed{where}")
+    print(f"{outcome.computed} done; {outcome.skipped} skipped; {count} failed{where}")
     for reason, labels in outcome.failed.items():
         names = printable(labels[0])
         if len(labels) > 1:

@@ -35,7 +35,8 @@ def make_parser() -> CommandParser:
     add("--on-error", choices=("stop", "skip"), default="stop", help="images that cannot be used")
     add("--cfg-options", nargs="+", action=KeyValues, default={}, metavar="KEY=VALUE", help="for all runs")
     add("--import", action=ImportFile)
-    add("--force", action="store_true", help="repeat runs that have a result")
+    force = "repeat runs that have a result; TIME: those that have none since then, to go on where it was interrupted"
+    add("--force", nargs="?", const="", metavar="TIME", help=force)
     add("--dry-run", action="store_true", help="print the plan and run nothing")
     for name, language in (("markdown", "Markdown"), ("latex", "LaTeX (booktabs)"), ("csv", "CSV")):
         text = f"print the table as {language} and run nothing"

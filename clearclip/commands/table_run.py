@@ -15,6 +15,7 @@ from typing import Any
 
 from clearclip.commands.table_check import START_SCRIPT, TableCheck
 from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, work_dir
+from clearclip.commands.table_repetition import NO_REPETITION, Repetition
 from clearclip.evaluation.run import evaluate
 from clearclip.evaluation.weight_facts import LoadedModel
 from clearclip.model_settings import NAMING, ModelSettings
@@ -29,12 +30,12 @@ class Outcome:
     """What became of the rows of a table.
 
     Attributes:
-        done: how many were computed.
+        computed: how many were computed.
         skipped: how many had a result.
         failed: why groups failed → their labels.
     """
 
-    done: int = 0
+    computed: int = 0
     skipped: int = 0
     failed: dict[str, list[str]] = field(default_factory=dict)
 
@@ -50,7 +51,7 @@ def run_all(
     check: TableCheck,
     *,
     gpus: int | None = None,
-    force: bool = False,
+    repetition: Repetition = NO_REPETITION,
     device: str | None = None,
     **options: Any,
 ) -> Outcome:
@@ -61,28 +62,27 @@ def run_all(
         results: the workbook.
         check: looks at data and weights before a group is started.
         gpus: go through ``dist_test.sh`` with so many processes; None computes in this process.
-        force: repeat what has a result.
+        repetition: which results are computed again.
         device: see :func:`clearclip.evaluation.run.evaluate`.
         **options: see :func:`clearclip.evaluation.run.evaluate`: ``batch_size``, ``on_error``.
     """
     outcome = Outcome()
-    records = [] if force else read_records(results)[0]
-    remaining = _without_result(groups, records, device, outcome)
+    remaining = _without_result(groups, repetition.records_that_count(results), device, outcome)
     if remaining:
         check.check_start()
-    options |= {"device": device, "resume": "no" if force else "auto"}
-    in_process = InProcess(options)
+    models = LatestModel(device)
     progress = Progress(remaining)
     for group in remaining:
         print(progress.line(group), flush=True)
+        options_of_run = {**options, "device": device, "resume": repetition.resume_option(work_dir(group))}
         reason = check.missing(group.cfg)
         try:
             if reason:
                 outcome.fail(group, reason)
             elif gpus:
-                _report(group, _run_processes(group, results, gpus, options), outcome)
+                _print_scores(group, _run_processes(group, results, gpus, options_of_run), outcome)
             else:
-                _report(group, append(in_process.evaluate(group), results), outcome)
+                _print_scores(group, _run_here(group, results, models, options_of_run), outcome)
         except Exception as error:  # whatever stops one group, the others go on
             outcome.fail(group, " ".join(str(error).split()) or type(error).__name__)
         progress.finish(group)
@@ -107,11 +107,11 @@ def _without_result(
     return remaining
 
 
-def _report(group: Group, records: Sequence[Record], outcome: Outcome) -> None:
+def _print_scores(group: Group, records: Sequence[Record], outcome: Outcome) -> None:
     """Print and count the rows that were computed."""
     row_by_label = {group.method(row).label: row for row in group.rows}
     for record in records:
-        outcome.done += 1
+        outcome.computed += 1
         miou = "n/a (no pixel counted)" if record.mIoU is None else f"{record.mIoU:.2f}"
         print(f"    {printable(row_by_label[record.method].system)}: mIoU {miou}", flush=True)
 
@@ -129,7 +129,7 @@ class Progress:
         """What is printed before a group is computed."""
         self._number += 1
         elapsed = time.monotonic() - self._started
-        images_ahead = sum(other.images for other in self._groups[self._number - 1 :])
+        images_ahead = sum(remaining.images for remaining in self._groups[self._number - 1 :])
         text = f"elapsed {_clock(elapsed)}"
         if self._images_done:
             text += f", about {_clock(elapsed / self._images_done * images_ahead)} left"
@@ -140,37 +140,43 @@ class Progress:
         self._images_done += group.images
 
 
-class InProcess:
-    """Evaluates groups in this process, one model after the other.
+class LatestModel:
+    """The model of the group before, which the next group may share: loading one takes seconds.
 
     Args:
-        options: see :func:`clearclip.evaluation.run.evaluate`.
+        device: where models go; None: where the config says.
     """
 
-    def __init__(self, options: Mapping[str, Any]):
-        self._options = options
+    def __init__(self, device: str | None):
+        self._device = device
         self._model: LoadedModel | None = None
         self._model_key: tuple | None = None
 
-    def evaluate(self, group: Group) -> list[dict[str, Any]]:
-        """Evaluate the rows of a group: what is to be recorded of each."""
+    def model_for(self, group: Group) -> LoadedModel:
+        """The model with a group's weights."""
         settings = group.settings
         key = _model_key(settings)
-        if self._model_key != key:
-            self._model = self._model_key = None  # frees its memory before the next one is loaded
-            device = self._options["device"] or settings.device
-            self._model, self._model_key = LoadedModel.load(replace(settings, device=device)), key
-        evaluations = evaluate(
-            group.cfg,
-            work_dir(group),
-            methods=[group.method(row) for row in group.rows],
-            model=self._model,
-            overrides=group.overrides,
-            limit=group.limit,
-            imports=group.imports,
-            **self._options,
-        )
-        return [evaluation.record for evaluation in evaluations]
+        if self._model is None or self._model_key != key:
+            # Its memory is freed before the next one is loaded: a GPU may not hold both.
+            self._model = None
+            self._model = LoadedModel.load(replace(settings, device=self._device or settings.device))
+            self._model_key = key
+        return self._model
+
+
+def _run_here(group: Group, results: Path, models: LatestModel, options: Mapping[str, Any]) -> list[Record]:
+    """Evaluate a group in this process, and record it."""
+    evaluations = evaluate(
+        group.cfg,
+        work_dir(group),
+        methods=[group.method(row) for row in group.rows],
+        model=models.model_for(group),
+        overrides=group.overrides,
+        limit=group.limit,
+        imports=group.imports,
+        **options,
+    )
+    return append([evaluation.record for evaluation in evaluations], results)
 
 
 def _model_key(settings: ModelSettings) -> tuple:

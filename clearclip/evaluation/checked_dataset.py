@@ -30,6 +30,7 @@ from clearclip.evaluation.image_loading import own_loader
 from clearclip.evaluation.mask_loading import PREPARE, VOID, LoadLabels
 from clearclip.evaluation.mmseg_import import mmseg_scope
 from clearclip.rasters.levels import PictureWarning
+from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.seeds import seeded
 
@@ -206,8 +207,8 @@ def reading() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise UserError(
-            f"a process that reads images was killed, perhaps for its memory ({error}); go on with --resume and fewer "
-            "--workers"
+            f"a process that reads images was killed, perhaps for its memory ({error}); {command_to_continue()} "
+            "goes on; --cfg-options test_dataloader.num_workers=0 reads them without such processes"
         ) from error
 
 

@@ -56,8 +56,8 @@ class JournaledEvaluator(Evaluator):
             if len(texts) != len(self.others) or None in texts:
                 names = " and ".join(type(metric).__name__ for metric in self.others)
                 raise UserError(
-                    f"what {names} counted before the interruption could not be stored; start again without --resume, "
-                    "or leave the metric out of test_evaluator"
+                    f"what {names} counted before the interruption could not be stored; start again without "
+                    "--resume (eval_all.py: with --force), or leave the metric out of test_evaluator"
                 )
             if dist.get_rank() == 0:
                 self._results[image] = [decode_results(text) for text in texts if text is not None]

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import json
 import re
 import uuid
@@ -15,6 +16,7 @@ from filelock import FileLock, Timeout
 from mmengine import dist
 
 from clearclip.evaluation.processes import on_main_process
+from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
 from clearclip.utils.fingerprint import differences, digest
@@ -25,6 +27,18 @@ FACTS_FILE = "facts.json"
 LOCK_FILE = "running.lock"
 #: Files of this kind are the only ones that are ever removed.
 JOURNAL_FILES = re.compile(r"rank\d+-[0-9a-f]{8}\.jsonl|facts\.json|\.facts-.*\.json")
+
+
+def latest_start(folder: Path) -> datetime.datetime | None:
+    """When the latest run with a journal in this folder began for the first time; None where there is none.
+
+    A run that is resumed began when it was not.
+    """
+    # The facts are written when a run starts, and read when it is resumed.
+    times = [path.stat().st_mtime for path in folder.glob(f"*/{FACTS_FILE}")]
+    if not times:
+        return None
+    return datetime.datetime.fromtimestamp(max(times), datetime.timezone.utc)
 
 
 class Journal:
@@ -83,8 +97,8 @@ class Journal:
             self._file.flush()
         except OSError as error:
             raise UserError(
-                f"{self._file.name} cannot grow ({error.strerror}); make room, then go on with --resume: what is "
-                "finished is kept"
+                f"{self._file.name} cannot grow ({error.strerror}); make room; what is finished is kept, and "
+                f"{command_to_continue()} goes on"
             ) from error
 
     def close(self) -> None:

@@ -15,6 +15,7 @@ from mmengine import dist
 from mmengine.hooks import Hook
 
 from clearclip.evaluation.launchers import LAUNCHERS, TIMEOUT, describe_process, join_store
+from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import differences
 
@@ -145,7 +146,8 @@ def gather(value: Any) -> list[Any]:
     try:
         torch_dist.all_gather_object(values, value)
     except RuntimeError as error:  # what gloo raises where the other end is gone
-        raise UserError(f"another process died ({error}); nothing was recorded, go on with --resume") from error
+        fault = f"another process died ({error}); nothing was recorded"
+        raise UserError(f"{fault}; {command_to_continue()} goes on") from error
     return values
 
 

@@ -37,6 +37,7 @@ from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
 from clearclip.evaluation.weight_facts import LoadedModel
 from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
+from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.devices import choose_device
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
@@ -256,7 +257,7 @@ def _how_to_go_on(resume: str) -> Iterator[None]:
     try:
         yield
     except KeyboardInterrupt as error:
-        command = "the same command" if resume == "auto" else "the same command with --resume"
+        command = "the same command" if resume == "auto" else command_to_continue()
         raise KeyboardInterrupt(f"what is finished is kept: {command} goes on") from error
 
 

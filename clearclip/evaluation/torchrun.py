@@ -13,6 +13,7 @@ from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as run_processes
 
 from clearclip.evaluation.processes import PARENT_VARIABLE
+from clearclip.utils.continuation import command_to_continue
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -36,7 +37,8 @@ def main(arguments: Sequence[str]) -> int:
         number = getattr(error, "sigval", signal.SIGINT)
         # After Ctrl-C the first process says how to go on; other signals reach this process only.
         if number != signal.SIGINT:
-            print(f"ended by {signal.Signals(number).name}; go on with --resume", file=sys.stderr)
+            name = signal.Signals(number).name
+            print(f"ended by {name}; {command_to_continue()} goes on", file=sys.stderr)
         return 128 + number
     except OSError as error:
         print(f"error: the processes cannot be started ({error.strerror}); choose another PORT", file=sys.stderr)

@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from clearclip.results.record import SCHEMA_VERSION, Record, RecordError, parse_record
+from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
 from clearclip.version import __version__
@@ -195,8 +196,8 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[Re
             os.fsync(file.fileno())
     except OSError as error:
         raise UserError(
-            f"{records_path(results)} cannot be written ({error.strerror or error}); make room or name another place "
-            "with --results, and run the same command with --resume: nothing is computed again"
+            f"{records_path(results)} cannot be written ({error.strerror or error}); make room, or name "
+            f"another place with --results; {command_to_continue()} records it and computes nothing again"
         ) from error
     return written
 

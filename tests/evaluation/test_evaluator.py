@@ -12,8 +12,9 @@ from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 from test_mmseg_settings import clip, config, data  # noqa: F401  (fixtures: a model by colour and its data)
 
-from clearclip import UserError
+from clearclip import ClearCLIP, UserError
 from clearclip.evaluation import run
+from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluator import decode_results, encode_results
 from clearclip.evaluation.run import evaluate
 
@@ -121,6 +122,27 @@ def test_mmsegmentations_metric_is_resumed(batch_size, data, clip, tmp_path, mon
         output = capsys.readouterr().out
         assert "resuming" in output and scores_of(output) == wanted
         np.testing.assert_array_equal(resumed.scores.confusion, whole.scores.confusion)
+
+
+def test_a_run_of_40_images_that_was_killed_after_21(tmp_path, monkeypatch, capsys):
+    """The scores are those of a run of all 40, as they were measured without an interruption."""
+    model = ClearCLIP.from_pretrained("miniature", device="cpu")
+    cfg = load_config("cfg_miniature.py")
+    cfg.test_evaluator = [dict(type="ConfusionMetric"), IOU]
+    options = dict(limit=40, batch_size=1, workers=0)
+    interrupted(cfg, tmp_path, model, monkeypatch, count=21, **options)
+    # A process that is killed leaves half a line behind.
+    (journal,) = tmp_path.glob("journal/*/rank0-*.jsonl")
+    journal.write_bytes(journal.read_bytes()[:-9])
+    with pytest.warns(UserWarning, match="1 damaged lines; their images are computed again"):
+        (resumed,) = evaluate(cfg, tmp_path, model=model, resume="yes", **options)
+    output = capsys.readouterr().out
+    assert "resuming: 20 images are finished" in output
+    scores = scores_of(output)
+    whole_run = {"mIoU": 63.24, "mDice": 75.78, "mPrecision": 76.06, "mRecall": 77.60, "mFscore": 75.78}
+    assert {name: round(scores[name], 2) for name in whole_run} == whole_run
+    for name, value in by_numpy(resumed.scores.confusion).items():
+        assert scores[name] == pytest.approx(value, abs=0.0051)
 
 
 @pytest.mark.parametrize("name", ["Tally", "Names"])

@@ -5,13 +5,16 @@
 
 from __future__ import annotations
 
+import copy
 import os
 import random
+from functools import cache
 from pathlib import Path
 from typing import Any
 
 import pytest
 from layouts import FURTHER, LAYOUTS, make_layout
+from mmengine.config import Config
 
 from clearclip import UserError
 from clearclip.evaluation import overrides as overrides_module
@@ -44,6 +47,13 @@ SAMPLES = {
     "test_dataloader.dataset.indices": [1], "test_dataloader.dataset.ann_file": "none.txt",
     "test_dataloader.dataset.metainfo": {"classes": ["a", "b"]}, "test_dataloader.dataset.backend_args": {"a": 1},
 }  # fmt: skip
+
+
+@pytest.fixture
+def parsed_once(monkeypatch):
+    """A config's file is executed once for all draws: reading it takes most of the time otherwise."""
+    read = cache(Config.fromfile)
+    monkeypatch.setattr(Config, "fromfile", lambda path: copy.deepcopy(read(path)))
 
 
 def fingerprint(config: Path, root: str | None, overrides: dict[str, Any]) -> str:
@@ -93,7 +103,7 @@ def draw(rng: random.Random, section: str, values: dict[str, Any]) -> tuple[str,
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_every_override_has_an_effect_or_is_refused(name, tmp_path, monkeypatch):
+def test_every_override_has_an_effect_or_is_refused(name, tmp_path, monkeypatch, parsed_once):
     monkeypatch.delenv("CLEARCLIP_DATA", raising=False)
     config, rng = CONFIGS / f"cfg_{name}.py", random.Random(name)
     root = None if name == "miniature" else str(make_layout(name, tmp_path, images=2)["data_root"])

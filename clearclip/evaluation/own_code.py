@@ -125,9 +125,17 @@ def _members(kind: type) -> dict[str, Any]:
 
 
 def _is_library(path: Path) -> bool:
-    library = Path(sysconfig.get_paths()["stdlib"]).resolve()
-    site = {Path(sysconfig.get_paths()[name]).resolve() for name in ("purelib", "platlib")}
-    return any(path.is_relative_to(folder) for folder in (library, *site, PACKAGE))
+    """Whether a file, its links resolved, is Python's, of an installed package, or this package's own."""
+    return str(path).startswith(_library_folders())
+
+
+@lru_cache
+def _library_folders() -> tuple[str, ...]:
+    """The folders of Python's own modules, of installed packages and of this package, each with a slash at its end."""
+    # Thousands of files are asked for, and sysconfig puts its paths together anew each time.
+    paths = sysconfig.get_paths()
+    folders = [Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")]
+    return tuple(f"{folder}{os.sep}" for folder in (*folders, PACKAGE))
 
 
 def _python_files(folder: Path) -> list[Path]:

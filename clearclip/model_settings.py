@@ -14,7 +14,14 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from clearclip.checkpoint_names import CHECKPOINTS, CLIP_TYPES, VIT_TYPES
+from clearclip.checkpoint_names import (
+    CHECKPOINT_BY_MODEL_NAME,
+    CHECKPOINTS,
+    CLIP_TYPES,
+    OPTIONS_BY_CLIP_TYPE,
+    VIT_TYPES,
+    named_checkpoint,
+)
 from clearclip.utils.errors import UserError
 from clearclip.utils.precisions import PRECISIONS
 from clearclip.utils.validators import Check, choice, did_you_mean, of_type
@@ -161,7 +168,7 @@ class ModelSettings:
 
     @classmethod
     def from_options(cls, options: Mapping[str, Any]) -> ModelSettings:
-        """Settings from a dict, such as a config's ``model``. The miniature has windows and sizes of its own.
+        """Settings from a dict, such as a config's ``model``. Some weights have windows and sizes of their own.
 
         Raises:
             UserError: an unknown option (says which one may have been meant), or a value that cannot be meant.
@@ -170,9 +177,12 @@ class ModelSettings:
         for name in options:
             if name not in names:
                 raise UserError(f"a model has no option {name!r}; {did_you_mean(str(name), names)}")
-        if options.get("model_name") == "miniature" or options.get("clip_type") == "Miniature":
-            options = {"slide_crop": 64, "slide_stride": 32, "short_side": 128, **options}
-        return cls(**options)
+        # Values are checked by the class itself, so that only a known clip_type is looked up here.
+        clip_type = options.get("clip_type")
+        checkpoint = CHECKPOINT_BY_MODEL_NAME.get(str(options.get("model_name")))
+        if checkpoint is not None:
+            clip_type = checkpoint[0]
+        return cls(**{**OPTIONS_BY_CLIP_TYPE.get(str(clip_type), {}), **options})
 
     @staticmethod
     def help(name: str) -> str:
@@ -240,8 +250,10 @@ class ModelSettings:
         """Whose mean and std: where nothing is said, OpenAI's for the published tables' rows, which clip_type names."""
         if self.normalization is not None:
             return self.normalization
-        is_published_row = self.model_name in (None, "miniature") and self.clip_type != "DINO"
-        return "openai" if is_published_row else "pretrained"
+        checkpoint = named_checkpoint(self.clip_type, self.vit_type, self.model_name)
+        if checkpoint is None or checkpoint[0] == "DINO":
+            return "pretrained"
+        return "openai"
 
     def facts(self) -> dict[str, Any]:
         """What of windows and labels changes a result, as plain data: the usual options, and others that are not at

@@ -16,9 +16,8 @@ from typing import Any
 
 from huggingface_hub import hf_hub_url
 
-from clearclip.checkpoint_names import CHECKPOINTS
+from clearclip.checkpoint_names import BUNDLED_NAMES, CHECKPOINT_BY_MODEL_NAME, CHECKPOINTS, DEFAULT_VIT_TYPES
 from clearclip.dense_models import DENSE_MODELS, PUBLISHED, dense_files, find_family
-from clearclip.miniature import DIRECTORY as MINIATURE
 from clearclip.model_folders import (
     HUGGING_FACE_CONFIG,
     HUGGING_FACE_FILES,
@@ -65,16 +64,14 @@ class Weights:
     tag: str | None = None
 
     @property
-    def is_miniature(self) -> bool:
-        """Whether these are the bundled model's."""
-        return self.model_name == f"local-dir:{MINIATURE}" and self.pretrained is None
+    def bundled_name(self) -> str | None:
+        """The name of the model where it comes with the package; None for any other."""
+        return BUNDLED_NAMES.get((self.model_name, self.pretrained))
 
     @property
     def label(self) -> str:
         """In words: ``ViT-B-16 (openai)``."""
-        if self.is_miniature:
-            return "miniature"
-        return f"{self.model_name} ({self.pretrained or 'own weights'})"
+        return self.bundled_name or f"{self.model_name} ({self.pretrained or 'own weights'})"
 
 
 def choose_weights(
@@ -92,16 +89,15 @@ def choose_weights(
     """
     name = _expand(model_name) if model_name else None
     source = _expand(pretrained) if pretrained else None
-    if name == "miniature":
-        name, clip_type = None, "Miniature"
+    if name in CHECKPOINT_BY_MODEL_NAME:
+        clip_type, vit_type = CHECKPOINT_BY_MODEL_NAME[name]
+        name = None
     if clip_type is None and name is None:
         if source is None:
             clip_type = "CLIP"
         else:
             name, source = _described_beside(source)
-    if clip_type == "Miniature":
-        vit_type = "Miniature/8"
-    row = (clip_type or "CLIP", vit_type or "ViT-B/16")
+    row = (clip_type or "CLIP", vit_type or DEFAULT_VIT_TYPES.get(clip_type or "CLIP"))
     row_name, row_tag = CHECKPOINTS.get(row, (None, None))
     name = _full_name(name or row_name, row_name)
     if find_family(name) is not None:

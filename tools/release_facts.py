@@ -53,9 +53,9 @@ def bundled_configs() -> list[str]:
 def confusion_by_method() -> dict[str, np.ndarray]:
     """The (classes, classes) confusion matrix of the first scenes by every row of the tables, computed in one pass."""
     from clearclip.evaluation.run import evaluate
-    from clearclip.results.table_definitions import tables
+    from clearclip.results.table_definitions import every_table
 
-    names = {row.method for table in tables().values() if table.miniature for row in table.of_miniature().rows}
+    names = {row.method for table in every_table() if not table.is_published for row in table.rows}
     with tempfile.TemporaryDirectory() as folder:
         options = {"methods": sorted(names), "limit": SCENES, "device": "cpu", "workers": 0}
         evaluations = evaluate("cfg_miniature.py", folder, **options)

@@ -15,8 +15,8 @@ from clearclip.backbones.casting import prepare
 from clearclip.backbones.clip_loading import load_clip
 from clearclip.backbones.dense_encoder import TOWERS, DenseEncoder, check_tokens
 from clearclip.backbones.tokenizers import load_tokenizer
+from clearclip.checkpoint_names import BUNDLED_METHOD_OPTIONS
 from clearclip.dense_models import dense_files, find_family
-from clearclip.miniature import METHOD_OPTIONS
 from clearclip.model_settings import ModelSettings
 from clearclip.text import TextEncoder, read_templates
 from clearclip.text.encoder import mean_direction
@@ -81,8 +81,7 @@ def _load_clip_towers(weights: Weights, settings: ModelSettings, device: torch.d
     """The towers of an OpenCLIP model, or of one in Hugging Face's layout."""
     clip = load_clip(weights, device, precision)
     image = TOWERS.build(clip.model.visual)
-    if weights.is_miniature:
-        image.method_options = METHOD_OPTIONS
+    image.method_options = BUNDLED_METHOD_OPTIONS.get(weights.bundled_name, image.method_options)
     text = TextEncoder(
         clip.model,
         clip.tokenizer,

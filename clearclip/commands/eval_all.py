@@ -19,7 +19,6 @@ from clearclip.commands.table_repetition import repetition_of
 from clearclip.commands.table_run import Outcome, run_all
 from clearclip.commands.word_flags import WORDS_TABLE
 from clearclip.evaluation.launchers import launcher_of_environment
-from clearclip.miniature import METHOD_NOTE
 from clearclip.results.cells import fill_table, headings, marked_name, notes_of, replaced_remarks
 from clearclip.results.explanation import explain, explanation_lines
 from clearclip.results.own_rows import own_rows
@@ -198,5 +197,5 @@ def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
     Console().print(grid)
     for note in (*notes_of(rows), *replaced_remarks(table, rows)):
         print(printable(note))
-    if table.is_miniature and table.any_protocol:
-        print(METHOD_NOTE)
+    if table.remark:
+        print(table.remark)

@@ -7,10 +7,11 @@ from argparse import Namespace
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
+from clearclip.checkpoint_names import CHECKPOINT_BY_MODEL_NAME, named_checkpoint
 from clearclip.commands.model_flags import WEIGHT_FLAGS, model_options
 from clearclip.commands.typed_words import read_words, with_background
 from clearclip.methods import Method, build_method
-from clearclip.miniature import BENCHMARK, CLASSES, PALETTE
+from clearclip.miniature import BENCHMARK, CLASSES, NAME, PALETTE
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.segmentation import Segmentation
@@ -25,7 +26,8 @@ DRAWN_ONLY = "the miniature knows drawn scenes only; for photographs take CLIP: 
 
 def is_miniature(settings: ModelSettings) -> bool:
     """Whether these settings mean the bundled model."""
-    return settings.model_name == "miniature" or settings.clip_type == "Miniature"
+    checkpoint = named_checkpoint(settings.clip_type, settings.vit_type, settings.model_name)
+    return checkpoint in CHECKPOINT_BY_MODEL_NAME.values()
 
 
 def is_scene(path: Path) -> bool:
@@ -44,7 +46,7 @@ def read_settings(args: Namespace) -> ModelSettings:
     """The settings that the options mean: the miniature where neither model nor image is named."""
     options = model_options(args)
     if not args.images and not options.keys() & set(WEIGHT_FLAGS):
-        options["model_name"] = "miniature"
+        options["model_name"] = NAME
     method = build_method(args.model_type)
     if args.ignore_residual:
         method = method.keeping(False)

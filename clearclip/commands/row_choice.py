@@ -6,11 +6,11 @@ from collections.abc import Sequence
 
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.results.own_rows import own_row
-from clearclip.results.table_definitions import Row, Table
+from clearclip.results.table_definitions import Row, Table, bundled_tables
 from clearclip.utils.errors import UserError
 
-#: The weights with which methods of the user's own are evaluated.
-_PLAIN_WEIGHTS = ("CLIP", "Miniature")
+#: The weights with which methods of the user's own are evaluated: CLIP's, and those that stand in for them.
+_PLAIN_WEIGHTS = ("CLIP", bundled_tables().weights["clip_type"])
 
 
 def choose_rows(table: Table, names: Sequence[str] | None, sizes: Sequence[str] | None) -> list[Row]:

@@ -184,7 +184,7 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
         return "only post=tlp has a grid; give model.post=tlp, too"
     if option == "pretrained_tag" and value is not None and model.get("pretrained") in (None, "random"):
         return "it says whose weights a file holds; give model.pretrained=FILE, too"
-    if option in ("clip_type", "vit_type") and value is not None and model.get("model_name") not in (None, "miniature"):
+    if option in ("clip_type", "vit_type") and value is not None and model.get("model_name") is not None:
         return f"model.model_name={model['model_name']} says which weights; give one of the two"
     # Of several options that name a method, the strongest is followed.
     ranks = [index for index, options in enumerate(METHOD_OPTIONS_BY_RANK) if option in options]

@@ -14,8 +14,8 @@ import open_clip
 import torch
 
 from clearclip.backbones.dino_tower import SECOND_ENCODERS
+from clearclip.checkpoint_names import BUNDLED_SHA256
 from clearclip.methods import Method
-from clearclip.miniature import SHA256 as MINIATURE_SHA256
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.utils.errors import UserError
@@ -98,7 +98,7 @@ def weights_facts(settings: ModelSettings, tensors: Mapping[str, str] | None = N
     facts: dict[str, Any] = {
         "clip_type": None,
         "vit_type": None,
-        "model": "miniature" if weights.is_miniature else weights.model_name.partition("local-dir:")[0] or "local-dir",
+        "model": weights.bundled_name or weights.model_name.partition("local-dir:")[0] or "local-dir",
         "tag": tag,
         "origin": origin,
         "activation": _has_quick_gelu(weights),
@@ -148,7 +148,7 @@ def _origin(weights: Weights, files: Sequence[Path], stated: str | None) -> tupl
     if pretrained == RANDOM:
         return "random", None
     if pretrained is None:
-        if weights.is_miniature and MINIATURE_SHA256 in map(hash_file, files):
+        if BUNDLED_SHA256.get(weights.bundled_name) in map(hash_file, files):
             return "published", None
         return ("repository" if name.startswith("hf-hub:") else "file"), None
     if pretrained == weights.tag or open_clip.get_pretrained_cfg(name, pretrained):  # whatever files there are

@@ -1,4 +1,7 @@
-"""The tables, as data (``tables.json``): which rows and benchmarks each one has. A new table is one entry there."""
+"""The tables, as data (``tables.json``): which rows and benchmarks each one has. A new table is one entry there.
+
+``bundled_tables.json`` says which of them are also evaluated with the model and the benchmark of this package.
+"""
 
 from __future__ import annotations
 
@@ -11,10 +14,6 @@ from typing import Any
 
 from clearclip.results.data_files import read_json
 from clearclip.utils.errors import UserError
-
-#: How the bundled model is named in place of the checkpoints, and the weights whose rows it can take.
-MINIATURE_VIT = "Miniature/8"
-_REPLACED_BY_MINIATURE = ("CLIP", "ViT-B/16")
 
 
 @dataclass(frozen=True)
@@ -73,9 +72,11 @@ class Table:
         averaged: whether it shows the mean of each row.
         shown_sizes: the sizes that are evaluated where none is named; empty: all.
         numbers_of: the tables of ``published.csv`` whose numbers stand in it.
-        miniature: whether the miniature's workbook has a sheet of it.
         own_rows: whether methods of the user's own become rows of it.
         any_protocol: whether it may be evaluated by other protocols than ClearCLIP's.
+        is_published: whether anybody else has published numbers of its weights and datasets. A table of the bundled
+            model shows measured numbers only, and has a sheet where there are any.
+        remark: what is said below it when it is printed.
     """
 
     name: str
@@ -86,31 +87,10 @@ class Table:
     averaged: bool
     shown_sizes: tuple[str, ...]
     numbers_of: tuple[str, ...]
-    miniature: bool
     own_rows: bool
     any_protocol: bool
-
-    @property
-    def is_miniature(self) -> bool:
-        """Whether it is a table of the bundled model."""
-        return self.datasets == ("miniature",)
-
-    def of_miniature(self) -> Table:
-        """The same methods with the bundled model and benchmark in place of CLIP ViT-B/16.
-
-        Raises:
-            UserError: it compares weights only.
-        """
-        rows = [row for row in self.rows if (row.clip_type, row.vit) == _REPLACED_BY_MINIATURE]
-        if not rows:
-            raise UserError(f"the table {self.name} has no row of the miniature's; leave --miniature out")
-        return replace(
-            self,
-            title=f"miniature, {self.title}",
-            datasets=("miniature",),
-            rows=tuple(replace(row, clip_type="Miniature", vit=MINIATURE_VIT, settings={}) for row in rows),
-            shown_sizes=(),
-        )
+    is_published: bool = True
+    remark: str = ""
 
     def with_rows(self, rows: Sequence[Row]) -> Table:
         """The same table with these rows."""
@@ -196,7 +176,6 @@ def _read_table(entry: Mapping[str, Any]) -> Table:
         averaged=entry["averaged"],
         shown_sizes=tuple(entry["shown_sizes"]),
         numbers_of=tuple(entry["numbers_of"]),
-        miniature=entry["miniature"],
         own_rows=entry["own_rows"],
         any_protocol=entry["any_protocol"],
     )
@@ -208,25 +187,73 @@ def tables() -> dict[str, Table]:
     return {entry["name"]: _read_table(entry) for entry in read_json("tables.json")}
 
 
-def find_table(name: str | None = None, miniature: bool = False) -> Table:
+@dataclass(frozen=True)
+class BundledTables:
+    """How tables are evaluated with the model and the benchmark that come with the package (``bundled_tables.json``).
+
+    Attributes:
+        name: of the model; the option of ``eval_all.py`` has the same.
+        datasets: the columns of such a table.
+        in_place_of: the ``clip_type`` and ``vit`` whose rows it takes.
+        weights: the model's own.
+        tables: the tables that its workbook shows; the first is the one that is evaluated where none is named.
+        remarks: table → what is said below it.
+    """
+
+    name: str
+    datasets: Sequence[str]
+    in_place_of: Mapping[str, str]
+    weights: Mapping[str, str]
+    tables: Sequence[str]
+    remarks: Mapping[str, str]
+
+    def table(self, name: str) -> Table:
+        """A table with this model and benchmark, and the methods that it compares with published weights.
+
+        Raises:
+            UserError: it compares weights only.
+        """
+        published = tables()[name]
+        rows: list[Row] = []
+        for row in published.rows:
+            if {"clip_type": row.clip_type, "vit": row.vit} == self.in_place_of:
+                # Settings are those with which numbers of the published datasets were measured.
+                rows.append(replace(row, **self.weights, settings={}))
+        if not rows:
+            raise UserError(f"the table {name} has no row of the {self.name}'s; leave --{self.name} out")
+        return replace(
+            published,
+            title=f"{self.name}, {published.title}",
+            datasets=tuple(self.datasets),
+            rows=tuple(rows),
+            shown_sizes=(),
+            is_published=False,
+            remark=self.remarks.get(name, ""),
+        )
+
+
+@lru_cache
+def bundled_tables() -> BundledTables:
+    """The tables of the bundled model."""
+    return BundledTables(**read_json("bundled_tables.json"))
+
+
+def find_table(name: str | None = None, bundled: bool = False) -> Table:
     """A table by its name.
 
     Args:
-        name: None takes the first; of the miniature, the first that its workbook shows.
-        miniature: with the bundled model and benchmark.
+        name: None takes the first.
+        bundled: with the model and the benchmark that come with the package.
     """
-    # Of the miniature, a table of one row would show nothing.
-    if name is None:
-        name = next(table.name for table in tables().values() if table.miniature or not miniature)
-    table = tables()[name]
-    return table.of_miniature() if miniature else table
+    if bundled:
+        return bundled_tables().table(name or bundled_tables().tables[0])
+    return tables()[name or next(iter(tables()))]
 
 
 @lru_cache
 def every_table() -> tuple[Table, ...]:
-    """All tables, and those of the miniature that its workbook shows."""
-    of_miniature = [table.of_miniature() for table in tables().values() if table.miniature]
-    return (*tables().values(), *of_miniature)
+    """All tables, and those of the bundled model that its workbook shows."""
+    return (*tables().values(), *map(bundled_tables().table, bundled_tables().tables))
 
 
 @lru_cache

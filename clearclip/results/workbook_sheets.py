@@ -58,14 +58,16 @@ def make_sheets(records: Sequence[Record], remarks: Sequence[str], studies: Sequ
 def _shown_tables(records: Sequence[Record]) -> list[tuple[Table, str]]:
     """The tables and the protocols by which they are shown: ClearCLIP's, and those by which runs were made."""
     first, *further = protocol_names()
+    run_datasets = {record.dataset for record in records}
     run_protocols = {protocol_of(record) for record in records}
-    has_miniature = any(record.dataset == "miniature" for record in records)
     selected = []
     for table in every_table():
-        if table.is_miniature and not has_miniature:
+        # A table with published numbers is worth a sheet before anything was measured.
+        if not table.is_published and run_datasets.isdisjoint(table.datasets):
             continue
         selected.append((table, first))
-        if table.any_protocol and not table.is_miniature:
+        # The other protocols are those of papers, which say nothing about datasets of this package.
+        if table.any_protocol and table.is_published:
             selected += [(table, protocol) for protocol in further if protocol in run_protocols]
     return selected
 

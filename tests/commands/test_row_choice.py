@@ -11,7 +11,7 @@ from clearclip.commands.row_choice import choose_rows
 from clearclip.methods import build_method
 from clearclip.results.table_definitions import find_table
 
-TABLE, FAMILY, MINIATURE = find_table("2"), find_table("family"), find_table("2", miniature=True)
+TABLE, FAMILY, MINIATURE = find_table("2"), find_table("family"), find_table("2", bundled=True)
 SIZES = ["ViT-B/16"]
 
 

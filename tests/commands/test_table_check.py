@@ -14,7 +14,7 @@ from clearclip.results.table_definitions import find_table
 
 
 def groups(table, systems, **overrides):
-    miniature = find_table(table, miniature=True)
+    miniature = find_table(table, bundled=True)
     return plan(miniature.select_rows(systems), miniature.datasets, overrides)
 
 

@@ -21,7 +21,7 @@ def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
     assert [row.name for group in groups for row in group.rows] == list(FAMILY)
     assert [{row.clip_type for row in group.rows} for group in groups] == [{"CLIP"}, {"OpenCLIP"}]
     monkeypatch.chdir(tmp_path)
-    labels = [row.label for row in find_table("family", miniature=True).rows]
+    labels = [row.label for row in find_table("family", bundled=True).rows]
     assert main(["--table", "family", "--miniature", "--limit", "2"]) == 0
     assert f"{len(labels)} done; 0 skipped; 0 failed" in capfd.readouterr().out
     assert [row["method"] for row in rows_of("results.xlsx")] == labels
@@ -79,7 +79,7 @@ def test_a_result_is_known_by_its_fingerprint(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     only = ["--miniature", "--rows", "CLIP + ClearCLIP", "--results", "results.xlsx"]
     assert main([*only, "--limit", "2"]) == 0
-    rows = find_table("2", miniature=True).select_rows(["CLIP + ClearCLIP"])
+    rows = find_table("2", bundled=True).select_rows(["CLIP + ClearCLIP"])
     (group,) = plan(rows, ("miniature",), {}, 2)
     (full,) = plan(group.rows, ("miniature",), {})
     (other,) = plan(group.rows, ("miniature",), {"model.slide_stride": 64}, 2)

@@ -72,4 +72,4 @@ def test_weights_by_the_users_word_have_a_mark():
 def test_headings():
     assert headings(TABLE) == ["VOC20", "Context59", "Stuff", "Cityscapes", "ADE20K", "average"]
     assert headings(TABLE.with_datasets(["voc20"])) == ["VOC20"]
-    assert headings(find_table("2", miniature=True)) == ["Miniature"]
+    assert headings(find_table("2", bundled=True)) == ["Miniature"]

@@ -11,7 +11,7 @@ from clearclip.results.cells import fill_row
 from clearclip.results.matching import belongs, protocol_of
 from clearclip.results.record import parse_record
 from clearclip.results.records import read_records
-from clearclip.results.table_definitions import MINIATURE_VIT, find_table
+from clearclip.results.table_definitions import find_table
 
 TABLE = find_table("2")
 
@@ -79,7 +79,7 @@ def test_the_protocol_of_a_run():
 
 def test_miniature_rows_belong_to_the_bundled_weights():
     row = find_row("2", "CLIP + ClearCLIP", miniature=True)
-    assert row.vit == MINIATURE_VIT
+    assert row.vit == "Miniature/8"
     assert belongs(make_record("miniature", row=row), row, "miniature", "clearclip")
     for changes in (dict(weights__origin="file"), dict(dataset__images="0"), dict(dataset__masks="0")):
         assert not belongs(make_record("miniature", row=row, **changes), row, "miniature", "clearclip")

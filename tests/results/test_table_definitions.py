@@ -9,10 +9,10 @@ import pytest
 from clearclip import LastBlock, UserError
 from clearclip.methods import ATTENTIONS, GEM, build_method
 from clearclip.results.protocols import find_protocol
-from clearclip.results.table_definitions import FAMILY, MINIATURE_VIT, find_table, published_labels, tables
+from clearclip.results.table_definitions import FAMILY, find_table, published_labels, tables
 
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
-WITH_MINIATURE = [find_table(name, miniature=True) for name in ("benchmarks", "2", "background", "ablation", "family")]
+WITH_MINIATURE = [find_table(name, bundled=True) for name in ("benchmarks", "2", "background", "ablation", "family")]
 EVERY_TABLE = [*tables().values(), *WITH_MINIATURE]
 
 
@@ -49,7 +49,7 @@ def test_every_cell_has_a_protocol(table):
 
 def test_the_ablation_has_every_combination():
     every = list(product(ATTENTIONS, (True, False), (True, False)))
-    for table, sizes in ((find_table("ablation"), 2), (find_table("ablation", miniature=True), 1)):
+    for table, sizes in ((find_table("ablation"), 2), (find_table("ablation", bundled=True), 1)):
         methods = [build_method(row.method) for row in table.rows]
         assert sorted((method.attention, method.residual, method.ffn) for method in methods) == sorted(every * sizes)
 
@@ -57,7 +57,7 @@ def test_the_ablation_has_every_combination():
 def test_the_first_table_is_taken_where_none_is_named():
     assert find_table().name == "benchmarks"
     assert len(find_table().datasets) == 8
-    assert find_table(miniature=True).name == "2"
+    assert find_table(bundled=True).name == "2"
 
 
 def test_some_tables_show_one_size_unless_others_are_named():
@@ -95,9 +95,9 @@ def test_every_row_can_be_chosen_alone(table):
         (lambda: find_table("2").select_rows(["DeepLab"]), "unknown row 'DeepLab'.*MaskCLIP"),
         (lambda: find_table("2").select_rows(["MaskClip"]), "unknown row 'MaskClip'.*did you mean MaskCLIP?"),
         (lambda: find_table("2").select_rows(sizes=["ViT-H/14"]), "unknown vit.*ViT-L/14"),
-        (lambda: find_table("2", miniature=True).select_rows(["BLIP"]), "unknown row 'BLIP'"),
+        (lambda: find_table("2", bundled=True).select_rows(["BLIP"]), "unknown row 'BLIP'"),
         (lambda: find_table("2").with_datasets(["voc21"]), "unknown dataset 'voc21'.*voc20"),
-        (lambda: find_table("backbones", miniature=True), "backbones has no row of the miniature's"),
+        (lambda: find_table("backbones", bundled=True), "backbones has no row of the miniature's"),
     ],
 )
 def test_unknown_names_list_the_valid_ones(select, message):
@@ -108,8 +108,8 @@ def test_unknown_names_list_the_valid_ones(select, message):
 def test_the_miniatures_rows_have_its_weights():
     for table in WITH_MINIATURE:
         assert table.datasets == ("miniature",)
-        assert {(row.clip_type, row.vit) for row in table.rows} == {("Miniature", MINIATURE_VIT)}
-    assert not find_table("2", miniature=True).shows_mean
+        assert {(row.clip_type, row.vit) for row in table.rows} == {("Miniature", "Miniature/8")}
+    assert not find_table("2", bundled=True).shows_mean
 
 
 def test_the_family_and_the_labels_of_all_rows():

@@ -10,8 +10,9 @@ import copy
 import logging
 import tempfile
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, redirect_stderr, redirect_stdout
+from functools import partial
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -20,34 +21,36 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from clearclip.backbones.dense_encoder import DenseEncoder
+from clearclip.backbones.position_matrices import resize_by_matrices
 from clearclip.methods import Method
 from clearclip.model import Classes, ClearCLIP
-from clearclip.text import ClassWords
+from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_bytes
 
 #: Largest difference between the file's similarities and the model's that is accepted; cosines are at most 1.
 TOLERANCE = 1e-4
+#: Rows or columns of patches of a file for any size; a graph for one row would be another graph.
+LEAST_PATCHES, MOST_PATCHES = 2, 1024
 
 
 class PatchSimilarity(nn.Module):
     """(1, 3, H, W) RGB, 0 to 255, → (1, rows of patches, columns of patches, words) cosine similarities.
 
     Args:
-        model: whose image tower and normalisation.
-        method: how the last blocks are computed.
-        words: unit vectors of the words, (words, E); None: they are the second input.
+        model: whose method and normalisation.
+        encoder: its image tower, or a copy.
+        text: the words; None: their unit vectors, (words, E), are the second input.
     """
 
-    def __init__(self, model: ClearCLIP, method: Method, words: Tensor | None):
+    def __init__(self, model: ClearCLIP, encoder: DenseEncoder, text: TextFeatures | None):
         super().__init__()
-        # A copy, since the exporter leaves tensors without values behind; one that keeps no intermediate results, which
-        # would become constants of the file.
-        self.encoder = copy.deepcopy(model.image_encoder)
-        self.encoder.__dict__["once"] = _compute
-        self.method = method.completed(model.image_encoder.method_options)
-        for name, value in (("mean", model.mean), ("std", model.std), ("words", words)):
-            self.register_buffer(name, None if value is None else value.detach().clone())
+        self.encoder = encoder
+        self.method = model.method.completed(encoder.method_options)
+        self.register_buffer("mean", model.mean.detach().clone())
+        self.register_buffer("std", model.std.detach().clone())
+        self.register_buffer("words", None if text is None else text.features.detach().clone())
 
     def forward(self, image: Tensor, words: Tensor | None = None) -> Tensor:
         """See the class."""
@@ -56,13 +59,12 @@ class PatchSimilarity(nn.Module):
         return F.normalize(features.float(), dim=-1) @ words.T
 
 
-def _compute(key: tuple, compute: Callable[[], Any]) -> Any:
-    """In the place of :meth:`DenseEncoder.once`: nothing is kept."""
-    return compute()
-
-
 def export_onnx(
-    model: ClearCLIP, path: str | Path, classes: Classes | None, size: tuple[int, int] | None = None
+    model: ClearCLIP,
+    path: str | Path,
+    classes: Classes | None,
+    size: tuple[int, int] | None = None,
+    any_size: bool = False,
 ) -> Path:
     """Write a model as an ONNX file and compare what onnxruntime computes with it.
 
@@ -74,33 +76,39 @@ def export_onnx(
         classes: names in label order, which become part of the file; None: the words' features, (words, E) unit
             vectors of :meth:`ClearCLIP.encode_text`, are a second input.
         size: height and width of images, multiples of the patch; default: the settings' window.
+        any_size: the file takes images of any height and width from two patches on; what goes beyond the last whole
+            patch is not seen. There is no ``size`` then.
 
     Returns:
         the path. The file's inputs are "image" and perhaps "words", its output is "similarities"; its metadata have the
-        classes, the method and the model.
+        classes, the method, the model, the patch and the size.
 
     Raises:
         UserError: a package is missing, the method cannot be exported, or the file computes something else.
     """
     _check_packages()
-    method = model.method
-    _check_method(model, method)
-    height, width = size or _window_size(model)
-    patch_height, patch_width = model.image_encoder.patch_size
-    if height % patch_height or width % patch_width or min(height, width) < 1:
-        raise UserError(f"size {height} × {width}: give multiples of the patch, {patch_height} × {patch_width} pixels")
+    _check_model(model)
+    if any_size:
+        _check_any_size(model, size)
+        sizes = _sizes_around_trained(model.image_encoder)
+    else:
+        # The same size twice: once to follow the computation, once to compare.
+        sizes = [_checked_size(model, size or _window_size(model))] * 2
     text = None if classes is None else model.encode_text(classes)
-    network = PatchSimilarity(model, method, None if text is None else text.features).eval()
-    inputs = {"image": _noise(height, width)}
-    if text is None:
-        inputs["words"] = model.encode_text(["this", "that", "something else"]).features
-    # Another image than the one that the exporter follows, and computed before it does.
-    other_inputs = {**inputs, "image": inputs["image"].flip(-1)}
-    with torch.no_grad():
-        expected = network(*other_inputs.values())
-    file_bytes = _export(network, inputs, method)
-    file_bytes = _with_metadata(file_bytes, model, method, text.classes if text is not None else None)
-    _compare(file_bytes, other_inputs, expected)
+    example = _inputs(model, sizes[0], text, seed=0)
+    comparisons = []
+    for seed, compared_size in enumerate(sizes[1:], start=1):
+        inputs = _inputs(model, compared_size, text, seed)
+        # Before the export, and by the model itself.
+        comparisons.append((inputs, _similarities(model, inputs, text)))
+    # A copy, since the exporter leaves tensors without values behind.
+    encoder = _encoder_for_export(copy.deepcopy(model.image_encoder), any_size)
+    network = PatchSimilarity(model, encoder, text).eval()
+    file_bytes = _export(network, example, model.method, encoder.patch_size if any_size else None)
+    size_fact = "any" if any_size else f"{sizes[0][0]} × {sizes[0][1]}"
+    file_bytes = _with_metadata(file_bytes, model, size_fact, text)
+    for inputs, similarities in comparisons:
+        _compare(file_bytes, inputs, similarities)
     return write_bytes(path, file_bytes)
 
 
@@ -113,36 +121,100 @@ def _check_packages() -> None:
         raise UserError(f"the export needs {error.name}; install it: pip install 'clearclip[export]'") from error
 
 
-def _check_method(model: ClearCLIP, method: Method) -> None:
+def _check_model(model: ClearCLIP) -> None:
     """Raise a UserError for what no file of one window can compute."""
-    completed = method.completed(model.image_encoder.method_options)
-    if "second encoder" in completed.needs:
-        raise UserError(
-            f"{method.label} cannot be exported: it needs a second encoder; export ClearCLIP or another one"
-        )
+    method, label = model.method, model.method.label
+    remedy = "export ClearCLIP or another one"
+    if "second encoder" in method.completed(model.image_encoder.method_options).needs:
+        raise UserError(f"{label} cannot be exported: it needs a second encoder; {remedy}")
+    if type(method).scores is not Method.scores or type(method).join is not Method.join:
+        raise UserError(f"{label} cannot be exported: it does more than compare patches with words; {remedy}")
     if model.precision != "fp32" or model.device.type != "cpu":
         raise UserError("the export is in fp32 on the CPU; load the model with precision='fp32', device='cpu'")
+
+
+def _checked_size(model: ClearCLIP, size: tuple[int, int]) -> tuple[int, int]:
+    height, width = size
+    patch_height, patch_width = model.image_encoder.patch_size
+    if height % patch_height or width % patch_width or min(height, width) < 1:
+        raise UserError(f"size {height} × {width}: give multiples of the patch, {patch_height} × {patch_width} pixels")
+    return height, width
 
 
 def _window_size(model: ClearCLIP) -> tuple[int, int]:
     side = model.settings.slide_crop or model.settings.short_side
     if not side:
-        raise UserError("a model without windows has no size; give --size HEIGHT WIDTH")
+        raise UserError("a model without windows has no size; give --size HEIGHT WIDTH, or --any-size")
     patch_height, patch_width = model.image_encoder.patch_size
     return side // patch_height * patch_height, side // patch_width * patch_width
 
 
-def _noise(height: int, width: int) -> Tensor:
-    """An image to export and to compare with, (1, 3, H, W), 0 to 255."""
-    generator = torch.Generator().manual_seed(0)
-    return torch.randint(0, 256, (1, 3, height, width), generator=generator).float()
+def _check_any_size(model: ClearCLIP, size: tuple[int, int] | None) -> None:
+    if size is not None:
+        raise UserError("a file for any size has no size of its own; leave one of --size and --any-size out")
+    fixed_size = model.image_encoder.fixed_size
+    if fixed_size is not None:
+        raise UserError(f"this image tower takes {fixed_size} × {fixed_size} only; leave --any-size out")
 
 
-def _export(network: PatchSimilarity, inputs: dict[str, Tensor], method: Method) -> bytes:
-    """The file's bytes. Words may be of any number where they are an input."""
-    dynamic = None
-    if "words" in inputs:
-        dynamic = {"image": None, "words": {0: torch.export.Dim("word_count", min=2, max=100_000)}}
+def _sizes_around_trained(encoder: DenseEncoder) -> list[tuple[int, int]]:
+    """A height and width to follow the computation with, and three to compare.
+
+    One of these is the trained one, for which positional embeddings are left as they are.
+    """
+    rows, columns = encoder.grid_size
+    grids = [(rows + 1, columns + 2), (rows, columns), (rows + 6, columns // 2 + 2), (3, columns + 3)]
+    patch_height, patch_width = encoder.patch_size
+    return [(rows * patch_height, columns * patch_width) for rows, columns in grids]
+
+
+def _inputs(model: ClearCLIP, size: tuple[int, int], text: TextFeatures | None, seed: int) -> dict[str, Tensor]:
+    """Inputs to export and to compare with: an image of noise, and words where the file has none."""
+    generator = torch.Generator().manual_seed(seed)
+    inputs = {"image": torch.randint(0, 256, (1, 3, *size), generator=generator).float()}
+    if text is None:
+        # Two words or three, since a file with words as input has to take any number.
+        words = ["this", "that", "something else"][: 2 + seed % 2]
+        inputs["words"] = model.encode_text(words).features
+    return inputs
+
+
+@torch.no_grad()
+def _similarities(model: ClearCLIP, inputs: Mapping[str, Tensor], text: TextFeatures | None) -> Tensor:
+    """What the file has to compute, by the model's own tower."""
+    return PatchSimilarity(model, model.image_encoder, text)(*inputs.values())
+
+
+def _encoder_for_export(encoder: DenseEncoder, any_size: bool) -> DenseEncoder:
+    """``encoder``, which from now on keeps no results: they would become constants of the graph."""
+    encoder.__dict__["once"] = _compute
+    # Towers with a resize of their own keep it; where the exporter cannot follow that, it says so.
+    if any_size and type(encoder).resized_positions is DenseEncoder.resized_positions:
+        encoder.__dict__["resized_positions"] = partial(_resized_positions, encoder.grid_size)
+    return encoder
+
+
+def _compute(key: tuple, compute: Callable[[], Any]) -> Any:
+    """In the place of :meth:`DenseEncoder.once`: nothing is kept."""
+    return compute()
+
+
+def _resized_positions(trained_grid: tuple[int, int], embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
+    """In the place of :meth:`DenseEncoder.resized_positions`."""
+    return resize_by_matrices(embedding, trained_grid, grid, how)
+
+
+def _export(
+    network: PatchSimilarity, inputs: Mapping[str, Tensor], method: Method, patch_size: tuple[int, int] | None
+) -> bytes:
+    """The file's bytes.
+
+    Args:
+        network: what to export.
+        inputs: an example of each input.
+        method: for errors.
+        patch_size: where images may be of any size, else None. Words may be of any number where they are an input.
+    """
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             program = torch.onnx.export(
@@ -150,7 +222,7 @@ def _export(network: PatchSimilarity, inputs: dict[str, Tensor], method: Method)
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=["similarities"],
-                dynamic_shapes=dynamic,
+                dynamic_shapes=_dynamic_shapes(inputs, patch_size),
                 dynamo=True,
                 verbose=False,
             )
@@ -158,15 +230,40 @@ def _export(network: PatchSimilarity, inputs: dict[str, Tensor], method: Method)
             program.save(str(Path(folder, "model.onnx")), external_data=False)
             return Path(folder, "model.onnx").read_bytes()
     except Exception as error:  # the exporter raises all sorts of errors on what it cannot follow
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:200]
-        raise UserError(
-            f"{method.label} cannot be exported: PyTorch's exporter cannot follow it ({type(error).__name__}: "
-            f"{reason}); export ClearCLIP or another method"
-        ) from error
+        raise _export_error(error, method, patch_size is not None) from error
+
+
+def _export_error(error: Exception, method: Method, any_size: bool) -> UserError:
+    """One line of what the exporter says."""
+    # The exporter's own message is a page of advice; what it ran into is the cause.
+    cause = error.__cause__ or error
+    lines = str(cause).strip().splitlines() or [""]
+    reason = f"{type(cause).__name__}: {lines[0][:120]}"
+    if any_size:
+        return UserError(
+            f"{method.label} cannot be exported for any size: PyTorch's exporter cannot follow it ({reason}); "
+            "leave --any-size out, or export ClearCLIP"
+        )
+    return UserError(
+        f"{method.label} cannot be exported: PyTorch's exporter cannot follow it ({reason}); export ClearCLIP or "
+        "another method"
+    )
+
+
+def _dynamic_shapes(inputs: Mapping[str, Tensor], patch_size: tuple[int, int] | None) -> dict[str, Any] | None:
+    """Which lengths of the inputs are given at run time; None: all are as in the example."""
+    shapes: dict[str, Any] = {"image": None}
+    if patch_size is not None:
+        rows = torch.export.Dim("rows", min=LEAST_PATCHES, max=MOST_PATCHES)
+        columns = torch.export.Dim("columns", min=LEAST_PATCHES, max=MOST_PATCHES)
+        shapes["image"] = {2: patch_size[0] * rows, 3: patch_size[1] * columns}
+    if "words" in inputs:
+        shapes["words"] = {0: torch.export.Dim("word_count", min=2, max=100_000)}
+    return shapes if any(shapes.values()) else None
 
 
 @contextmanager
-def _quiet():
+def _quiet() -> Iterator[None]:
     """Without what the exporter says of its steps."""
     loggers = [logging.getLogger(name) for name in ("onnxscript", "onnx_ir", "torch.onnx")]
     levels = [logger.level for logger in loggers]
@@ -181,29 +278,41 @@ def _quiet():
             logger.setLevel(level)
 
 
-def _with_metadata(file_bytes: bytes, model: ClearCLIP, method: Method, classes: ClassWords | None) -> bytes:
+def _with_metadata(file_bytes: bytes, model: ClearCLIP, size: str, text: TextFeatures | None) -> bytes:
     """The file with what its numbers mean."""
     import onnx
 
     proto = onnx.load_model_from_string(file_bytes)
-    facts = {"model": model.label, "method": method.label, "logit_scale": str(model.settings.logit_scale)}
-    if classes is not None:
-        facts["classes"] = "\n".join(" | ".join(words) for words in classes.classes)
+    patch_height, patch_width = model.image_encoder.patch_size
+    facts = {
+        "model": model.label,
+        "method": model.method.label,
+        "logit_scale": str(model.settings.logit_scale),
+        "patch": f"{patch_height} × {patch_width}",
+        "size": size,
+    }
+    if text is not None:
+        facts["classes"] = "\n".join(" | ".join(words) for words in text.classes.classes)
     onnx.helper.set_model_props(proto, facts)
     return proto.SerializeToString()
 
 
-def _compare(file_bytes: bytes, inputs: dict[str, Tensor], expected: Tensor) -> None:
-    """Raise a UserError where onnxruntime computes something else than PyTorch."""
+def _compare(file_bytes: bytes, inputs: Mapping[str, Tensor], expected: Tensor) -> None:
+    """Raise a UserError where onnxruntime computes something else than PyTorch, or fails."""
     import onnxruntime
 
     options = onnxruntime.SessionOptions()
-    options.log_severity_level = 3  # errors
+    options.log_severity_level = 4  # what fails is an error of this process, and not one of its log
     session = onnxruntime.InferenceSession(file_bytes, options, providers=["CPUExecutionProvider"])
-    [similarities] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
-    difference = (torch.from_numpy(similarities) - expected).abs().max().item()
+    height, width = inputs["image"].shape[-2:]
+    try:
+        [similarities] = session.run(None, {name: value.numpy() for name, value in inputs.items()})
+    except Exception as error:  # onnxruntime's errors have no class in common
+        reason = str(error).splitlines()[0][:200]
+        raise UserError(f"onnxruntime fails at {height} × {width} ({reason}); nothing is written") from error
+    difference = torch.from_numpy(similarities).sub(expected).abs().max().item()
     if not difference <= TOLERANCE:
         raise UserError(
-            f"the file's similarities differ by {difference:.1g} from the model's, more than {TOLERANCE:g}; "
-            "nothing is written"
+            f"at {height} × {width} the file's similarities differ by {difference:.1g} from the model's, more than "
+            f"{TOLERANCE:g}; nothing is written"
         )

@@ -13,6 +13,7 @@ from clearclip import ClearCLIP, UserError
 from clearclip.commands.command_line import run_command
 from clearclip.commands.export import run
 from clearclip.commands.export_parser import make_parser
+from clearclip.methods import GEM, LastBlock
 from clearclip.onnx_export import export_onnx
 
 
@@ -37,7 +38,7 @@ def runtime():
 
 
 @pytest.mark.parametrize(("method", "size"), [
-    ("ClearCLIP", (64, 64)), ("ClearCLIP", (80, 112)), ("CLIP", (64, 64)), ("SCLIP + ClearCLIP", (48, 64)),
+    ("ClearCLIP", (80, 112)), ("CLIP", (64, 64)),
 ])  # fmt: skip
 def test_onnxruntime_agrees(method: str, size: tuple[int, int], quick_name: str, tmp_path: Path) -> None:
     import onnxruntime
@@ -56,14 +57,36 @@ def test_onnxruntime_agrees(method: str, size: tuple[int, int], quick_name: str,
     assert np.isfinite(model.segment(image, words).probabilities).all()
 
 
+@pytest.mark.parametrize("method", ["GEM", "NACLIP"])
+def test_any_size(method: str, quick_name: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One file for images of any size: one that was exported or compared by nobody, and the trained one."""
+    import onnxruntime
+
+    # As for larger models: their layers are packed where that is faster.
+    monkeypatch.setenv("CLEARCLIP_PACKED_LINEARS", "yes")
+    monkeypatch.setattr(GEM, "gathered", 2)  # as many blocks as the quick model has
+    model = ClearCLIP.from_pretrained(quick_name, method=method, device="cpu", precision="fp32")
+    words = ["sky", "tree"]
+    path = export_onnx(model, tmp_path / "model.onnx", words, any_size=True)
+    session = onnxruntime.InferenceSession(path, providers=["CPUExecutionProvider"])
+    assert session.get_modelmeta().custom_metadata_map["size"] == "any"
+    rows, columns = model.image_encoder.grid_size
+    height, width = rows * 16, columns * 16
+    for size in ((height, width), (32, 32), (48, 144), (176, 80), (height, width + 9)):
+        image = np.random.default_rng(0).integers(0, 256, (*size, 3), dtype=np.uint8)
+        [similarities] = session.run(None, {"image": image.transpose(2, 0, 1)[None].astype(np.float32)})
+        assert similarities.shape == (1, size[0] // 16, size[1] // 16, 2)
+        assert np.abs(similarities - expected(model, image, words)).max() < 1e-4
+
+
 def test_words_as_input(quick_name: str, tmp_path: Path) -> None:
-    """One file for any number of words."""
+    """One file for any number of words, and for any size as well."""
     import onnxruntime
 
     model = model_of(quick_name, "ClearCLIP")
-    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", None))
-    image = np.random.default_rng(0).integers(0, 256, (64, 64, 3), dtype=np.uint8)
-    for words in (["sky", "tree"], ["a", "b", "c", "d", "e"]):
+    session = onnxruntime.InferenceSession(export_onnx(model, tmp_path / "model.onnx", None, any_size=True))
+    for words, width in ((["sky", "tree"], 64), (["a", "b", "c", "d", "e"], 96)):
+        image = np.random.default_rng(0).integers(0, 256, (64, width, 3), dtype=np.uint8)
         inputs = {"image": image.transpose(2, 0, 1)[None].astype(np.float32)}
         inputs["words"] = model.encode_text(words).features.numpy()
         [similarities] = session.run(None, inputs)
@@ -78,6 +101,19 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: pytest.Mon
     quick = model_of(quick_name, "ClearCLIP")
     with pytest.raises(UserError, match="give multiples of the patch, 16 × 16"):
         export_onnx(quick, path, ["sky", "tree"], (60, 64))
+    with pytest.raises(UserError, match="leave one of --size and --any-size out"):
+        export_onnx(quick, path, ["sky", "tree"], (64, 64), any_size=True)
+    with pytest.raises(UserError, match=r"SFR cannot be exported for any size: .*; leave --any-size out"):
+        export_onnx(model_of(quick_name, "ClearCLIP + SFR"), path, ["sky", "tree"], any_size=True)
+    with monkeypatch.context() as context:
+        # A method of one's own with scores of its own: the file would have plain cosines.
+        context.setattr(LastBlock, "scores", lambda *_: None)
+        with pytest.raises(UserError, match="it does more than compare patches with words"):
+            export_onnx(quick, path, ["sky", "tree"])
+    with monkeypatch.context() as context:
+        context.setattr(quick.image_encoder, "fixed_size", 64)
+        with pytest.raises(UserError, match=r"takes 64 × 64 only; leave --any-size out"):
+            export_onnx(quick, path, ["sky", "tree"], any_size=True)
 
     def fail(*_: object, **__: object) -> None:
         raise RuntimeError("no such operator\nlong explanation")
@@ -111,3 +147,4 @@ def test_command(quick_name: str, tmp_path: Path, capsys: pytest.CaptureFixture)
     ):
         assert export(*wrong, *common) == 2
     assert export(str(path), "--classes", "sky, tree", "--words-as-input", *common) == 2
+    assert export(str(path), "--classes", "sky, tree", "--any-size", "--size", "64", "64", *common) == 2

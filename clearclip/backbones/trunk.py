@@ -42,7 +42,8 @@ def run_block(block: nn.Module, tokens: Tensor, mixed: bool = False) -> Tensor:
     if tokens.device.type != "cpu":
         forget(block)
         return _run_on_gpu(block, tokens)
-    if packing_is_faster(block.mlp.c_fc.weight):
+    # Packed weights lie outside of what torch.export and torch.compile can follow.
+    if not torch.compiler.is_compiling() and packing_is_faster(block.mlp.c_fc.weight):
         return _run_packed(block, tokens, fast_block(block, torch.float32))
     return _run_usual(block, tokens)
 

@@ -22,6 +22,7 @@ def make_parser() -> CommandParser:
     add("--background", action="store_true", help='add the class "background" as label 0')
     add("--words-as-input", action="store_true", help="in place of classes: their features are a second input")
     add("--size", nargs=2, type=int, metavar=("HEIGHT", "WIDTH"), help="of the image (default: a window's)")
+    add("--any-size", action="store_true", help="the file takes images of any height and width")
     names = ", ".join(METHOD_NAMES)
     add("--model-type", default=ModelSettings.model_type, metavar="NAME", help=f"{names} (default: %(default)s)")
     add("--ignore-residual", action="store_true", help='the method "+ ClearCLIP": without residual connection and FFN')

@@ -61,11 +61,23 @@ class NACLIP(AttentionMethod):
         return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v
 
 
-@lru_cache(maxsize=16)
 def neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torch.device) -> Tensor:
     """omega for a grid of patches, (prefix + N, prefix + N) float32: 1 on the diagonal of the patches."""
+    if isinstance(grid[0], torch.SymInt) or isinstance(grid[1], torch.SymInt):
+        # In a graph that is exported for images of any size, for which nothing can be kept.
+        return _compute_neighbourhood(grid, prefix, sigma, device)
+    return _kept_neighbourhood(grid, prefix, sigma, device)
+
+
+def _compute_neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torch.device) -> Tensor:
     # A Gaussian of a plane is the product of one for rows and one for columns.
     rows, columns = (
         torch.exp(-((torch.arange(length)[:, None] - torch.arange(length)) ** 2) / (2 * sigma**2)) for length in grid
     )
-    return F.pad(torch.kron(rows, columns), (prefix, 0, prefix, 0)).to(device)
+    # As torch.kron, which exported graphs compute for one size only.
+    products = rows[:, None, :, None] * columns[None, :, None, :]
+    omega = products.flatten(2, 3).flatten(0, 1)
+    return F.pad(omega, (prefix, 0, prefix, 0)).to(device)
+
+
+_kept_neighbourhood = lru_cache(maxsize=16)(_compute_neighbourhood)

@@ -18,7 +18,8 @@ def outlier_scores(patches: Tensor, neighbours: int) -> Tensor:
     patches = patches.to(torch.float32 if patches.device.type == "mps" else torch.float64)  # little is left near 0
     size = patches.square().sum(dim=-1)
     distance = size[:, :, None] + size[:, None] - 2 * patches @ patches.mT
-    distance.diagonal(dim1=1, dim2=2).fill_(torch.inf)
+    is_same_patch = torch.eye(patches.shape[1], dtype=torch.bool, device=patches.device)
+    distance.masked_fill_(is_same_patch, torch.inf)
     near, index = distance.float().topk(min(neighbours, patches.shape[1] - 1), dim=-1, largest=False)
     # Equal patches are apart by rounding only.
     reach = near[..., -1].maximum(1e-12 * size.mean(dim=1, keepdim=True).float())

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import warnings
 from collections.abc import Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, field, fields
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -45,10 +45,10 @@ WINDOWS_JOINED_BY = ("similarities", "probabilities")
 WHOLE_IMAGE_RESIZES = ("once", "twice")
 #: The options that say which weights.
 NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
-#: Options of a method that may be set beside its name.
-_SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
+#: Options of methods that earlier versions took beside ``method``, too.
+_METHOD_OPTIONS = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 #: The options that have facts of their own, and those of the others that tables compare.
-_ELSEWHERE = (*NAMING, "precision", "model_type", "ignore_residual", "method", *_SWITCHES)
+_ELSEWHERE = (*NAMING, "precision", "model_type", "ignore_residual", "method")
 _USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")
 _flag, _optional_flag, _text = of_type(bool), of_type(bool, None), of_type(str, None)
 
@@ -63,6 +63,13 @@ def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
         result: whether it can change a result; if not, it plays no part in the fingerprint of a run.
     """
     return field(default=default, metadata={"check": check, "help": help, "result": result})
+
+
+def _method_name(name: str, value: Any) -> str:
+    """A check: the registered name of a method."""
+    from clearclip.methods import METHODS
+
+    return choice(*METHODS)(name, of_type(str)(name, value))
 
 
 def _method_description(name: str, value: Any) -> Any:
@@ -99,16 +106,10 @@ class ModelSettings:
     pretrained_tag: str | None = option(None, _text,
         "of a local file: the tag whose weights it holds, as you say; tables mark such results")
     quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
-    model_type: str = option("ClearCLIP", of_type(str), "the method, by its registered name")
+    model_type: str = option("ClearCLIP", _method_name, "the method, by its registered name")
     ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
     method: Any = option(None, _method_description,
-        "overrides both: SCLIP + ClearCLIP, or a dict with type")
-    attention: str | None = option(None, _text, "overrides the attention: qk, qq, kk, vv, qq+kk, identity")
-    residual: bool | None = option(None, _optional_flag, "overrides whether the residual connection is kept")
-    ffn: bool | None = option(None, _optional_flag, "overrides whether the FFN is kept")
-    alpha: float | None = option(None, of_type(int, float, None), "overrides the factor of X_attn (paper, section 3.3)")
-    guide: str | None = option(None, _text, "overrides the second encoder of a method that has one: dino-vitb8, ...")
-    guide_weights: str | None = option(None, _text, "and its weights: a file, or random (default: the published ones)")
+        "overrides both: SCLIP + ClearCLIP, or a dict with type and the method's options")
     slide_crop: int = option(448, of_type(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
     slide_stride: int = option(224, of_type(int, low=0), "step between windows in pixels")
     incomplete_windows: str = option("padded", choice(*INCOMPLETE_WINDOWS),
@@ -153,13 +154,10 @@ class ModelSettings:
         # A model's name overrides both.
         if self.model_name is None and self.vit_type is not None and self.vit_type not in sizes:
             raise UserError(f"{clip_type} has no vit_type {self.vit_type!r}; choose {' or '.join(sizes)}")
-        if self.model_type not in METHODS:
-            raise UserError(f"unknown model_type {self.model_type!r}; choose from {', '.join(METHODS)}")
         # Both raise for an impossible combination.
         self.chosen_method  # noqa: B018
         self.chosen_post_processing  # noqa: B018
-        only_model_type = all(value is None for value in (self.method, self.attention, self.residual, self.ffn))
-        if only_model_type and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
+        if self.method is None and self.ignore_residual and METHODS[self.model_type]() == METHODS["CLIP"]():
             warnings.warn(
                 f"model_type={self.model_type!r} with ignore_residual=True is no row of the paper's table (q-k "
                 "attention without residual and FFN); use model_type='ClearCLIP', or ignore_residual=False for CLIP",
@@ -174,6 +172,7 @@ class ModelSettings:
             UserError: an unknown option (says which one may have been meant), or a value that cannot be meant.
         """
         names = [option_field.name for option_field in fields(cls)]
+        _refuse_method_options(options)
         for name in options:
             if name not in names:
                 raise UserError(f"a model has no option {name!r}; {did_you_mean(str(name), names)}")
@@ -192,21 +191,12 @@ class ModelSettings:
 
     @cached_property
     def chosen_method(self) -> Method:
-        """How the last blocks are computed."""
-        from clearclip.methods import METHODS, build_method
+        """How the last blocks are computed: ``method``, or the published spelling of the authors' config."""
+        from clearclip.methods import build_method
 
-        if self.method is None:
-            method = METHODS[self.model_type]().keeping(not self.ignore_residual)
-        else:
-            method = build_method(self.method)
-        switches: dict[str, Any] = {}
-        for name in _SWITCHES:
-            if getattr(self, name) is None:
-                continue
-            if name not in method.options:
-                raise UserError(f"{method.label} has no {name} to be set; leave {name} out")
-            switches[name] = getattr(self, name)
-        return replace(method, **switches) if switches else method
+        if self.method is not None:
+            return build_method(self.method)
+        return _published_method(self.model_type, self.ignore_residual)
 
     @cached_property
     def chosen_post_processing(self) -> PostProcessing | None:
@@ -282,3 +272,40 @@ class ModelSettings:
                 for name in self._options_of(post):
                     del values[name]
         return {name: value for name, value in values.items() if name in _USUAL or value != defaults[name]}
+
+
+def _refuse_method_options(options: Mapping[str, Any]) -> None:
+    """Refuse ``attention=…`` and its like among the options of a model.
+
+    Raises:
+        UserError: one is there; has the spelling that takes its place.
+    """
+    moved = {name: options[name] for name in _METHOD_OPTIONS if options.get(name) is not None}
+    if not moved:
+        return
+    from clearclip.methods import METHODS, build_method
+
+    if options.get("method") is not None:
+        method = build_method(options["method"])
+    else:
+        model_type = options.get("model_type", ModelSettings.model_type)
+        method = _published_method(model_type, options.get("ignore_residual", ModelSettings.ignore_residual))
+    # LastBlock is registered as ClearCLIP, too, which is the name that users know.
+    *_, method_type = (name for name, registered in METHODS.items() if registered is type(method))
+    # The class's own defaults need not be written; those of SCLIP without residual and FFN have to be.
+    changed = {name: value for name, value in method.settings.items() if value != getattr(type(method), name, None)}
+    description = {**changed, **moved, "type": method_type}
+    build_method(description)  # raises where the method has no such option, so that what is proposed works
+    spelling = ", ".join(f"{name}={value!r}" for name, value in {"type": method_type, **description}.items())
+    raise UserError(f"{' and '.join(moved)} cannot be set beside the method any more; write method=dict({spelling})")
+
+
+def _published_method(model_type: str, ignore_residual: bool) -> Method:
+    """The method that the authors' config means by these two.
+
+    Raises:
+        UserError: an unknown ``model_type``, or a method that has no such variant.
+    """
+    from clearclip.methods import METHODS
+
+    return METHODS[_method_name("model_type", model_type)]().keeping(residual_and_ffn=not ignore_residual)

@@ -14,7 +14,7 @@ from mmseg.structures import SegDataSample
 
 import clearclip.evaluation  # noqa: F401  (registers the segmentor)
 from clearclip import ClearCLIP
-from clearclip.methods import ATTENTIONS
+from clearclip.methods import ATTENTIONS, LastBlock
 
 CLASSES = ["sky | heaven", "tree", "a horse|pony | foal", "grass"]
 WORDS = ["sky", "heaven", "tree", "a horse", "pony", "foal", "grass"]
@@ -60,9 +60,7 @@ SWITCHES = list(product(ATTENTIONS, (True, False), (True, False)))
 @pytest.mark.parametrize(("attention", "residual", "ffn"), SWITCHES)
 @pytest.mark.parametrize("alpha", [1.0, 0.3])
 def test_last_block(tiny_name, tower, attention, residual, ffn, alpha):
-    model = ClearCLIP.from_pretrained(
-        tiny_name, attention=attention, residual=residual, ffn=ffn, alpha=alpha, device="cpu"
-    )
+    model = ClearCLIP.from_pretrained(tiny_name, method=LastBlock(attention, residual, ffn, alpha), device="cpu")
     image = image_of(48, 72)
     with torch.inference_mode():
         got = model.image_encoder(image[None], [model.method])[0][0].numpy()

@@ -304,7 +304,8 @@ def test_nan_is_an_error(tmp_path, tiny_folder, tiny_name):
 
 def test_settings_tell_results_apart(tmp_path, quick_name):
     """Everything that changes a result is in its row."""
-    options = ["model.attention=kk", "model.alpha=0.5", "model.residual=True", "model.prob_thd=0.1"]
+    method = dict(type="ClearCLIP", attention="kk", alpha=0.5, residual=True)
+    options = [*(f"model.method.{name}={value}" for name, value in method.items()), "model.prob_thd=0.1"]
     arguments = ["--config", config("miniature"), "--limit", "2", "--workdir", str(tmp_path / "w"), "--workers", "0"]
     own = tmp_path / "w" / "journal" / "mine.txt"  # of a user who has such a folder, too
     own.parent.mkdir(parents=True)

@@ -9,7 +9,7 @@ from PIL import Image
 
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones import dense_encoder as encoder_module
-from clearclip.methods import ATTENTIONS
+from clearclip.methods import ATTENTIONS, LastBlock
 from clearclip.utils.devices import choose_precision, possible_precisions
 
 WORDS = ["sky", "tree", "horse"]
@@ -31,7 +31,11 @@ def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
 def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
     """NaN in the weights that the switches leave out reaches nothing."""
     model = ClearCLIP.from_pretrained(
-        tiny_name, attention=attention, residual=True, ffn=ffn, device="cpu", slide_crop=64, slide_stride=32
+        tiny_name,
+        method=LastBlock(attention, residual=True, ffn=ffn),
+        device="cpu",
+        slide_crop=64,
+        slide_stride=32,
     )
     image = torch.randn(1, 3, 64, 64)
     wanted = features(model, image)

@@ -26,8 +26,7 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest
 
 #: Options of a config that the rows of a table set.
-OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_type", "ignore_residual", "attention",
-           "residual", "ffn", "alpha")  # fmt: skip
+OF_ROWS = ("clip_type", "vit_type", "model_name", "methods", "method", "model_type", "ignore_residual")
 
 
 #: What is said of a method of the user's own that is not computed again.
@@ -118,7 +117,8 @@ def plan(
         UserError: an override of what the rows set, or a dataset that the protocol says nothing about.
     """
     for name in overrides:
-        if name.removeprefix("model.") in OF_ROWS:
+        # The part before a dot: model.method.alpha is an option of the row's method.
+        if name.removeprefix("model.").partition(".")[0] in OF_ROWS:
             raise UserError(f"{name} is what the rows of a table set; choose rows (--rows, --vit), or use eval.py")
     groups: dict[tuple, Group] = {}
     for row, dataset in product(rows, datasets):

@@ -78,8 +78,6 @@ KEYS = {
 #: Options of a model that name its method, weakest first: each is without effect beside those that follow.
 METHOD_OPTIONS_BY_RANK = (("model_type", "ignore_residual"), ("method",), ("methods",))
 METHOD_PATHS = [f"model.{option}" for options in METHOD_OPTIONS_BY_RANK for option in options]
-#: Options of a model that change a method; ``methods`` are given with their own.
-METHOD_SWITCHES = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
 REGISTRIES = (DATASETS, TRANSFORMS, METRICS, HOOKS, LOOPS, DATA_SAMPLERS, VISUALIZERS, VISBACKENDS)
 
 
@@ -119,7 +117,9 @@ def check_given_twice(overrides: Mapping[str, Any], **arguments: Any) -> None:
     }
     for path, _ in flat_overrides(overrides):
         for argument, (option, paths) in options.items():
-            is_same = path in paths or (argument == "data_root" and path.endswith(".data_root"))
+            # A method may be overridden in part, as model.method.alpha.
+            is_same = any(f"{path}.".startswith(f"{same_path}.") for same_path in paths)
+            is_same = is_same or (argument == "data_root" and path.endswith(".data_root"))
             if is_same and arguments.get(argument) is not None:
                 raise UserError(f"{option} and {path} say the same thing, and only {option} would be read; give one")
 
@@ -188,8 +188,6 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
         return f"model.model_name={model['model_name']} says which weights; give one of the two"
     # Of several options that name a method, the strongest is followed.
     ranks = [index for index, options in enumerate(METHOD_OPTIONS_BY_RANK) if option in options]
-    if option in METHOD_SWITCHES and model.get("methods"):
-        return "each of model.methods has its own; give dict(type=…) there"
     for options in METHOD_OPTIONS_BY_RANK[ranks[0] + 1 :] if ranks and value is not None else ():
         for stronger in options:
             if model.get(stronger):

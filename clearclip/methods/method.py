@@ -23,7 +23,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Collection, Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, is_dataclass, replace
 from typing import Any
 
 import torch.nn.functional as F
@@ -32,6 +32,7 @@ from torch import Tensor
 from clearclip.methods.block_parts import BlockParts
 from clearclip.utils.errors import UserError
 from clearclip.utils.registry import Configurable, Registry, option  # noqa: F401 (methods import it from here)
+from clearclip.utils.validators import did_you_mean
 from clearclip.windows.joining import ImageContext, join_windows
 from clearclip.windows.score_map import ScoreMap
 from clearclip.windows.window_grid import WindowGrid
@@ -255,6 +256,13 @@ def _build(kind: Any, options: dict[str, Any]) -> Method:
     factory = METHODS.get(kind) if isinstance(kind, str) else kind
     if factory is None:
         raise UserError(f"unknown method {kind!r}; choose from {', '.join(METHODS)}")
+    # A registered method may be a class with some options set already (SCLIP).
+    method_class = getattr(factory, "func", factory)
+    if is_dataclass(method_class):
+        names = [option_field.name for option_field in fields(method_class)]
+        for name in options:
+            if name not in names:
+                raise UserError(f"{kind} has no option {name!r}; {did_you_mean(name, names)}")
     try:
         return factory(**options)
     except TypeError as error:

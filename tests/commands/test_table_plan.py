@@ -76,6 +76,6 @@ def test_protocols(protocol):
 
 
 def test_rows_set_weights_and_methods(tmp_path):
-    for option in ("model.clip_type=OpenCLIP", "model.method=SCLIP", "model.vit_type=ViT-L/14"):
+    for option in ("model.clip_type=OpenCLIP", "model.method=SCLIP", "model.method.alpha=2", "model.vit_type=ViT-L/14"):
         with pytest.raises(UserError, match=r"is what the rows of a table set"):
             main(["--miniature", "--results", str(tmp_path / "r.xlsx"), "--cfg-options", option])

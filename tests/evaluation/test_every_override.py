@@ -39,7 +39,7 @@ OTHER_EFFECTS = (
 )  # fmt: skip
 #: Values for options that are None.
 SAMPLES = {
-    "model.attention": "kk", "model.residual": True, "model.ffn": True, "model.alpha": 3.0, "model.method": "SCLIP",
+    "model.method": "SCLIP",
     "model.model_name": "RN50", "model.pretrained": "laion2b_s34b_b88k", "model.quick_gelu": False,
     "model.post": "pamr",
     "model.normalization": "pretrained", "model.pretrained_tag": "openai", "model.methods": ["GEM"],

@@ -119,7 +119,10 @@ def test_paths_that_nothing_reads(path, own_config):
     [
         ({"model.method": "SCLIP", "model.model_type": "CLIP"}, "model.method='SCLIP'"),
         ({"model.methods": ["SCLIP"], "model.method": "CLIP"}, r"model.methods=\['SCLIP'\]"),
-        ({"model.methods": ["SCLIP"], "model.alpha": 2}, "has its own"),
+        (
+            {"model.methods": ["SCLIP"], "model.method.type": "CLIP", "model.method.alpha": 2},
+            r"model.methods=\['SCLIP'\]",
+        ),
         ({"model.model_name": "miniature", "model.slide_crop": 64, "model.model_typ": "CLIP"}, "model_type"),
         ({"model.model_name": "RN50", "model.vit_type": "ViT-L/14"}, "model.model_name=RN50"),
         ({"model": {"method": "SCLIP", "ignore_residual": False}}, "model.method='SCLIP'"),

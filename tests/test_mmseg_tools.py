@@ -19,7 +19,8 @@ from clearclip.commands.command_line import CommandParser
 from clearclip.commands.key_values import KeyValues
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import load_config
-from clearclip.evaluation.run import build_loader, evaluate
+from clearclip.evaluation.mmengine_runner import build_loader
+from clearclip.evaluation.run import evaluate
 
 CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
 WORDS = ["sky", "tree", "horse"]

@@ -15,7 +15,8 @@ import torch
 from clearclip import ClearCLIP, UserError
 from clearclip.backbones import TOWERS, ImageEncoder, load_clip
 from clearclip.evaluation import ClearCLIPSegmentation
-from clearclip.evaluation.weight_facts import tensor_digests, weights_facts
+from clearclip.evaluation.loaded_model import tensor_digests
+from clearclip.evaluation.weight_facts import weights_facts
 from clearclip.miniature import DIRECTORY
 from clearclip.model_settings import ModelSettings
 from clearclip.weights import choose_weights

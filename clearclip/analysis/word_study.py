@@ -19,7 +19,7 @@ from torch import Tensor
 from clearclip.analysis.word_scores import MeanIoU, ThresholdCounts, class_iou, confusion_with_misses
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import building, model_settings
-from clearclip.evaluation.run import build_loader
+from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.segmentor import ImagePreprocessor
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP

@@ -11,6 +11,7 @@ from typing import Any
 
 from mmengine.config import Config
 
+from clearclip.checkpoint_names import BUNDLED_METHOD_OPTIONS
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.config import CONFIGS, load_config, model_settings
 from clearclip.evaluation.own_code import own_classes, own_code_facts
@@ -92,7 +93,8 @@ class Group:
                 self._common = {}
         if not self._common.get("weights"):
             return []
-        facts = {**self._common, "method": method_facts(self.method(row))}
+        model_options = BUNDLED_METHOD_OPTIONS.get(self._common["weights"]["model"])
+        facts = {**self._common, "method": method_facts(self.method(row), model_options)}
         own_code = facts.pop("own code")
         return [digest(facts), digest({**facts, "own code": own_code})]
 

@@ -16,8 +16,8 @@ from typing import Any
 from clearclip.commands.table_check import START_SCRIPT, TableCheck
 from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, work_dir
 from clearclip.commands.table_repetition import NO_REPETITION, Repetition
+from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.run import evaluate
-from clearclip.evaluation.weight_facts import LoadedModel
 from clearclip.model_settings import NAMING, ModelSettings
 from clearclip.results.record import Record
 from clearclip.results.records import append, command_id, read_records

@@ -18,10 +18,10 @@ from clearclip.evaluation.config import building, load_config, model_settings
 from clearclip.evaluation.datasets import plain_datasets
 from clearclip.evaluation.label_map_formats import LabelMapFormat, file_names, label_map_format
 from clearclip.evaluation.launchers import launcher_of_environment
+from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice
 from clearclip.evaluation.processes import gather, process_group, together
-from clearclip.evaluation.run import build_loader
 from clearclip.evaluation.segmentor import Replica
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP

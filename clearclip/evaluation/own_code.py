@@ -21,8 +21,9 @@ from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.datasets import plain_datasets
 from clearclip.methods import Method
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import digest, hash_file, plain_data
+from clearclip.utils.fingerprint import digest, hash_file
 from clearclip.utils.installed_code import PACKAGE, is_recorded
+from clearclip.utils.plain_data import plain_data
 
 _REGISTRIES = (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS)
 #: A method in a folder with more Python files than this is refused: all of them are part of its identity.

@@ -1,4 +1,4 @@
-"""Whose weights a model has, why we think so, and their bytes."""
+"""Whose weights a model has, how we know, and their bytes."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ import re
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -15,62 +14,14 @@ import torch
 
 from clearclip.backbones.dino_tower import SECOND_ENCODERS
 from clearclip.checkpoint_names import BUNDLED_SHA256
+from clearclip.evaluation.own_code import nested_methods
 from clearclip.methods import Method
-from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
+from clearclip.results.matching import PUBLISHED_ORIGINS
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import digest, hash_file, plain_data
+from clearclip.utils.fingerprint import digest, hash_file
 from clearclip.utils.hub import cached_only, fetch
 from clearclip.weights import CHECKPOINTS, RANDOM, Weights, choose_weights, find_checkpoint, model_folder, read_json
-
-
-@dataclass(frozen=True)
-class LoadedModel:
-    """A model, and what it was when it was loaded.
-
-    Attributes:
-        model: the model.
-        settings: by which it was loaded.
-        tensors: the digest of each of its tensors right after loading; None where somebody else loaded it.
-        facts: of its weights.
-    """
-
-    model: ClearCLIP
-    settings: ModelSettings
-    tensors: Mapping[str, str] | None
-    facts: dict[str, Any]
-
-    @classmethod
-    def load(cls, settings: ModelSettings) -> LoadedModel:
-        """Load the model that settings describe.
-
-        Raises:
-            UserError: it cannot be loaded, or its files were written in the meantime.
-        """
-        # Hashed before and after, so that the hash is of what was read in between.
-        before = weights_facts(settings)
-        model = ClearCLIP.from_settings(settings)
-        tensors = tensor_digests(model)
-        facts = weights_facts(settings, tensors)
-        if before is not None and before != facts:
-            raise UserError(f"the files of {model.label} changed while they were read; start again")
-        return cls(model, settings, tensors, facts)
-
-    @classmethod
-    def given(cls, model: ClearCLIP, settings: ModelSettings) -> LoadedModel:
-        """A model that somebody else loaded, and may have changed: it is known by what it holds now."""
-        facts = weights_facts(settings, {})
-        return cls(model, settings, None, {**facts, "origin": "in memory", "bytes": digest(tensor_digests(model))})
-
-    def changed(self) -> list[str]:
-        """The names of tensors that are no longer what was loaded."""
-        now = tensor_digests(self.model)
-        return [name for name, before in (self.tensors or {}).items() if now.get(name) != before]
-
-
-def tensor_digests(model: torch.nn.Module) -> dict[str, str]:
-    """The digest of every parameter and buffer, those that no file holds among them."""
-    return {name: digest(plain_data(tensor)) for name, tensor in (*model.named_parameters(), *model.named_buffers())}
 
 
 def weights_facts(settings: ModelSettings, tensors: Mapping[str, str] | None = None) -> dict[str, Any] | None:
@@ -91,30 +42,59 @@ def weights_facts(settings: ModelSettings, tensors: Mapping[str, str] | None = N
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # said when the weights are loaded
         weights = settings.chosen_weights
-    files = local_files(weights)
-    if not files and tensors is None:
+    hashes = [hash_file(path) for path in local_files(weights)]
+    if not hashes and tensors is None:
         return None
-    origin, tag = _origin(weights, files, settings.pretrained_tag)
-    facts: dict[str, Any] = {
-        "clip_type": None,
-        "vit_type": None,
-        "model": weights.bundled_name or weights.model_name.partition("local-dir:")[0] or "local-dir",
+    origin, tag = _origin(weights, hashes, settings.pretrained_tag)
+    # The same weights with another activation or normalisation are no row's.
+    rows: list[list[str]] = []
+    if origin in PUBLISHED_ORIGINS and has_quick_gelu(weights) == _trained_with_quick_gelu(weights.model_name, tag):
+        rows = _rows(weights.model_name, tag, settings.chosen_normalization)
+    clip_type, vit_type = next((row for row in rows if tuple(row) in CHECKPOINTS), (None, None))
+    return {
+        "clip_type": clip_type,
+        "vit_type": vit_type,
+        "model": _name(weights),
         "tag": tag,
         "origin": origin,
-        "activation": _has_quick_gelu(weights),
-        "bytes": digest([hash_file(path) for path in files]) if files else digest(dict(tensors)),
-        "rows": [],
+        "activation": has_quick_gelu(weights),
+        "bytes": digest(hashes or dict(tensors)),
+        "rows": rows,
     }
-    # The same weights with another activation or normalisation are no row's.
-    if origin in ("published", "stated") and facts["activation"] == _trained_with_quick_gelu(weights, tag):
-        facts["rows"] = rows_of_weights(weights.model_name, tag, settings.chosen_normalization)
-    clip_rows = [row for row in facts["rows"] if tuple(row) in CHECKPOINTS]
-    if clip_rows:
-        facts["clip_type"], facts["vit_type"] = clip_rows[0]
-    return facts
 
 
-def rows_of_weights(model_name: str, tag: str | None, normalization: str) -> list[list[str]]:
+def _name(weights: Weights) -> str:
+    """The model's name, without a path of this machine."""
+    if weights.bundled_name:
+        return weights.bundled_name
+    if weights.model_name.startswith("local-dir:"):
+        return "local-dir"
+    return weights.model_name
+
+
+def _origin(weights: Weights, hashes: Sequence[str], stated_tag: str | None) -> tuple[str, str | None]:
+    """Where weights are from, and their tag."""
+    name, pretrained = weights.model_name, weights.pretrained
+    if pretrained == RANDOM:
+        return "random", None
+    if pretrained is None:
+        if BUNDLED_SHA256.get(weights.bundled_name) in hashes:
+            return "published", None
+        return ("repository" if name.startswith("hf-hub:") else "file"), None
+    # A tag is a tag, whatever files there are.
+    if pretrained == weights.tag or open_clip.get_pretrained_cfg(name, pretrained):
+        return "published", weights.tag
+    if not Path(pretrained).exists():
+        return "repository", None
+    for tag in open_clip.list_pretrained_tags_by_model(name):
+        address = open_clip.get_pretrained_cfg(name, tag).get("url") or ""
+        sha256 = re.search(r"/([0-9a-f]{64})/", address)
+        if sha256 and list(hashes) == [sha256[1]]:
+            return "published", tag
+    return ("stated", stated_tag) if stated_tag else ("file", None)
+
+
+def _rows(model_name: str, tag: str | None, normalization: str) -> list[list[str]]:
     """The rows of tables that have these weights: those of the paper normalise with OpenAI's mean and std, those of
     backbones with the weights' own.
     """
@@ -123,43 +103,23 @@ def rows_of_weights(model_name: str, tag: str | None, normalization: str) -> lis
     return [list(row) for row, checkpoint in CHECKPOINTS.items() if checkpoint == (model_name, tag)]
 
 
-def _has_quick_gelu(weights: Weights) -> bool | None:
-    """The activation in use; None where the model's files have none to be chosen."""
+def has_quick_gelu(weights: Weights) -> bool:
+    """The activation in use: the one that was chosen, or that of the model's configuration."""
     if weights.quick_gelu is not None:
         return weights.quick_gelu
-    if ":" in weights.model_name:
-        with suppress(UserError), cached_only():
-            configuration = model_folder(weights.model_name) / "open_clip_config.json"
-            return bool(read_json(configuration).get("model_cfg", {}).get("quick_gelu"))
-    return bool((open_clip.get_model_config(weights.model_name) or {}).get("quick_gelu"))
+    if ":" not in weights.model_name:
+        return bool((open_clip.get_model_config(weights.model_name) or {}).get("quick_gelu"))
+    with suppress(UserError), cached_only():
+        configuration = read_json(model_folder(weights.model_name) / "open_clip_config.json")
+        return bool(configuration.get("model_cfg", {}).get("quick_gelu"))
+    return False
 
 
-def _trained_with_quick_gelu(weights: Weights, tag: str | None) -> bool | None:
+def _trained_with_quick_gelu(model_name: str, tag: str | None) -> bool:
     """The activation that these weights were trained with."""
-    trained = Weights(weights.model_name, None)
-    if ":" not in weights.model_name and weights.model_name in open_clip.list_models():
-        trained = choose_weights(model_name=weights.model_name, pretrained=tag)
-    return _has_quick_gelu(trained)
-
-
-def _origin(weights: Weights, files: Sequence[Path], stated: str | None) -> tuple[str, str | None]:
-    """Where weights are from, and their tag."""
-    name, pretrained = weights.model_name, weights.pretrained
-    if pretrained == RANDOM:
-        return "random", None
-    if pretrained is None:
-        if BUNDLED_SHA256.get(weights.bundled_name) in map(hash_file, files):
-            return "published", None
-        return ("repository" if name.startswith("hf-hub:") else "file"), None
-    if pretrained == weights.tag or open_clip.get_pretrained_cfg(name, pretrained):  # whatever files there are
-        return "published", weights.tag
-    if not Path(pretrained).exists():
-        return "repository", None
-    for tag in open_clip.list_pretrained_tags_by_model(name):
-        sha256 = re.search(r"/([0-9a-f]{64})/", open_clip.get_pretrained_cfg(name, tag).get("url") or "")
-        if sha256 and [sha256[1]] == [hash_file(path) for path in files]:
-            return "published", tag
-    return ("stated", stated) if stated else ("file", None)
+    if model_name in open_clip.list_models():
+        return has_quick_gelu(choose_weights(model_name=model_name, pretrained=tag))
+    return has_quick_gelu(Weights(model_name, None))
 
 
 def local_files(weights: Weights) -> list[Path]:
@@ -167,24 +127,32 @@ def local_files(weights: Weights) -> list[Path]:
     there are none, or where they are random.
     """
     name, pretrained = weights.model_name, weights.pretrained
+    files: list[Path] = []
     with suppress(UserError), cached_only():
         if name.startswith(("BLIP", "DINO")):
             path = Path(pretrained)
             if pretrained == weights.tag:
                 path = Path(torch.hub.get_dir()) / "checkpoints" / f"{pretrained}.pth"
-            candidates = sorted(path.iterdir()) if path.is_dir() else [path]
-            return [candidate for candidate in candidates if candidate.is_file()]
-        files = find_checkpoint(weights)
-        beside = sorted(model_folder(name).iterdir()) if ":" in name and files else []
-        described = [path for path in beside if path.suffix in (".json", ".txt", ".model") and path.is_file()]
-        return [*files, *(path for path in described if path not in files)]
-    return []
+            files = sorted(path.iterdir()) if path.is_dir() else [path]
+        else:
+            files = list(find_checkpoint(weights))
+            if files and ":" in name:
+                beside = sorted(model_folder(name).iterdir())
+                files += [path for path in beside if path.suffix in (".json", ".txt", ".model")]
+    return [path for path in dict.fromkeys(files) if path.is_file()]
 
 
-def second_encoder_facts(method: Method) -> str | None:
-    """The hash of a second encoder's published weights, where they are on this machine."""
-    if "second encoder" in method.needs and method.guide in SECOND_ENCODERS and method.guide_weights is None:
-        with suppress(UserError), cached_only():
-            repository = f"timm/{SECOND_ENCODERS[method.guide]}"
-            return hash_file(fetch(repository, "model.safetensors", "pytorch_model.bin", remedy=""))
-    return None
+def second_encoder_facts(method: Method, model_options: Mapping[str, Mapping[str, Any]]) -> str | None:
+    """A hash of the published weights of a method's second encoder, where they are on this machine.
+
+    Args:
+        method: as it was asked for.
+        model_options: the model's own values of options that are None: the miniature has a second encoder of its own.
+    """
+    hashes = []
+    for member in nested_methods(method.completed(model_options)):
+        if "second encoder" in member.needs and member.guide_weights is None and member.guide in SECOND_ENCODERS:
+            with suppress(UserError), cached_only():
+                repository = f"timm/{SECOND_ENCODERS[member.guide]}"
+                hashes.append(hash_file(fetch(repository, "model.safetensors", "pytorch_model.bin", remedy="")))
+    return digest(hashes) if hashes else None

@@ -18,8 +18,9 @@ from clearclip.text.prompt_cutting import CuttingEncoder
 from clearclip.text.templates import read_templates
 from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.fingerprint import digest, plain_data
+from clearclip.utils.fingerprint import digest
 from clearclip.utils.installed_code import package_versions, source_digest
+from clearclip.utils.plain_data import plain_data
 
 Template = Callable[[str], str]
 #: OpenAI's 80 ImageNet prompt templates.

@@ -13,7 +13,7 @@ from mmseg.registry import METRICS
 from test_mmseg_settings import clip, config, data  # noqa: F401  (fixtures: a model by colour and its data)
 
 from clearclip import ClearCLIP, UserError
-from clearclip.evaluation import run
+from clearclip.evaluation import prepared_run
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluator import decode_results, encode_results
 from clearclip.evaluation.run import evaluate
@@ -64,10 +64,10 @@ class OtherShapes(BaseMetric):
         return {"mean": float(torch.stack([result["mean"] for result in results[::2]]).double().mean())}
 
 
-def stopped_after(count: int) -> run.Hook:
+def stopped_after(count: int) -> prepared_run.Hook:
     """A hook that ends an evaluation after so many images, as Ctrl-C would."""
 
-    class Stop(run.Hook):
+    class Stop(prepared_run.Hook):
         def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
             if batch_idx + 1 == count:
                 raise KeyboardInterrupt
@@ -80,7 +80,7 @@ def interrupted(cfg, folder: Path, model, monkeypatch, count: int = 2, **options
     with monkeypatch.context() as patch:
         hook = stopped_after(count)
         hook.close = lambda: None
-        patch.setattr(run, "ProgressHook", lambda: hook)
+        patch.setattr(prepared_run, "ProgressHook", lambda: hook)
         with pytest.raises(KeyboardInterrupt):
             evaluate(cfg, folder, model=model, **options)
 

@@ -23,7 +23,8 @@ from clearclip.evaluation.config import building, load_config, model_settings
 from clearclip.evaluation.run_facts import method_facts, run_facts
 from clearclip.methods import build_method
 from clearclip.utils.devices import choose_device, choose_precision
-from clearclip.utils.fingerprint import digest, plain_data
+from clearclip.utils.fingerprint import digest
+from clearclip.utils.plain_data import plain_data
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 COUNT = int(os.environ.get("CLEARCLIP_OVERRIDES", "3"))

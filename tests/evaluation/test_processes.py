@@ -17,7 +17,8 @@ from clearclip import ClearCLIP, UserError
 from clearclip.evaluation.processes import choose_gpu, process_group
 from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
-from clearclip.utils.fingerprint import digest, plain_data
+from clearclip.utils.fingerprint import digest
+from clearclip.utils.plain_data import plain_data
 
 CONFIG = Path(__file__).resolve().parents[2] / "config" / "cfg_miniature.py"
 

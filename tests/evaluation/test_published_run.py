@@ -32,8 +32,10 @@ import clearclip.weights
 import clearclip.windows.readout
 from clearclip import METHODS, ClearCLIP, LastBlock
 from clearclip.evaluation.config import load_config
-from clearclip.evaluation.run import prepared_run
-from clearclip.evaluation.weight_facts import LoadedModel
+from clearclip.evaluation.config_code import has_code
+from clearclip.evaluation.loaded_model import LoadedModel
+from clearclip.evaluation.prepared_run import RunOptions, prepared_run
+from clearclip.evaluation.published_run import not_in_table_because
 from clearclip.methods import NACLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.utils import installed_code
@@ -56,8 +58,8 @@ def reasons(loaded: LoadedModel | None = None, config=MINIATURE, overrides=None,
         options = {"device": "cpu", "workers": 0, "model": loaded, **options}
         cfg = load_config(config)
         cfg.merge_from_dict(overrides or {})  # as a config file may have it
-        with prepared_run(cfg, folder, methods=methods, **options) as run:
-            return run.reasons[0]
+        with prepared_run(cfg, folder, RunOptions(methods=methods, **options)) as run:
+            return not_in_table_because(run)[0]
 
 
 # What changes nothing, however it is spelled.
@@ -260,7 +262,7 @@ LINES = {
 @pytest.mark.parametrize("line", LINES)
 def test_a_config_is_data_or_code(line, tmp_path):
     (tmp_path / "config.py").write_text(line + "\n")
-    assert published_run._has_code(tmp_path / "config.py") is not LINES[line]
+    assert has_code(tmp_path / "config.py") is not LINES[line]
 
 
 def test_configs_of_ones_own(loaded, tmp_path):

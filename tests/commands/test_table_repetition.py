@@ -15,14 +15,14 @@ from recorded_runs import append_run
 from clearclip import UserError
 from clearclip.commands.eval_all import main
 from clearclip.commands.table_repetition import NO_REPETITION, repetition_of
-from clearclip.evaluation import run
+from clearclip.evaluation import prepared_run
 from clearclip.evaluation.journal import Journal, latest_start
 from clearclip.utils.continuation import command_to_continue
 
 NOON = datetime.datetime(2026, 1, 31, 12, tzinfo=datetime.timezone.utc)
 
 
-class InterruptedProgress(run.ProgressHook):
+class InterruptedProgress(prepared_run.ProgressHook):
     """Ctrl-C after three images."""
 
     def after_test_iter(self, runner, batch_idx, data_batch=None, outputs=None):
@@ -37,7 +37,7 @@ def test_the_command_that_is_named_goes_on(tmp_path, monkeypatch, capfd):
     assert main(arguments) == 0
     (first,) = rows_of("results.xlsx")
     with monkeypatch.context() as patch:
-        patch.setattr(run, "ProgressHook", InterruptedProgress)
+        patch.setattr(prepared_run, "ProgressHook", InterruptedProgress)
         with pytest.raises(KeyboardInterrupt) as interruption:
             main([*arguments, "--force"])
     sentence = str(interruption.value)

@@ -16,7 +16,7 @@ FLOORS = (
     "evaluation",
     "results",
     "map_segmentation",
-    "onnx_export",
+    "onnx_export request_batches",
     "model",
     "segmentation",
     "formats",

@@ -153,7 +153,7 @@ def test_labels_mean_what_the_dataset_says(kind, tmp_path):
     cfg = make_config(tmp_path, masks, [f"class {n}" for n in range(classes)], (".tif", suffix), **settings)
     report = check_dataset(cfg, sample=None)
     assert not report.problems
-    assert report.valid == report.pairs == len(masks)
+    assert report.valid == report.images_with_mask == len(masks)
     ours, judged, read = evaluated(cfg, predictions)
     for name in names:
         np.testing.assert_array_equal(read[name], truths[name])

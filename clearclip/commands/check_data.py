@@ -33,11 +33,13 @@ def run(args: Namespace) -> int:
     for name in ("sample", "nproc"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give 1 or more; see --help")
-    reports = []
-    for config in (config for name in args.config for config in config_names(name)):
-        cfg = load_config(config, data_root=args.data_root)
-        with building(f"config {config}"):
-            reports.append(check_dataset(cfg, None if args.full else args.sample, args.nproc))
+    sample = None if args.full else args.sample
+    reports: list[Report] = []
+    for name in args.config:
+        for config in config_names(name):
+            cfg = load_config(config, data_root=args.data_root)
+            with building(f"config {config}"):
+                reports.append(check_dataset(cfg, sample, args.nproc))
     _print_table(reports)
     for report in reports:
         _print_findings(report, args.full)
@@ -49,9 +51,10 @@ def run(args: Namespace) -> int:
 def _print_table(reports: Sequence[Report]) -> None:
     print(_ROW("dataset", "images with mask", "valid of opened", "complete", "root"))
     for report in reports:
-        pairs = f"{report.pairs:,}/{report.expected or report.listed:,}"
+        images = f"{report.images_with_mask:,}/{report.expected or report.images:,}"
         valid = f"{report.valid:,}/{report.opened:,}"
-        print(printable(_ROW(report.name, pairs, valid, "yes" if report.complete else "no", report.root)))
+        complete = "yes" if report.complete else "no"
+        print(printable(_ROW(report.name, images, valid, complete, report.root)))
 
 
 def _print_findings(report: Report, every_file: bool) -> None:

@@ -208,7 +208,8 @@ def reading() -> Iterator[None]:
             raise
         raise UserError(
             f"a process that reads images was killed, perhaps for its memory ({error}); {command_to_continue()} "
-            "goes on; --cfg-options test_dataloader.num_workers=0 reads them without such processes"
+            "goes on; --workers 0 does without such processes (eval_all.py: --cfg-options "
+            "test_dataloader.num_workers=0)"
         ) from error
 
 

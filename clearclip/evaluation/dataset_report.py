@@ -31,9 +31,10 @@ class Report:
     Attributes:
         name, root: of the dataset.
         expected: number of images of the published benchmark, or None.
-        listed: images that belong to it: by its list file, else those in the folder.
-        pairs, opened, valid: of these, how many exist with a mask; how many of them were opened; can be evaluated.
-        faults: what is wrong with each pair that was opened and cannot be evaluated.
+        images: number of images that belong to it: by its list file, else those in the folder.
+        images_with_mask: how many of these exist, and their masks, too.
+        opened, valid: how many of those were opened, and how many of the opened ones can be evaluated.
+        faults: what is wrong with each image or mask that was opened and cannot be evaluated.
         problems: what prevents an evaluation, each with its remedy.
         remarks: what makes the result differ from the published one, or is unusual.
     """
@@ -41,8 +42,8 @@ class Report:
     name: str
     root: Path
     expected: int | None
-    listed: int = 0
-    pairs: int = 0
+    images: int = 0
+    images_with_mask: int = 0
     opened: int = 0
     valid: int = 0
     faults: list[str] = field(default_factory=list)
@@ -52,7 +53,7 @@ class Report:
     @property
     def complete(self) -> bool:
         """Nothing is missing and nothing is wrong."""
-        return not self.problems and self.expected in (None, self.listed)
+        return not self.problems and self.expected in (None, self.images)
 
 
 def quick_check(cfg: Config, on_error: str | None = None) -> list[str]:
@@ -67,12 +68,17 @@ def quick_check(cfg: Config, on_error: str | None = None) -> list[str]:
     Raises:
         UserError: the dataset cannot be evaluated.
     """
-    report = check_dataset(cfg, sample=0 if on_error == "skip" else 4)
-    if report.problems:
-        bad_images = on_error is not None and report.valid < report.opened and len(report.problems) == 1
-        hint = "; or go on without such images (--on-error skip)" if bad_images else ""
-        raise UserError(f"{report.problems[0]}{hint}")
-    return report.remarks
+    sample = 4
+    if on_error == "skip":
+        sample = 0
+    report = check_dataset(cfg, sample)
+    if not report.problems:
+        return report.remarks
+    problem = report.problems[0]
+    only_bad_images = len(report.problems) == 1 and report.valid < report.opened
+    if on_error is not None and only_bad_images:
+        problem += "; or go on without such images (--on-error skip)"
+    raise UserError(problem)
 
 
 def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Report:
@@ -87,9 +93,11 @@ def check_dataset(cfg: Config, sample: int | None = 32, threads: int = 1) -> Rep
         UserError: the config itself is wrong. What MMSegmentation raises on wrong settings of a dataset is passed on.
     """
     report = _check_files(cfg, sample, threads)
-    tool = likely_tool(report.root) if report.problems else None
-    if tool is not None:
-        report.remarks.append(tool)
+    # Data straight from an annotation tool are laid out otherwise, and one remark is worth all problems.
+    if report.problems:
+        tool_remark = likely_tool(report.root)
+        if tool_remark is not None:
+            report.remarks.append(tool_remark)
     return report
 
 
@@ -114,10 +122,11 @@ def _check_files(cfg: Config, sample: int | None, threads: int) -> Report:
         source = source_of(plain_datasets(dataset.dataset)[0])
         count = f"{dataset.total:,} image{'s' * (dataset.total != 1)}"
         report.remarks.append(f"{source} has {count}, the published benchmark has {report.expected:,}; {PREPARE}")
-    indexes = _find_pairs(report, dataset)
+    indexes = _find_files(report, dataset)
     if sample is not None:
-        spread = np.linspace(0, len(indexes) - 1, min(sample, len(indexes))).round().astype(int)
-        indexes = [indexes[position] for position in spread]
+        # Evenly spaced: names follow the recording, and neighbours would all be of one kind.
+        positions = np.linspace(0, len(indexes) - 1, min(sample, len(indexes))).round().astype(int)
+        indexes = [indexes[position] for position in positions]
     samples = _open_samples(dataset, indexes, threads, name)
     _report_samples(report, samples)
     _check_labels(report, dataset, samples)
@@ -133,7 +142,7 @@ def _check_classes(report: Report, cfg: Config, dataset: CheckedDataset) -> None
             f"the names file or class_names of {report.name} has {word_count} classes, the dataset {len(classes)}; "
             "give one line for each class, in label order"
         )
-    report.problems += _other_metrics(cfg, ignore_index)
+    report.problems += _metrics_that_disagree(cfg, ignore_index)
     if 0 <= ignore_index < len(classes):
         name = classes[ignore_index]
         report.remarks.append(f"class {ignore_index} ({name}) is not counted: it is the dataset's ignore_index")
@@ -154,18 +163,21 @@ class OpenedSample(NamedTuple):
 
 def _open_samples(dataset: CheckedDataset, indexes: Sequence[int], threads: int, name: str) -> list[OpenedSample]:
     """Read images and masks as an evaluation does, several at a time."""
+    # Starting processes takes longer than reading a few files.
     processes = threads if 1 < threads < len(indexes) else 0
     subset = Subset(dataset, indexes)
-    loader = DataLoader(subset, batch_size=None, collate_fn=_summary, num_workers=processes)
+    loader = DataLoader(subset, batch_size=None, collate_fn=_summarize, num_workers=processes)
     with reading():
         return list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
 
 
-def _summary(item: dict[str, Any]) -> OpenedSample:
+def _summarize(item: dict[str, Any]) -> OpenedSample:
+    """What a report needs of a sample. It is sent from process to process, so neither picture nor mask is in it."""
     sample = item["data_samples"]
-    # What is sent from a process to this one is small: no picture, no mask.
-    labels = [] if sample.failure else sample.gt_sem_seg.data.unique().tolist()
-    return OpenedSample(sample.failure, next(iter(sample.remarks), None), labels)
+    remark = next(iter(sample.remarks), None)
+    if sample.failure:
+        return OpenedSample(sample.failure, remark, [])
+    return OpenedSample(None, remark, sample.gt_sem_seg.data.unique().tolist())
 
 
 def _report_samples(report: Report, samples: Sequence[OpenedSample]) -> None:
@@ -195,10 +207,12 @@ def _check_labels(report: Report, dataset: CheckedDataset, samples: Sequence[Ope
         )
 
 
-def _other_metrics(cfg: Config, ignore_index: int) -> Iterator[str]:
+def _metrics_that_disagree(cfg: Config, ignore_index: int) -> Iterator[str]:
     """Metrics of the config that would not count what the dataset says."""
     metrics = cfg.get("test_evaluator") or []
-    for metric in metrics if isinstance(metrics, list | tuple) else [metrics]:
+    if not isinstance(metrics, list | tuple):
+        metrics = [metrics]
+    for metric in metrics:
         name = getattr(metric.get("type"), "__name__", metric.get("type"))
         default = VOID if str(name).endswith("IoUMetric") else None
         ignored_by_metric = metric.get("ignore_index", default)
@@ -213,7 +227,10 @@ def _missing_folders(settings: Any) -> list[str]:
     """The dataset's folders and its list file, as far as they do not exist."""
     root = user_path(settings.get("data_root") or "")
     if not root.is_dir():
-        where = "" if root.is_absolute() else f" in {Path.cwd()}"
+        where = ""
+        # A relative path fails where the command was started from another folder.
+        if not root.is_absolute():
+            where = f" in {Path.cwd()}"
         return [f"root {str(root)[:400]} does not exist{where}; {PREPARE}, or give --data-root or CLEARCLIP_DATA"]
     prefix = settings.get("data_prefix", {"seg_map_path": ""})
     if "seg_map_path" not in prefix:
@@ -229,9 +246,10 @@ def _usual_suffix(name: str) -> str:
 
 def _check_names(report: Report, dataset: BaseSegDataset) -> None:
     """Repeated lines of a list file, and images that a folder has but the dataset does not take."""
-    source, suffix = source_of(dataset), dataset.img_suffix
-    images = {info["img_path"] for _, info in entries(dataset)}
-    if len(images) < len(dataset):
+    source = source_of(dataset)
+    suffix = dataset.img_suffix
+    image_paths = {info["img_path"] for _, info in entries(dataset)}
+    if len(image_paths) < len(dataset):
         report.problems.append(f"{source} names an image more than once; remove repeated lines")
     if dataset.ann_file:
         return
@@ -248,8 +266,11 @@ def _check_names(report: Report, dataset: BaseSegDataset) -> None:
 
 def _missing_file_remedy(name: str, dataset: BaseSegDataset) -> str:
     """What to do about a file that is missing."""
-    source, suffix = source_of(dataset), dataset.img_suffix
-    columns = _first_line(dataset.ann_file).split() if dataset.ann_file else []
+    source = source_of(dataset)
+    suffix = dataset.img_suffix
+    columns: list[str] = []
+    if dataset.ann_file:
+        columns = _first_line(dataset.ann_file).split()
     if len(columns) > 1:
         image_folder, mask_folder = (str(Path(path.lstrip("/")).parent) for path in columns[:2])
         return (
@@ -274,36 +295,40 @@ def _first_line(path: str) -> str:
     return next((line for line in lines if line.strip()), "")
 
 
-def _find_pairs(report: Report, dataset: CheckedDataset) -> list[int]:
-    """Look for every image and mask by name. Returns the indexes of those of which both exist."""
-    datasets = []
-    pairs = []
+def _find_files(report: Report, dataset: CheckedDataset) -> list[int]:
+    """Look for every image and mask by name. Returns the indexes of those images that exist with their masks."""
+    datasets: list[BaseSegDataset] = []
+    paths_by_noun: dict[str, list[Path]] = {"image": [], "mask": []}
     for plain_dataset, info in entries(dataset.dataset):
         datasets.append(plain_dataset)
-        pairs.append((Path(info["img_path"]), Path(info["seg_map_path"])))
-    existing_files = _files_beside(pairs)
-    for column, file_kind in enumerate(("image", "mask")):
-        missing_indexes = [index for index, pair in enumerate(pairs) if pair[column] not in existing_files]
+        paths_by_noun["image"].append(Path(info["img_path"]))
+        paths_by_noun["mask"].append(Path(info["seg_map_path"]))
+    existing_files = _files_beside([*paths_by_noun["image"], *paths_by_noun["mask"]])
+    for noun, paths in paths_by_noun.items():
+        missing_indexes = [index for index, path in enumerate(paths) if path not in existing_files]
         if missing_indexes:
             first_missing = missing_indexes[0]
-            path = pairs[first_missing][column]
+            path = paths[first_missing]
             remedy = _missing_file_remedy(path.name, datasets[first_missing])
-            count = f"{len(missing_indexes):,} of {len(pairs):,} are"
+            count = f"{len(missing_indexes):,} of {len(paths):,} are"
             # One line for all of them: thousands are missing where a folder is.
-            report.problems.append(f"{file_kind} {path} is missing ({count}); {remedy}")
-    complete = [index for index, pair in enumerate(pairs) if existing_files.issuperset(pair)]
-    report.listed, report.pairs = len(pairs), len(complete)
+            report.problems.append(f"{noun} {path} is missing ({count}); {remedy}")
+    complete: list[int] = []
+    for index, (image, mask) in enumerate(zip(*paths_by_noun.values(), strict=True)):
+        if image in existing_files and mask in existing_files:
+            complete.append(index)
+    report.images = len(datasets)
+    report.images_with_mask = len(complete)
     return complete
 
 
-def _files_beside(pairs: Sequence[tuple[Path, Path]]) -> set[Path]:
+def _files_beside(paths: Sequence[Path]) -> set[Path]:
     """All files in the folders of these.
 
     Listing a folder is far quicker than asking for each of its files, above all over a network.
     """
-    folders = {path.parent for pair in pairs for path in pair}
-    files = set()
-    for folder in folders:
+    files: set[Path] = set()
+    for folder in {path.parent for path in paths}:
         if folder.is_dir():
             files.update(Path(entry) for entry in os.scandir(folder) if entry.is_file())
     return files

@@ -32,19 +32,20 @@ class JournaledEvaluator(Evaluator):
 
     Args:
         confusion: our metric.
-        others: MMEngine metrics of the config, or their configs.
+        other_metrics: MMEngine metrics of the config, or their configs.
         journal: where the counts of each image go, and those of earlier sessions come from.
 
     Raises:
         UserError: an earlier session could not store what a metric had counted.
     """
 
-    def __init__(self, confusion: ConfusionMetric, others: Sequence[dict | BaseMetric], journal: Journal):
-        super().__init__([confusion, *others])
+    def __init__(self, confusion: ConfusionMetric, other_metrics: Sequence[dict | BaseMetric], journal: Journal):
+        super().__init__([confusion, *other_metrics])
         self.confusion = confusion
-        self.others = self.metrics[1:]
+        self.other_metrics = self.metrics[1:]
         self.journal = journal
-        # Of this process's images, and on the main process of those of earlier sessions.
+        # Image → for each other metric what it added to its results: of this process's images, and on the main
+        # process of those of earlier sessions, which would else be counted once by each process.
         self._results: dict[int, list[list[Any]]] = {}
         self._watched_images = 0
         self._not_storable: set[BaseMetric] = set()
@@ -52,9 +53,9 @@ class JournaledEvaluator(Evaluator):
 
     def _restore(self) -> None:
         """Take what earlier sessions counted for the other metrics."""
-        for image, texts in self.journal.others.items():
-            if len(texts) != len(self.others) or None in texts:
-                names = " and ".join(type(metric).__name__ for metric in self.others)
+        for image, texts in self.journal.metric_results.items():
+            if len(texts) != len(self.other_metrics) or None in texts:
+                names = " and ".join(type(metric).__name__ for metric in self.other_metrics)
                 raise UserError(
                     f"what {names} counted before the interruption could not be stored; start again without "
                     "--resume (eval_all.py: with --force), or leave the metric out of test_evaluator"
@@ -77,24 +78,27 @@ class JournaledEvaluator(Evaluator):
             if sample.get("failure") is not None:
                 continue
             image = sample["index"]
-            single_batch = {name: [values[position]] for name, values in (data_batch or {}).items()}
-            results = [self._process_one(metric, single_batch, sample) for metric in self.others]
+            # Metrics see one image at a time, so that what they add is known to be that image's.
+            image_batch = {name: [values[position]] for name, values in (data_batch or {}).items()}
+            results = [self._process_image(metric, image_batch, sample) for metric in self.other_metrics]
             self._results[image] = results
-            texts = [
-                None if metric in self._not_storable else encode_results(result)
-                for metric, result in zip(self.others, results, strict=True)
-            ]
+            texts: list[str | None] = []
+            for metric, metric_results in zip(self.other_metrics, results, strict=True):
+                texts.append(None if metric in self._not_storable else encode_results(metric_results))
             self.journal.add(image, counts_by_image[image], texts)
             self._watched_images += 1
 
-    def _process_one(self, metric: BaseMetric, data_batch: dict[str, list], sample: dict[str, Any]) -> list[Any]:
+    def _process_image(self, metric: BaseMetric, image_batch: dict[str, list], sample: dict[str, Any]) -> list[Any]:
         """What a metric adds to its results for one image."""
-        is_watched = self._watched_images < WATCHED_IMAGES
-        state = _state(metric) if is_watched else None
         first_new = len(metric.results)
-        metric.process(data_batch, [sample])
+        # Comparing states costs time, and a metric that counts beside its results does so from the first image on.
+        if self._watched_images >= WATCHED_IMAGES:
+            metric.process(image_batch, [sample])
+            return list(metric.results[first_new:])
+        state_before = _metric_state(metric)
+        metric.process(image_batch, [sample])
         results = list(metric.results[first_new:])
-        if is_watched and (not results or _state(metric) != state):
+        if not results or _metric_state(metric) != state_before:
             self._not_storable.add(metric)
         return results
 
@@ -106,21 +110,25 @@ class JournaledEvaluator(Evaluator):
         """
         self.confusion.evaluate(size)
         scores: dict[str, float] = {}
-        for results_by_image in gather(self._results) if self.others else []:
-            self._results.update(results_by_image)
-        # In the order of the images, so that sums of floats do not depend on sessions and processes.
-        images = sorted(self._results)
-        for number, metric in enumerate(self.others):
-            results = [result for image in images for result in self._results[image][number]]
-            for name, value in self._evaluate_one(metric, results).items():
+        if not self.other_metrics:
+            return scores
+        for results_of_process in gather(self._results):
+            self._results.update(results_of_process)
+        for position, metric in enumerate(self.other_metrics):
+            results: list[Any] = []
+            # In the order of the images, so that sums of floats do not depend on sessions and processes.
+            for image in sorted(self._results):
+                results += self._results[image][position]
+            for name, value in self._scores_of_metric(metric, results).items():
                 if name in scores:
                     raise UserError(f"two metrics of test_evaluator have a score {name}; give one of them a prefix")
                 scores[name] = value
         self._results.clear()
         return scores
 
-    def _evaluate_one(self, metric: BaseMetric, results: list[Any]) -> dict[str, float]:
+    def _scores_of_metric(self, metric: BaseMetric, results: list[Any]) -> dict[str, float]:
         """A metric's scores of all images, which the main process computes for all."""
+        # What such a metric counted is in the metric itself, and MMEngine's way is the only one there is.
         if metric in self._not_storable or type(metric).evaluate is not BaseMetric.evaluate:
             return metric.evaluate(len(results))
         metric.results.clear()
@@ -129,7 +137,7 @@ class JournaledEvaluator(Evaluator):
         return {f"{prefix}{name}": value for name, value in scores.items()}
 
 
-def _state(metric: BaseMetric) -> bytes | None:
+def _metric_state(metric: BaseMetric) -> bytes | None:
     """What a metric holds beside its results, to see whether it changes; None where it cannot be compared."""
     attributes = {name: value for name, value in vars(metric).items() if name != "results"}
     try:

@@ -36,9 +36,12 @@ class ProgressHook(Hook):
         )
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
-        seen = len(data_batch["inputs"]) * dist.get_world_size()
-        self.bar.update(min(seen, self.bar.total - self.bar.n))
-        self.remarks += [sample.remarks[0] for sample in outputs if sample.get("remarks")]
+        # Other processes have counted as many by now; the last batches may be smaller.
+        batch_images = len(data_batch["inputs"]) * dist.get_world_size()
+        self.bar.update(min(batch_images, self.bar.total - self.bar.n))
+        for sample in outputs:
+            if sample.get("remarks"):
+                self.remarks.append(sample.remarks[0])
 
     def after_test(self, runner: Any) -> None:
         if self.remarks:
@@ -69,29 +72,32 @@ class PictureHook(Hook):
         self.folder = folder
         self.every = every
         self.first = first
-        self.seen = 0
+        self.evaluated = 0
         self.written = 0
 
     def after_test_iter(self, runner: Any, batch_idx: int, data_batch: Any = None, outputs: Any = None) -> None:
         for sample in outputs:
+            # An image that could not be read has no prediction to be shown.
             if sample.get("failure") is not None:
                 continue
-            is_due = self.seen % self.every == 0
-            self.seen += 1
+            is_due = self.evaluated % self.every == 0
+            self.evaluated += 1
             if is_due and (self.first is None or self.written < self.first):
-                self._write(runner, sample)
+                self._write_pictures(runner, sample)
                 self.written += 1
 
-    def _write(self, runner: Any, sample: Any) -> None:
-        """A picture for each method."""
+    def _write_pictures(self, runner: Any, sample: Any) -> None:
+        """Write a picture of an image for each method."""
         dataset = runner.test_loop.dataloader.dataset
-        methods = runner.model.module.methods
+        segmentor = runner.model.module
         file_stem = dataset.file_stems[sample.index]
+        file_name = f"{file_stem}.png"
         # Processes may hold images of one name, so each has its number in its files' names.
-        rank = f"-{dist.get_rank()}" if dist.get_world_size() > 1 else ""
+        if dist.get_world_size() > 1:
+            file_name = f"{file_stem}-{dist.get_rank()}.png"
         image = dataset.image(sample.index)
         ground_truth = sample.gt_sem_seg.data.squeeze(0).cpu().numpy()
-        for method, labels in zip(methods, sample.pred_methods.data, strict=True):
+        for method, labels in zip(segmentor.methods, sample.pred_methods.data, strict=True):
             picture = evaluation_picture(
                 image,
                 ground_truth,
@@ -99,7 +105,9 @@ class PictureHook(Hook):
                 list(dataset.metainfo["classes"]),
                 dataset.metainfo["palette"],
                 dataset.metainfo["ignore_index"],
-                f"{runner.model.module.model.label} · {method.label} · {file_stem}",
+                f"{segmentor.model.label} · {method.label} · {file_stem}",
             )
-            folder = self.folder / method.label.replace(" ", "") if len(methods) > 1 else self.folder
-            save_image(picture, folder / f"{file_stem}{rank}.png")
+            folder = self.folder
+            if len(segmentor.methods) > 1:
+                folder = self.folder / method.label.replace(" ", "")
+            save_image(picture, folder / file_name)

@@ -56,7 +56,8 @@ class Journal:
 
     Attributes:
         finished: index of an image → its counts, by method, of those that earlier sessions finished.
-        others: index of an image → what other metrics counted, a text for each (None where it could not be stored).
+        metric_results: index of an image → what other metrics counted, a text for each (None where it could not be
+            stored).
 
     Raises:
         UserError: resume with nothing to resume (names in what the runs that are there differ); the folder belongs to
@@ -70,27 +71,29 @@ class Journal:
         # Other hosts may not see this folder, so one process tells what is finished.
         entries = on_main_process(lambda: self._prepare(facts, resume))
         self.finished: dict[int, list[Counts]] = {entry["image"]: entry["counts"] for entry in entries}
-        self.others: dict[int, list[str | None]] = {entry["image"]: entry.get("others", []) for entry in entries}
+        self.metric_results: dict[int, list[str | None]] = {}
+        for entry in entries:
+            self.metric_results[entry["image"]] = entry.get("others", [])
         try:
             self.folder.mkdir(parents=True, exist_ok=True)
             self._file = open(self.folder / f"rank{dist.get_rank()}-{uuid.uuid4().hex[:8]}.jsonl", "w")  # noqa: SIM115
         except OSError as error:
             raise self._unusable(error) from error
 
-    def add(self, image: int, counts: list[Counts], others: Sequence[str | None] = ()) -> None:
+    def add(self, image: int, counts: list[Counts], metric_results: Sequence[str | None] = ()) -> None:
         """Note a finished image.
 
         Args:
             image: its index in the dataset.
             counts: of each method.
-            others: what other metrics counted, a text for each.
+            metric_results: what other metrics counted, a text for each.
 
         Raises:
             UserError: the file cannot grow.
         """
         entry: dict[str, Any] = {"image": image, "counts": counts}
-        if others:
-            entry["others"] = list(others)
+        if metric_results:
+            entry["others"] = list(metric_results)
         text = json.dumps(entry, separators=(",", ":"))
         try:
             self._file.write(f"{zlib.crc32(text.encode()):08x} {text}\n")
@@ -113,22 +116,25 @@ class Journal:
     def _prepare(self, facts: Mapping[str, Any], resume: str) -> list[dict[str, Any]]:
         """Make, empty or read the folder, and lock it; the entries of finished images."""
         try:
-            is_there = (self.folder / FACTS_FILE).is_file()
-            if resume == "yes" and not is_there:
+            has_journal = (self.folder / FACTS_FILE).is_file()
+            if resume == "yes" and not has_journal:
                 raise UserError(f"--resume: {self._why_nothing(facts)}; start without --resume")
             self.folder.mkdir(parents=True, exist_ok=True)
             self._acquire()
-            if resume == "no" and is_there:
-                for path in self.folder.iterdir():
-                    if JOURNAL_FILES.fullmatch(path.name) and path.is_file():
-                        path.unlink()
-                is_there = False
-            if is_there:
+            if has_journal and resume != "no":
                 return self._read()
+            if has_journal:
+                self._remove_journal_files()
             write_text_atomically(self.folder / FACTS_FILE, json.dumps(facts, indent=1, sort_keys=True))
             return []
         except OSError as error:
             raise self._unusable(error) from error
+
+    def _remove_journal_files(self) -> None:
+        """Remove what earlier runs of these facts wrote; any other file in the folder is somebody's own."""
+        for path in self.folder.iterdir():
+            if JOURNAL_FILES.fullmatch(path.name) and path.is_file():
+                path.unlink()
 
     def _acquire(self) -> None:
         """Lock the folder, for as long as this process lives or until it is closed."""
@@ -156,10 +162,14 @@ class Journal:
 
     def _read(self) -> list[dict[str, Any]]:
         """The entries of all processes of all sessions, each image once."""
-        entry_by_image, damaged_lines = {}, 0
+        entry_by_image: dict[int, dict[str, Any]] = {}
+        damaged_lines = 0
         for path in sorted(self.folder.glob("rank*.jsonl")):
-            lines = path.read_bytes().split(b"\n") if path.is_file() else []
-            for line in filter(bytes.strip, lines):
+            if not path.is_file():
+                continue
+            for line in path.read_bytes().splitlines():
+                if not line.strip():
+                    continue
                 entry = self._parse(line)
                 if entry is None:
                     damaged_lines += 1

@@ -24,7 +24,8 @@ T = TypeVar("T")
 PARENT_VARIABLE = "CLEARCLIP_PARENT"
 #: Where in the store a process says why it failed.
 FAILURE_KEY = "failed"
-_store: Any = None  # what all processes of a group can write to and read
+#: What all processes of a group can write to and read; None outside a group.
+_store: Any = None
 
 
 def available_cpus() -> int:
@@ -34,8 +35,9 @@ def available_cpus() -> int:
 
 def own_cpus() -> int:
     """How many of these each process of this run on this host may take."""
-    processes = int(os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or 1)
-    return max(1, available_cpus() // processes)
+    # torchrun names the processes of a host, SLURM its tasks where a job asks for a number of them.
+    processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or "1"
+    return max(1, available_cpus() // int(processes))
 
 
 @contextmanager
@@ -55,9 +57,8 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         return
     describe_process(launcher)
     threading.Thread(target=_end_with_parent, daemon=True).start()
-    gpus = torch.cuda.device_count() if torch.cuda.is_available() and device != "cpu" else 0
-    if gpus:
-        torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), gpus, launcher))
+    if torch.cuda.is_available() and device != "cpu":
+        torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count(), launcher))
     else:
         # torchrun would leave each process one thread, whatever the machine.
         torch.set_num_threads(own_cpus())
@@ -67,15 +68,16 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         yield
         torch_dist.barrier()
     except BaseException as error:
-        _tell(error)
+        _announce_failure(error)
         raise
     finally:
         torch_dist.destroy_process_group()
 
 
-def _tell(error: BaseException) -> None:
-    """Let the other processes know, wherever they are."""
+def _announce_failure(error: BaseException) -> None:
+    """Write into the store why this process failed, where :class:`StopTogether` of the other processes finds it."""
     try:
+        # The first failure is the cause; those that follow are its consequences.
         if not _store.check([FAILURE_KEY]):
             _store.set(FAILURE_KEY, f"process {dist.get_rank()} stopped: {error or type(error).__name__}")
     except RuntimeError:  # who kept the store is gone, and so are the others
@@ -83,7 +85,10 @@ def _tell(error: BaseException) -> None:
 
 
 def _end_with_parent() -> None:
-    """End this process when what started it is gone: nobody else would."""
+    """End this process when what started it is gone.
+
+    Where torchrun is killed its processes are not told, and would wait for each other for half an hour.
+    """
     parent = int(os.environ.get(PARENT_VARIABLE) or os.getppid())
     while os.getppid() == parent:
         time.sleep(1)
@@ -100,15 +105,21 @@ class StopTogether(Hook):
 
 @contextmanager
 def together(what: str) -> Iterator[None]:
-    """Where one process fails in this block, all of them fail, in one line that names it."""
+    """Where one process fails in this block, all of them fail, in one line that names it.
+
+    Every process has to enter the block: they meet at its end.
+
+    Args:
+        what: when it is, for the message: "before the first image".
+    """
     try:
         yield
     except Exception as error:
         gather(f"process {dist.get_rank()} stopped ({what}): {error}")
         raise
-    messages = [message for message in gather(None) if message]
-    if messages:
-        raise UserError(messages[0])
+    for message in gather(None):
+        if message is not None:
+            raise UserError(message)
 
 
 def agree(what: str, value: dict[str, Any]) -> None:
@@ -116,13 +127,16 @@ def agree(what: str, value: dict[str, Any]) -> None:
     first_value, *further_values = gather(value)
     for rank, other_value in enumerate(further_values, start=1):
         if other_value != first_value:
-            listed = "; ".join(differences(first_value, other_value)[:5])
-            raise UserError(f"process {rank} has other {what} than process 0 ({listed}); give all of them the same")
+            first_differences = "; ".join(differences(first_value, other_value)[:5])
+            raise UserError(
+                f"process {rank} has other {what} than process 0 ({first_differences}); give all of them the same"
+            )
 
 
 def on_main_process(compute: Callable[[], T]) -> T:
     """What ``compute`` returns on process 0, on all of them; an error there is an error of all."""
-    result, problem = None, None
+    result: Any = None
+    problem: str | None = None
     if dist.get_rank() == 0:
         try:
             result = compute()

@@ -1,9 +1,9 @@
-"""The MMSegmentation face of :class:`clearclip.ClearCLIP`: configs, runner, hooks and metrics see a segmentor."""
+"""ClearCLIP as a segmentor of MMSegmentation, for its configs, runner, hooks and metrics."""
 
 from __future__ import annotations
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -43,38 +43,43 @@ class ImagePreprocessor(SegDataPreProcessor):
         super().__init__(mean, std, bgr_to_rgb=bgr_to_rgb, **options)
         self._non_blocking = True
 
-    def normalize_together(self, images: Sequence[Tensor]) -> list[Tensor]:
-        """Images (3, H, W) of the pipeline, normalised on the device: (3, H, W) float32 each, in the same order.
-
-        Those of one shape are moved as bytes in one piece, and become numbers of 0..255 there.
-        """
-        numbers_by_shape: dict[tuple, list[int]] = defaultdict(list)
-        for number, image in enumerate(images):
-            numbers_by_shape[tuple(image.shape)].append(number)
+    def normalize_images(self, images: Sequence[Tensor]) -> list[Tensor]:
+        """Images (3, H, W) of the pipeline, normalised on the device: (3, H, W) float32 each, in the same order."""
+        positions_by_shape: dict[tuple, list[int]] = defaultdict(list)
+        for position, image in enumerate(images):
+            positions_by_shape[tuple(image.shape)].append(position)
         normalized: dict[int, Tensor] = {}
-        for numbers in numbers_by_shape.values():
-            together = upload(torch.stack([images[number] for number in numbers]), self.mean.device)
+        for positions in positions_by_shape.values():
+            # One transfer for all images of a shape, as bytes: floats would be four times as many.
+            batch = upload(torch.stack([images[position] for position in positions]), self.mean.device)
             if self.channel_conversion:
-                together = together.flip(1)
-            together = (together.float() - self.mean) / self.std
-            normalized.update(zip(numbers, together.unbind(), strict=True))
-        return [normalized[number] for number in range(len(images))]
+                batch = batch.flip(1)
+            batch = (batch.float() - self.mean) / self.std
+            normalized.update(zip(positions, batch.unbind(), strict=True))
+        return [normalized[position] for position in range(len(images))]
 
     @property
     def is_plain(self) -> bool:
         """Whether it does no more than to normalise: no padding, no augmentation."""
+        # A subclass may do anything in its forward().
+        if type(self) is not ImagePreprocessor or not self._enable_normalize:
+            return False
         options = (self.size, self.size_divisor, self.test_cfg, self.batch_augments)
-        return type(self) is ImagePreprocessor and self._enable_normalize and options == (None,) * 4
+        return all(value is None for value in options)
 
     def forward(self, data: dict[str, Any], training: bool = False) -> dict[str, Any]:
         """``inputs``: (3, H, W) images, a list or a batch; become a list of (3, H, W) float32."""
-        samples = data.get("data_samples") or [None] * len(data["inputs"])
-        found = [
-            super(ImagePreprocessor, self).forward({"inputs": [image], "data_samples": sample and [sample]})
-            for image, sample in zip(data["inputs"], samples, strict=True)
-        ]
-        inputs = [one["inputs"][0] for one in found]
-        return {"inputs": inputs, "data_samples": [one["data_samples"][0] for one in found] if samples[0] else None}
+        samples = data.get("data_samples")
+        inputs: list[Tensor] = []
+        processed_samples: list[Any] = []
+        for position, image in enumerate(data["inputs"]):
+            sample_list = [samples[position]] if samples else None
+            # MMSegmentation's forward stacks its images, so it is given a single one.
+            processed = super().forward({"inputs": [image], "data_samples": sample_list})
+            inputs.append(processed["inputs"][0])
+            if samples:
+                processed_samples.append(processed["data_samples"][0])
+        return {"inputs": inputs, "data_samples": processed_samples or None}
 
 
 def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> ClassWords:
@@ -83,9 +88,11 @@ def read_classes(name_path: str | None, class_names: Sequence[str] | None) -> Cl
     Raises:
         UserError: none, or in two places.
     """
-    if (name_path is None) == (class_names is None):
-        raise UserError("give either name_path (a names file) or class_names (a list), not both")
-    return ClassWords.read(name_path) if class_names is None else ClassWords.parse(class_names, "class_names")
+    if name_path is not None and class_names is None:
+        return ClassWords.read(name_path)
+    if class_names is not None and name_path is None:
+        return ClassWords.parse(class_names, "class_names")
+    raise UserError("give either name_path (a names file) or class_names (a list), not both")
 
 
 @MODELS.register_module()
@@ -111,7 +118,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
     #: Whether images whose features are not finite get :data:`~clearclip.windows.INVALID_LABEL`, which our metric
     #: reports, in place of an error at once, for which a GPU would be waited for.
     marks_invalid = False
-    align_corners = False  # as MMSegmentation's heads say how they resize
+    #: Read by ``BaseSegmentor.postprocess_result``.
+    align_corners = False
 
     def __init__(
         self,
@@ -155,9 +163,11 @@ class ClearCLIPSegmentation(BaseSegmentor):
     def set_classes(self, classes: ClassWords) -> None:
         """Take other classes. In a distributed run rank 0 encodes them for all."""
         self.classes = classes
+        self.num_classes = len(classes)
         # MMSegmentation's test-time augmentation takes one channel for a sigmoid.
-        self.num_classes, self.out_channels = len(classes), max(2, len(classes))
+        self.out_channels = max(2, len(classes))
         self._palette = class_palette(classes.names).tolist()
+        # Encoding hundreds of words takes as long as some images, so one process does it.
         if dist.get_rank() == 0:
             features = self.model.encode_text(classes, progress=True).features
         else:
@@ -197,38 +207,49 @@ class ClearCLIPSegmentation(BaseSegmentor):
             ``pred_methods``, (methods, height, width) int64: those of all methods; and, with ``keep_logits``,
             ``seg_logits``, (classes, height, width) float32: probabilities after the softmax.
         """
-        images, sizes = [], []
-        data_samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
-        for image, sample in zip(inputs, data_samples, strict=True):
-            if len(image) != 3:
-                raise UserError(f"an image must have three channels, not {len(image)}; see the pipeline's color_type")
-            meta, (height, width) = sample.metainfo, image.shape[-2:]
-            left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
-            images.append(image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32))
-            sizes.append(tuple(meta.get("ori_shape", images[-1].shape[-2:])[:2]))
-        if self.keep_logits or self.isolated_methods.has_own:
-            # Images of other loops have no index; what is random is then the same for all of them.
-            seeds = [int(sample.get("index", 0)) for sample in data_samples]
-            predictions = self.isolated_methods.predict(images, self.text, sizes, self.keep_logits, seeds)
-            labels = [torch.stack([prediction.labels for prediction in of_image]) for of_image in predictions]
-            probabilities = [of_image[0].probabilities for of_image in predictions]
-        else:
+        samples = [SegDataSample() for _ in inputs] if data_samples is None else list(data_samples)
+        images = [self._without_padding(image, sample) for image, sample in zip(inputs, samples, strict=True)]
+        sizes: list[tuple[int, int]] = []
+        for image, sample in zip(images, samples, strict=True):
+            sizes.append(tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2]))
+        labels, probabilities = self._predict_maps(images, sizes, samples)
+        for sample, label_maps, probability_map in zip(samples, labels, probabilities, strict=True):
+            axes = ()
+            if sample.get("flip"):
+                axes = FLIPS[sample.get("flip_direction")]
+                label_maps = label_maps.flip(axes)
+            sample.set_data(
+                {"pred_sem_seg": PixelData(data=label_maps[:1]), "pred_methods": PixelData(data=label_maps)}
+            )
+            if probability_map is not None:
+                sample.set_data({"seg_logits": PixelData(data=probability_map.flip(axes))})
+        return samples
+
+    def _without_padding(self, image: Tensor, sample: SegDataSample) -> Tensor:
+        """The part of a normalised image (3, H, W) that is no padding, as float32 on the model's device."""
+        if len(image) != 3:
+            raise UserError(f"an image must have three channels, not {len(image)}; see the pipeline's color_type")
+        meta = sample.metainfo
+        # The preprocessor and the pipeline's Pad step note what they added under different names.
+        left, right, top, bottom = meta.get("img_padding_size", meta.get("padding_size", (0, 0, 0, 0)))
+        height, width = image.shape[-2:]
+        return image[:, top : height - bottom, left : width - right].to(self.model.device, torch.float32)
+
+    def _predict_maps(
+        self, images: Sequence[Tensor], sizes: Sequence[tuple[int, int]], samples: Sequence[SegDataSample]
+    ) -> tuple[list[Tensor], list[Tensor | None]]:
+        """For each image the labels (methods, height, width) of all methods, and probabilities of the first one."""
+        if not self.keep_logits and not self.isolated_methods.has_own:
             arguments = (images, self.text, sizes, self.methods, self.settings)
             labels = self.model.predict_labels(*arguments, mark_invalid=self.marks_invalid)
-            probabilities = [None] * len(images)
-        for sample, labels_of_image, probabilities_of_image in zip(data_samples, labels, probabilities, strict=True):
-            axes = FLIPS[sample.get("flip_direction")] if sample.get("flip") else ()
-            if axes:
-                labels_of_image = labels_of_image.flip(axes)
-            sample.set_data(
-                {
-                    "pred_sem_seg": PixelData(data=labels_of_image[:1]),
-                    "pred_methods": PixelData(data=labels_of_image),
-                }
-            )
-            if probabilities_of_image is not None:
-                sample.set_data({"seg_logits": PixelData(data=probabilities_of_image.flip(axes))})
-        return data_samples
+            return labels, [None] * len(images)
+        # Images of other loops have no index; what is random is then the same for all of them.
+        seeds = [int(sample.get("index", 0)) for sample in samples]
+        predictions = self.isolated_methods.predict(images, self.text, sizes, self.keep_logits, seeds)
+        labels = []
+        for image_predictions in predictions:
+            labels.append(torch.stack([prediction.labels for prediction in image_predictions]))
+        return labels, [image_predictions[0].probabilities for image_predictions in predictions]
 
     @torch.inference_mode()
     def extract_feat(self, inputs: Tensor) -> Tensor:
@@ -238,8 +259,8 @@ class ClearCLIPSegmentation(BaseSegmentor):
     def encode_decode(self, inputs: Tensor, batch_data_samples: Any = None) -> Tensor:
         """Class probabilities (B, classes, H, W) of (B, 3, H, W) inputs at input size, by the first method."""
         sizes = [tuple(inputs.shape[-2:])] * len(inputs)
-        results = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1], self.settings)
-        return torch.stack([pairs[0][1] for pairs in results])
+        predictions = self.model.predict(list(inputs), self.text, sizes, True, self.methods[:1], self.settings)
+        return torch.stack([image_predictions[0].probabilities for image_predictions in predictions])
 
     def _forward(self, inputs: Tensor, data_samples: Any = None) -> Tensor:
         return self.extract_feat(inputs)
@@ -261,30 +282,41 @@ class Replica(nn.Module):
 
     def test_step(self, data: dict) -> list[SegDataSample]:
         """Predict a batch. Samples whose image could not be read (``inputs`` None) pass through without a result."""
-        samples, preprocessor = list(data["data_samples"]), self.module.data_preprocessor
-        inputs = {index: image for index, image in enumerate(data["inputs"]) if image is not None}
-        together = isinstance(preprocessor, ImagePreprocessor) and preprocessor.is_plain
-        if together and all(image.ndim == 3 and len(image) == 3 for image in inputs.values()):
-            inputs = dict(zip(inputs, preprocessor.normalize_together(list(inputs.values())), strict=True))
+        samples: list[SegDataSample] = list(data["data_samples"])
+        images = {index: image for index, image in enumerate(data["inputs"]) if image is not None}
+        if not images:
+            return samples
+        if self._can_normalize_as_batch(images.values()):
+            normalized = self.module.data_preprocessor.normalize_images(list(images.values()))
+            images = dict(zip(images, normalized, strict=True))
         else:
-            self._preprocess_each(inputs, samples)
-        batch = list(inputs.values()), [samples[index] for index in inputs]
-        for index, sample in zip(inputs, self.module(*batch, mode="predict") if inputs else (), strict=True):
+            self._preprocess_each(images, samples)
+        readable_samples = [samples[index] for index in images]
+        predicted_samples = self.module(list(images.values()), readable_samples, mode="predict")
+        for index, sample in zip(images, predicted_samples, strict=True):
             samples[index] = sample
         return samples
 
-    def _preprocess_each(self, inputs: dict[int, Tensor], samples: list[SegDataSample]) -> None:
+    def _can_normalize_as_batch(self, images: Iterable[Tensor]) -> bool:
+        """Whether the preprocessor is ours and only normalises, and every image has three channels."""
+        preprocessor = self.module.data_preprocessor
+        if not isinstance(preprocessor, ImagePreprocessor) or not preprocessor.is_plain:
+            return False
+        return all(image.ndim == 3 and len(image) == 3 for image in images)
+
+    def _preprocess_each(self, images: dict[int, Tensor], samples: list[SegDataSample]) -> None:
         """Replace images and samples by what the preprocessor makes of them, one after the other."""
         preprocessor = self.module.data_preprocessor
-        for index, image in inputs.items():
+        for index, image in images.items():
             try:  # MMSegmentation's preprocessors want images of one size, so each comes alone
-                one = preprocessor({"inputs": [image], "data_samples": [samples[index]]})
+                processed = preprocessor({"inputs": [image], "data_samples": [samples[index]]})
             except (AssertionError, RuntimeError, TypeError, ValueError) as error:
-                shape, reason = tuple(image.shape), " ".join(str(error).split())
+                reason = " ".join(str(error).split())[:200]
                 raise UserError(
-                    f"{type(preprocessor).__name__} does not take images of shape {shape} ({reason[:200]}); see "
+                    f"{type(preprocessor).__name__} does not take images of shape {tuple(image.shape)} ({reason}); see "
                     "data_preprocessor and color_type"
                 ) from error
-            (inputs[index],), (samples[index],) = one["inputs"], one["data_samples"]
+            images[index] = processed["inputs"][0]
+            samples[index] = processed["data_samples"][0]
 
     val_step = test_step

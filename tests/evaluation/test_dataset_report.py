@@ -32,7 +32,7 @@ def test_whole_benchmarks_are_complete_and_their_ids_known(name, tmp_path):
     made = make_layout(name, tmp_path)
     cfg = load(name, made["data_root"])
     report = check_dataset(cfg, sample=None, threads=2)
-    assert (report.listed, report.pairs, report.opened, report.valid) == (3,) * 4
+    assert (report.images, report.images_with_mask, report.opened, report.valid) == (3,) * 4
     assert report.complete and report.remarks == []
     high = LAYOUTS[name].ids[1]
     Image.fromarray(np.full_like(made["raw"][0], high + 1)).save(made["masks"][0])

@@ -155,4 +155,4 @@ def test_what_other_metrics_counted(tmp_path):
     journal.close()
     again = opened(tmp_path, "yes")
     again.close()
-    assert again.others == {2: ["text", None]}
+    assert again.metric_results == {2: ["text", None]}

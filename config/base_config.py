@@ -34,5 +34,5 @@ default_hooks = dict(
     timer=None, logger=None, param_scheduler=None, checkpoint=None, sampler_seed=dict(type="DistSamplerSeedHook")
 )
 env_cfg = dict(cudnn_benchmark=False, dist_cfg=dict(backend="nccl"))
-model_wrapper_cfg = dict(type="Replica")
+model_wrapper_cfg = dict(type="FrozenModelWrapper")
 visualizer = dict(type="SegLocalVisualizer", vis_backends=[dict(type="LocalVisBackend")], name="visualizer")

@@ -12,7 +12,7 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clearclip import ClearCLIP
 from clearclip.evaluation.confusion import count_batch
-from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, FrozenModelWrapper
 from clearclip.text import TextFeatures
 from clearclip.windows import window_grid
 
@@ -65,7 +65,7 @@ def simulate(model: ClearCLIP, methods: list[str], images: int, size: tuple[int,
             inputs = [torch.empty(3, *size, dtype=torch.uint8) for _ in range(images)]
             samples = [SegDataSample(metainfo={"ori_shape": size}) for _ in range(images)]
             truths = [torch.empty(size, dtype=torch.uint8) for _ in range(images)]
-            samples = Replica(segmentor).test_step({"inputs": inputs, "data_samples": samples})
+            samples = FrozenModelWrapper(segmentor).test_step({"inputs": inputs, "data_samples": samples})
             count_batch(truths, [sample.pred_methods.data for sample in samples], len(WORDS), 255)
     return counter.record
 

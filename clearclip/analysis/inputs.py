@@ -16,7 +16,7 @@ from tqdm import tqdm
 
 from clearclip import evaluation
 from clearclip.analysis.variants import CLEARCLIP, CLIP, FEATURES
-from clearclip.evaluation.config import building, class_words, load_config, model_settings
+from clearclip.evaluation.config import class_words, explaining_errors, load_config, model_settings
 from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.run import evaluate
 from clearclip.methods import Method
@@ -62,7 +62,7 @@ class Images:
         """
         cfg = load_config(config, overrides, data_root)
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
-        with building(f"config {config}", overrides):
+        with explaining_errors(f"config {config}", overrides):
             quick_check(cfg)
             dataset = evaluation.CheckedDataset(cfg.test_dataloader.dataset, limit)
         paths = [dataset.dataset.get_data_info(index)["img_path"] for index in dataset.todo]

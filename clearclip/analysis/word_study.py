@@ -12,13 +12,12 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from mmengine.config import Config
-from mmengine.registry import DefaultScope
 from mmseg.structures import SegDataSample
 from torch import Tensor
 
 from clearclip.analysis.word_scores import MeanIoU, ThresholdCounts, class_iou, confusion_with_misses
 from clearclip.evaluation.checked_dataset import CheckedDataset
-from clearclip.evaluation.config import building, model_settings
+from clearclip.evaluation.config import explaining_errors, model_settings
 from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.segmentor import ImagePreprocessor
 from clearclip.methods import Method
@@ -143,7 +142,7 @@ def study_words(
         UserError: an image that cannot be used, a dataset that does not fit the words, features that are not finite.
     """
     settings = model_settings(cfg)
-    with building(f"config {cfg.filename}"), DefaultScope.overwrite_default_scope("mmseg"):
+    with explaining_errors(f"config {cfg.filename}"):
         loader = build_loader(cfg, dataset, batch_size, workers, model.device)
     class_names = list(dataset.metainfo["classes"])
     if any(word_set.evaluated_classes != len(class_names) for word_set in word_sets):

@@ -6,7 +6,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 
 from clearclip.commands.check_data_parser import DATASET_GROUPS
-from clearclip.evaluation.config import building, load_config
+from clearclip.evaluation.config import explaining_errors, load_config
 from clearclip.evaluation.dataset_report import Report, check_dataset
 from clearclip.utils.errors import UserError
 from clearclip.utils.printable import printable
@@ -38,7 +38,7 @@ def run(args: Namespace) -> int:
     for name in args.config:
         for config in config_names(name):
             cfg = load_config(config, data_root=args.data_root)
-            with building(f"config {config}"):
+            with explaining_errors(f"config {config}"):
                 reports.append(check_dataset(cfg, sample, args.nproc))
     _print_table(reports)
     for report in reports:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 from mmengine.config import Config
 
-from clearclip.evaluation.config import CONFIGS, building, dataset_name, model_settings
+from clearclip.evaluation.config import CONFIGS, dataset_name, explaining_errors, model_settings
 from clearclip.evaluation.dataset_report import quick_check
 from clearclip.model_settings import ModelSettings
 from clearclip.utils.errors import UserError
@@ -61,7 +61,7 @@ class TableCheck:
         if key not in self._reasons:
             self._reasons[key] = ""
             try:
-                with building(f"config {cfg.filename}"):
+                with explaining_errors(f"config {cfg.filename}"):
                     quick_check(cfg, self.on_error)
             except UserError as error:
                 self._reasons[key] = str(error)

@@ -199,7 +199,7 @@ def picture_remarks() -> Iterator[list[str]]:
 
 
 @contextmanager
-def reading() -> Iterator[None]:
+def explaining_dead_workers() -> Iterator[None]:
     """What PyTorch raises where a process that reads images is gone becomes a UserError."""
     try:
         yield

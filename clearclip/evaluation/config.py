@@ -31,7 +31,7 @@ SEGMENTOR_OPTIONS = (
 
 
 @contextmanager
-def building(subject: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
+def explaining_errors(subject: str, overrides: Mapping[str, Any] | None = None) -> Iterator[None]:
     """Build by MMSegmentation's registries; whatever it, MMEngine or OpenCLIP raises meanwhile becomes a UserError.
 
     Args:
@@ -75,9 +75,9 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         raise UserError(
             f"config {path}: a config is a Python file (.py), which is executed, or JSON; see config/base_config.py"
         )
-    with building(f"config {path}"):
+    with explaining_errors(f"config {path}"):
         cfg = Config.fromfile(str(path))
-    with building(f"config {path}", overrides):
+    with explaining_errors(f"config {path}", overrides):
         overrides = overrides or {}
         file_values = cfg.to_dict()
         cfg.merge_from_dict(overrides)

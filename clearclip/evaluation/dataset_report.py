@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Subset
 from tqdm import tqdm
 
 from clearclip.evaluation.annotation_tools import likely_tool
-from clearclip.evaluation.checked_dataset import CheckedDataset, reading
+from clearclip.evaluation.checked_dataset import CheckedDataset, explaining_dead_workers
 from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings, source_of
 from clearclip.evaluation.mask_loading import PREPARE, VOID
@@ -167,7 +167,7 @@ def _open_samples(dataset: CheckedDataset, indexes: Sequence[int], threads: int,
     processes = threads if 1 < threads < len(indexes) else 0
     subset = Subset(dataset, indexes)
     loader = DataLoader(subset, batch_size=None, collate_fn=_summarize, num_workers=processes)
-    with reading():
+    with explaining_dead_workers():
         return list(tqdm(loader, desc=name, unit="file", disable=None, leave=False))
 
 

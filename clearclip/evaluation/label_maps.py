@@ -13,16 +13,16 @@ from mmengine import dist
 from mmseg.registry import MODELS
 from tqdm import tqdm
 
-from clearclip.evaluation.checked_dataset import CheckedDataset, reading
-from clearclip.evaluation.config import building, load_config, model_settings
+from clearclip.evaluation.checked_dataset import CheckedDataset, explaining_dead_workers
+from clearclip.evaluation.config import explaining_errors, load_config, model_settings
 from clearclip.evaluation.datasets import plain_datasets
 from clearclip.evaluation.label_map_formats import LabelMapFormat, file_names, label_map_format
 from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice
-from clearclip.evaluation.processes import gather, process_group, together
-from clearclip.evaluation.segmentor import Replica
+from clearclip.evaluation.processes import failing_together, gather, process_group
+from clearclip.evaluation.segmentor import FrozenModelWrapper
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
 from clearclip.utils.devices import choose_device
@@ -76,7 +76,7 @@ def write_label_maps(
     check_folder("--out", out)
     launcher = launcher or launcher_of_environment()
     with process_group(launcher, device):
-        with together("before the first image"), building(f"config {config}", overrides):
+        with failing_together("before the first image"), explaining_errors(f"config {config}", overrides):
             cfg = load_config(config, overrides, data_root)
             check_given_twice(overrides or {}, device=device, batch_size=batch_size, workers=workers, methods=methods)
             dataset = CheckedDataset(cfg.test_dataloader.dataset, limit, masks=False)
@@ -88,8 +88,8 @@ def write_label_maps(
                 options["methods"] = methods
             segmentor = MODELS.build({**cfg.model.to_dict(), **options})
             loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
-        with together("while label maps were written"), reading(), sharing_that_fits(loader):
-            failures = _write_all(Replica(segmentor), loader, dataset, label_maps, Path(out), on_error)
+        with failing_together("while label maps were written"), explaining_dead_workers(), sharing_that_fits(loader):
+            failures = _write_all(FrozenModelWrapper(segmentor), loader, dataset, label_maps, Path(out), on_error)
         for failures_of_process in gather(failures):
             failures.update(failures_of_process)
         is_main = dist.get_rank() == 0
@@ -97,18 +97,23 @@ def write_label_maps(
 
 
 def _write_all(
-    replica: Replica, loader: Any, dataset: CheckedDataset, label_maps: LabelMapFormat, out: Path, on_error: str
+    wrapper: FrozenModelWrapper,
+    loader: Any,
+    dataset: CheckedDataset,
+    label_maps: LabelMapFormat,
+    out: Path,
+    on_error: str,
 ) -> dict[str, str]:
     """Write this process's share of the label maps; the images that were skipped, with the reasons."""
     names = file_names(dataset.names, label_maps)
-    methods = replica.module.methods
+    methods = wrapper.module.methods
     failures: dict[str, str] = {}
     total = dataset.total
     with closing(tqdm(total=total, desc="segmenting", unit="image", disable=dist.get_rank() != 0)) as bar:
         for batch in loader:
             # No runner of MMEngine's: there is nothing to count.
             with torch.inference_mode():
-                samples = replica.test_step(batch)
+                samples = wrapper.test_step(batch)
             for sample in samples:
                 if sample.failure is not None:
                     if on_error == "stop":

@@ -16,8 +16,8 @@ from mmengine.runner import Runner
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.evaluator import JournaledEvaluator
-from clearclip.evaluation.processes import StopTogether, own_cpus
-from clearclip.evaluation.segmentor import ClearCLIPSegmentation, Replica
+from clearclip.evaluation.processes import GroupStopHook, own_cpus
+from clearclip.evaluation.segmentor import ClearCLIPSegmentation, FrozenModelWrapper
 
 _experiment_numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
 
@@ -72,13 +72,13 @@ def build_runner(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         runner = _EvaluationRunner(
-            model=Replica(segmentor),
+            model=FrozenModelWrapper(segmentor),
             work_dir=str(work_dir),
             test_dataloader=loader,
             test_evaluator=evaluator,
             test_cfg=cfg.get("test_cfg") or dict(type="TestLoop"),
             default_hooks=cfg.get("default_hooks"),
-            custom_hooks=[*(cfg.get("custom_hooks") or []), StopTogether(), *hooks],
+            custom_hooks=[*(cfg.get("custom_hooks") or []), GroupStopHook(), *hooks],
             launcher=launcher,
             randomness=cfg.get("randomness") or dict(seed=None),
             env_cfg=cfg.get("env_cfg") or {},

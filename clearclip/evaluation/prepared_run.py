@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 from mmseg.registry import MODELS
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
-from clearclip.evaluation.config import building, config_text, dataset_name, load_config, model_settings
+from clearclip.evaluation.config import config_text, dataset_name, explaining_errors, load_config, model_settings
 from clearclip.evaluation.data_watch import DataWatch
 from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.evaluator import JournaledEvaluator
@@ -28,7 +28,7 @@ from clearclip.evaluation.metric import ConfusionMetric
 from clearclip.evaluation.mmengine_runner import build_loader, build_runner, other_metrics
 from clearclip.evaluation.overrides import check_given_twice, check_merged
 from clearclip.evaluation.own_code import own_classes, own_code_facts
-from clearclip.evaluation.processes import agree, process_group, together
+from clearclip.evaluation.processes import check_same_everywhere, failing_together, process_group
 from clearclip.evaluation.run_facts import method_facts, run_facts
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation
 from clearclip.methods import Method, build_method
@@ -103,7 +103,7 @@ def prepared_run(
     if options.on_error not in ("stop", "skip"):
         raise UserError(f"on_error must be 'stop' or 'skip', not {options.on_error!r}")
     with process_group(options.launcher, options.device):
-        with together("before the first image"):
+        with failing_together("before the first image"):
             cfg = _read_config(config, options)
             with _building(cfg, options):
                 dataset = _build_dataset(cfg, options)
@@ -113,7 +113,7 @@ def prepared_run(
             with _building(cfg, options):
                 methods = _build_methods(cfg, loaded, options)
                 facts = _facts(cfg, dataset, loaded, methods, options)
-        agree("settings or data", facts)
+        check_same_everywhere("settings or data", facts)
         folder = Path(work_dir or Path("work_dirs") / Path(cfg.filename or "config").stem)
         with closing(Journal(folder / "journal", facts, dataset.total, len(methods), options.resume)) as journal:
             with _building(cfg, options):
@@ -132,7 +132,7 @@ def prepared_run(
 
 
 def _building(cfg: Config, options: RunOptions) -> Any:
-    return building(f"config {cfg.filename}", options.overrides)
+    return explaining_errors(f"config {cfg.filename}", options.overrides)
 
 
 def _read_config(config: str | Path | Config, options: RunOptions) -> Config:

@@ -75,7 +75,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
 
 
 def _announce_failure(error: BaseException) -> None:
-    """Write into the store why this process failed, where :class:`StopTogether` of the other processes finds it."""
+    """Write into the store why this process failed, where :class:`GroupStopHook` of the other processes finds it."""
     try:
         # The first failure is the cause; those that follow are its consequences.
         if not _store.check([FAILURE_KEY]):
@@ -95,7 +95,7 @@ def _end_with_parent() -> None:
     os._exit(1)
 
 
-class StopTogether(Hook):
+class GroupStopHook(Hook):
     """Ends this process's evaluation where another process has failed."""
 
     def after_test_iter(self, *_: Any, **__: Any) -> None:
@@ -104,32 +104,32 @@ class StopTogether(Hook):
 
 
 @contextmanager
-def together(what: str) -> Iterator[None]:
+def failing_together(stage: str) -> Iterator[None]:
     """Where one process fails in this block, all of them fail, in one line that names it.
 
     Every process has to enter the block: they meet at its end.
 
     Args:
-        what: when it is, for the message: "before the first image".
+        stage: when it is, for the message: "before the first image".
     """
     try:
         yield
     except Exception as error:
-        gather(f"process {dist.get_rank()} stopped ({what}): {error}")
+        gather(f"process {dist.get_rank()} stopped ({stage}): {error}")
         raise
     for message in gather(None):
         if message is not None:
             raise UserError(message)
 
 
-def agree(what: str, value: dict[str, Any]) -> None:
+def check_same_everywhere(subject: str, value: dict[str, Any]) -> None:
     """Raise a UserError on all processes where ``value`` is not the same on all; names the differences."""
     first_value, *further_values = gather(value)
     for rank, other_value in enumerate(further_values, start=1):
         if other_value != first_value:
             first_differences = "; ".join(differences(first_value, other_value)[:5])
             raise UserError(
-                f"process {rank} has other {what} than process 0 ({first_differences}); give all of them the same"
+                f"process {rank} has other {subject} than process 0 ({first_differences}); give all of them the same"
             )
 
 

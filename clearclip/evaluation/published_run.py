@@ -46,7 +46,8 @@ _IMPORTED_CODE = ImportedCode()
 _RELEASED_METHODS, _RELEASED_STEPS = dict(METHODS), dict(POST_PROCESSINGS)
 #: What takes part beside the parts that a config may name.
 _OWN_PARTS = {
-    "BatchSampler", "CheckedDataset", "JournaledEvaluator", "PictureHook", "ProgressHook", "Replica", "StopTogether",
+    "BatchSampler", "CheckedDataset", "FrozenModelWrapper", "GroupStopHook", "JournaledEvaluator", "PictureHook",
+    "ProgressHook",
 }  # fmt: skip
 _MODULES_OF_CONFIGS = ("clearclip.evaluation", "mmseg", "mmengine", "mmcv")
 

@@ -13,13 +13,13 @@ from mmengine import dist
 from mmengine.config import Config
 from mmengine.hooks import Hook
 
-from clearclip.evaluation.checked_dataset import reading
-from clearclip.evaluation.config import building
+from clearclip.evaluation.checked_dataset import explaining_dead_workers
+from clearclip.evaluation.config import explaining_errors
 from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.prepared_run import PreparedRun, RunOptions, prepared_run
-from clearclip.evaluation.processes import gather, together
+from clearclip.evaluation.processes import failing_together, gather
 from clearclip.evaluation.published_run import not_in_table_because
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
@@ -82,7 +82,7 @@ def evaluate(
         hooks,
     )  # fmt: skip
     with prepared_run(config, work_dir, options) as run:
-        with building(f"config {run.cfg.filename}", overrides):
+        with explaining_errors(f"config {run.cfg.filename}", overrides):
             reasons = not_in_table_because(run)
         seconds = _segment_and_count(run)
         return _evaluations(run, seconds, reasons)
@@ -100,10 +100,10 @@ def _segment_and_count(run: PreparedRun) -> float:
     words = run.segmentor.text.features.clone()
     started = time.perf_counter()
     loader = run.runner.test_dataloader
-    with reading(), sharing_that_fits(loader), closing(run.progress), _how_to_go_on(run.options.resume):
+    with explaining_dead_workers(), sharing_that_fits(loader), closing(run.progress), _how_to_go_on(run.options.resume):
         scores = run.runner.test()
     seconds = time.perf_counter() - started
-    with together("after the last image"):
+    with failing_together("after the last image"):
         run.watch.check(run.facts)
         if run.loaded.changed() or not torch.equal(words, run.segmentor.text.features):
             names = ", ".join(method.label for method in run.methods)

@@ -271,7 +271,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
 
 
 @MODEL_WRAPPERS.register_module()
-class Replica(nn.Module):
+class FrozenModelWrapper(nn.Module):
     """Each process's own copy of a frozen model, on the device where it is: DistributedDataParallel refuses a model
     without gradients, and MMEngine's runner leaves a wrapped model where it is.
     """

@@ -19,7 +19,7 @@ from mmengine.config import Config
 from clearclip import UserError
 from clearclip.evaluation import overrides as overrides_module
 from clearclip.evaluation.checked_dataset import CheckedDataset
-from clearclip.evaluation.config import building, load_config, model_settings
+from clearclip.evaluation.config import explaining_errors, load_config, model_settings
 from clearclip.evaluation.run_facts import method_facts, run_facts
 from clearclip.methods import build_method
 from clearclip.utils.devices import choose_device, choose_precision
@@ -60,7 +60,7 @@ def parsed_once(monkeypatch):
 def fingerprint(config: Path, root: str | None, overrides: dict[str, Any]) -> str:
     """What a run of the first image would be known by, with the weights by their names."""
     cfg = load_config(config, overrides, root)
-    with building("the config"):
+    with explaining_errors("the config"):
         dataset = CheckedDataset(cfg.test_dataloader.dataset, 1)
         settings = model_settings(cfg)
         device = choose_device(settings.device)

@@ -33,12 +33,12 @@ from clearclip.results.protocols import difference_texts, nearest_protocol
 from clearclip.results.table_definitions import tables
 from clearclip.utils.installed_code import (
     TESTED_VERSIONS,
-    ImportedCode,
     changed_packages,
     is_recorded,
     is_released,
     package_versions,
 )
+from clearclip.utils.replaced_code import ImportedCode
 from clearclip.windows import POST_PROCESSINGS
 
 #: Taken before any config or file of the user's is executed.
@@ -79,9 +79,9 @@ def _program() -> Iterator[str]:
         yield "several builds of OpenCV are installed over each other"
     for name in changed_packages():
         yield f"the files of {name} are not those that pip installed"
-    patched = _IMPORTED_CODE.patched()
-    if patched:
-        yield f"code was replaced while the program ran: {', '.join(patched[:3])}"
+    replaced = _IMPORTED_CODE.replaced()
+    if replaced:
+        yield f"code was replaced while the program ran: {', '.join(replaced[:3])}"
 
 
 def _own_code(run: PreparedRun) -> Iterator[str]:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import base64
 import hashlib
 import importlib.metadata
+import os
 import shutil
-import types
 from pathlib import Path
 
 import mmcv
@@ -34,35 +34,48 @@ def test_packages_are_as_pip_installed_them(fresh):
     assert mmcv.__file__ in recorded_files()
 
 
-class FakeFile:
-    """A line of pip's record, with the hash that pip would have written."""
+class EditedRecord:
+    """A package as pip recorded it, with another list of files."""
 
-    suffix = ".py"
+    def __init__(self, distribution, change):
+        self.distribution, self.change, self.version = distribution, change, distribution.version
 
-    def __init__(self, path: Path, content: bytes):
-        self.path = path
-        text = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
-        self.hash = types.SimpleNamespace(mode="sha256", value=text)
+    def locate_file(self, path):
+        return self.distribution.locate_file(path)
 
-    def locate(self) -> Path:
-        return self.path
+    def read_text(self, name):
+        return self.change(self.distribution.read_text(name))
 
 
 def test_an_edited_file_and_a_clone_are_noticed(fresh, tmp_path, monkeypatch):
     copied = Path(shutil.copy(mmcv.__file__, tmp_path / "copied.py"))
-    content, files = copied.read_bytes(), importlib.metadata.files
-    lines = {"mmcv-lite": [*files("mmcv-lite"), FakeFile(copied, content)]}
-    monkeypatch.setattr(importlib.metadata, "files", lambda name: lines.get(name) or files(name))
+    content = copied.read_bytes()
+    distribution = importlib.metadata.distribution
+    edited = EditedRecord(distribution("mmcv-lite"), lambda record: record + line)
+    monkeypatch.setattr(importlib.metadata, "distribution", lambda n: edited if n == "mmcv-lite" else distribution(n))
+    # A line as pip writes it, of a file elsewhere.
+    hashed = base64.urlsafe_b64encode(hashlib.sha256(content).digest()).decode().rstrip("=")
+    place = os.path.relpath(copied, edited.locate_file(""))
+    line = f"\n{place},sha256={hashed},{len(content)}\n"
     assert installed_code.changed_packages() == ()
     copied.write_bytes(content + b"\n# edited\n")
     installed_code.changed_packages.cache_clear()
     assert installed_code.changed_packages() == ("mmcv-lite",)
-    lines["mmcv-lite"] = []  # installed from a clone, pip records no file
-    fresh_functions = (installed_code.changed_packages, installed_code.recorded_files)
-    monkeypatch.setattr(importlib.metadata, "files", lambda name: [] if name == "mmcv-lite" else files(name))
-    for function in fresh_functions:
+    copied.unlink()
+    installed_code.changed_packages.cache_clear()
+    assert installed_code.changed_packages() == ("mmcv-lite",)
+    edited.change = lambda record: ""  # installed from a clone, pip records no file
+    for function in (installed_code.changed_packages, installed_code.recorded_files):
         function.cache_clear()
     assert "mmcv" in installed_code.changed_packages()
+
+
+def test_the_record_is_read_as_python_reads_it():
+    """Every Python file of a package, by the paths and hashes of ``importlib.metadata``."""
+    for name in ("timm", "mmengine"):
+        files = [file for file in importlib.metadata.files(name) if file.suffix == ".py"]
+        expected = {(str(file.locate()), f"{file.hash.mode}={file.hash.value}") for file in files}
+        assert set(installed_code._recorded(importlib.metadata.distribution(name))) == expected
 
 
 def test_classes_are_what_files_define():
@@ -73,7 +86,7 @@ def test_classes_are_what_files_define():
 
     Resize.__module__, Resize.__qualname__ = mmcv.transforms.Resize.__module__, "Resize"
     assert not is_recorded(Resize)
-    assert not is_recorded(FakeFile)
+    assert not is_recorded(EditedRecord)
 
 
 def test_the_source_has_a_digest(tmp_path, monkeypatch):

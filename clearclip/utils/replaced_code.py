@@ -53,7 +53,7 @@ class ImportedCode:
 
 
 def _identities(function: FunctionType) -> tuple:
-    """What a function computes with, and what may be put there in place: objects that are compared by their identity."""
+    """What of a function may be replaced in place; defaults count by their identity."""
     keyword_defaults = function.__kwdefaults__
     if keyword_defaults is not None:
         keyword_defaults = tuple((name, id(value)) for name, value in keyword_defaults.items())

@@ -50,14 +50,14 @@ def test_the_code_and_the_defaults_of_a_function(imported, monkeypatch):
     function = clearclip.weights.choose_weights
     with monkeypatch.context() as patch:
         patch.setattr(function, "__defaults__", (None, None, "x", None, None, None))
-        assert imported.replaced() == ["clearclip.weights.choose_weights"]
+        assert "clearclip.weights.choose_weights" in imported.replaced()
     with monkeypatch.context() as patch:
         keyword_only = clearclip.evaluation.run.evaluate
         patch.setitem(keyword_only.__kwdefaults__, "resume", "yes")
-        assert imported.replaced() == ["clearclip.evaluation.run.evaluate"]
+        assert "clearclip.evaluation.run.evaluate" in imported.replaced()
     with monkeypatch.context() as patch:
         patch.setattr(function, "__code__", other.__code__)
-        assert imported.replaced() == ["clearclip.weights.choose_weights"]
+        assert "clearclip.weights.choose_weights" in imported.replaced()
 
 
 def test_a_module_that_is_imported_later(imported, monkeypatch):

@@ -2,45 +2,30 @@
 
     images → windows → features → scores of windows → score map of the image → post-processing → readout
 
-Several methods are computed in one pass: the blocks that they share run once.
+Several methods are computed in one pass: the blocks that they share run once. What happens to one batch of windows is
+in :mod:`clearclip.window_encoder`.
 """
 
 from __future__ import annotations
 
-import threading
-import warnings
-from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
-from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
-from clearclip.methods import Context, GuideKey, Method
+from clearclip.backbones import DenseEncoder
+from clearclip.methods import Method
 from clearclip.model_settings import ModelSettings
 from clearclip.text import TextFeatures
-from clearclip.utils.devices import is_out_of_memory, without_tf32
+from clearclip.utils.devices import without_tf32
 from clearclip.utils.errors import UserError
-from clearclip.utils.open_clip_import import open_clip
-from clearclip.windows import (
-    INVALID_LABEL,
-    ImageContext,
-    Readout,
-    ScoreMap,
-    WindowGrid,
-    can_be_batched,
-    labels_of_images,
-)
-from clearclip.windows.batches import EncodedImage, WindowBatch, extend, stack_windows, window_batches
+from clearclip.window_encoder import WindowEncoder
+from clearclip.windows import ImageContext, ScoreMap, WindowGrid, labels_by_image
+from clearclip.windows.batches import EncodedImage, stack_windows, window_batches
 
-#: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
-TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 NOT_FINITE_FEATURES = "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
-#: Held while a second encoder is loaded: of several threads that need it, one loads it.
-_LOADING = threading.Lock()
 
 
 class Prediction(NamedTuple):
@@ -55,7 +40,7 @@ class Prediction(NamedTuple):
     probabilities: Tensor | None
 
 
-class WindowedInference(nn.Module):
+class WindowedInference(WindowEncoder):
     """Scores and labels of images by a frozen image tower.
 
     Args:
@@ -73,24 +58,8 @@ class WindowedInference(nn.Module):
         std: Sequence[float],
         precision: str,
     ):
-        super().__init__()
-        self.image_encoder = image_encoder
+        super().__init__(image_encoder, mean, std, precision, settings.window_batch)
         self.settings = settings
-        self.precision = precision
-        self.window_batch = settings.window_batch
-        self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
-        self.second_encoders = nn.ModuleDict()
-
-    @property
-    def device(self) -> torch.device:
-        """Where the model computes."""
-        return self.mean.device
-
-    def check(self, method: Method) -> None:
-        """Raise a UserError where this model cannot compute a method. Its second encoder is loaded if it needs one."""
-        self.image_encoder.check(method)
-        self._second_encoder(self._completed(method))
 
     @torch.inference_mode()
     def predict(
@@ -121,7 +90,7 @@ class WindowedInference(nn.Module):
         settings = settings or self.settings
         readout = settings.readout
         maps = self.score_maps(images, sizes, text, methods, settings)
-        labels = self._labels(maps, sizes, text, readout, False)
+        labels = labels_by_image(readout, maps, sizes, text.word_to_class)
         predictions: list[list[Prediction]] = []
         for size, maps_of_image, labels_of_image in zip(sizes, maps, labels, strict=True):
             predictions_of_image = []
@@ -150,40 +119,7 @@ class WindowedInference(nn.Module):
         """
         settings = settings or self.settings
         maps = self.score_maps(images, sizes, text, methods, settings, check=not mark_invalid)
-        return self._labels(maps, sizes, text, settings.readout, mark_invalid)
-
-    def _labels(
-        self,
-        maps: Sequence[Sequence[ScoreMap]],
-        sizes: Sequence[tuple[int, int]],
-        text: TextFeatures,
-        readout: Readout,
-        mark_invalid: bool,
-    ) -> list[Tensor]:
-        """Labels of each image, (methods, height, width). On a GPU images with the same size and windows are read
-        together.
-        """
-        labels: dict[int, Tensor] = {}
-        batches: dict[tuple, list[int]] = defaultdict(list)
-        for number, (size, maps_of_image) in enumerate(zip(sizes, maps, strict=True)):
-            kinds = {(scores.grid, tuple(scores.scores.shape)) for scores in maps_of_image}
-            one_kind = len(kinds) == 1 and all(can_be_batched(readout, scores, size) for scores in maps_of_image)
-            if self.device.type != "cpu" and one_kind:
-                batches[kinds.pop(), size].append(number)
-                continue
-            by_method = []
-            for scores in maps_of_image:
-                labels_of_method = readout.labels(scores, size, text.word_to_class)
-                if mark_invalid:
-                    is_finite = scores.scores.isfinite().all()
-                    labels_of_method = labels_of_method.masked_fill(~is_finite, INVALID_LABEL)
-                by_method.append(labels_of_method)
-            labels[number] = by_method[0][None] if len(by_method) == 1 else torch.stack(by_method)
-        for (_, size), numbers in batches.items():
-            maps_of_batch = [scores for number in numbers for scores in maps[number]]
-            together = labels_of_images(readout, maps_of_batch, size, text.word_to_class)
-            labels.update(zip(numbers, together.unflatten(0, (len(numbers), -1)).unbind(), strict=True))
-        return [labels[number] for number in range(len(maps))]
+        return labels_by_image(settings.readout, maps, sizes, text.word_to_class, mark_invalid)
 
     def similarities(
         self,
@@ -237,20 +173,22 @@ class WindowedInference(nn.Module):
         settings = settings or self.settings
         methods = methods or [settings.chosen_method]
         # A method that is there several times stays one object, by which its features are known.
-        completed = {id(method): self._completed(method) for method in methods}
+        completed = {id(method): self.completed(method) for method in methods}
         methods = [completed[id(method)] for method in methods]
         texts = [text] * len(methods) if isinstance(text, TextFeatures) else text
         for method in completed.values():
             self.check(method)
+
         encoded = [[EncodedImage(self._grid(image, method, settings)) for method in methods] for image in images]
         for batch in window_batches(images, encoded):
-            encoded_windows = 0
-            while encoded_windows < len(batch.windows):
+            finished = 0
+            while finished < len(batch.windows):
                 # The number is asked for again each time: where memory ran out, it has become smaller.
-                next_batch = batch.part(encoded_windows, self._windows_per_batch(batch, methods))
-                with self._halving_batches(next_batch):
-                    self._encode(next_batch, methods, texts, encoded)
-                    encoded_windows += len(next_batch.windows)
+                next_batch = batch.part(finished, self.windows_per_batch(batch, methods))
+                with self.halving_batches(next_batch):
+                    self.encode_windows(next_batch, methods, texts, encoded)
+                    finished += len(next_batch.windows)
+
         post = settings.chosen_post_processing if post_process else None
         contexts = []
         for image, size in zip(images, sizes, strict=True):
@@ -278,53 +216,6 @@ class WindowedInference(nn.Module):
             method.incomplete_windows or settings.incomplete_windows,
         )
 
-    def _encode(
-        self,
-        batch: WindowBatch,
-        methods: Sequence[Method],
-        texts: Sequence[TextFeatures],
-        encoded: Sequence[Sequence[EncodedImage]],
-    ) -> None:
-        """Encode windows, compare them with the words, and add their scores to ``encoded``, by image and method."""
-        batch_methods = [methods[number] for number in batch.methods]
-        windows = torch.stack(batch.windows)
-        # Before windows are extended for the first encoder: each extends them to multiples of its own patch.
-        second = self._second_features(windows, batch.incomplete, batch_methods)
-        if batch.incomplete == "extended":
-            windows = extend(windows, self.image_encoder.patch_size, -self.mean / self.std)
-        words = [texts[number].features for number in batch.methods]
-        features = self._features(windows, batch_methods, words, second)
-        # All scores before any is added: where memory runs out on the way, the whole batch is done again.
-        scores = []
-        for method, method_words, method_features in zip(batch_methods, words, features, strict=True):
-            grid = tuple(method_features.shape[1:3])
-            context = Context(grid, image=windows, text=method_words, second=second.get(method.guide_key))
-            scores.append(method.scores(method_features, context))
-        for position, number in enumerate(batch.methods):
-            method = methods[number]
-            features_by_name = {"features": features[position], "second encoder": second.get(method.guide_key)}
-            for index, image in enumerate(batch.images):
-                encoded[image][number].scores.append(scores[position][index])
-                for name in method.keeps:
-                    encoded[image][number].features[name].append(features_by_name[name][index])
-
-    def _features(
-        self, windows: Tensor, methods: Sequence[Method], words: Sequence[Tensor], second: Mapping[GuideKey, Tensor]
-    ) -> list[Tensor]:
-        """Dense features of windows by each method; the same method with other words is computed again only where its
-        features depend on the words.
-        """
-        keys = []
-        rows: dict[tuple, tuple[Method, Tensor]] = {}
-        for method, method_words in zip(methods, words, strict=True):
-            key = (id(method), id(method_words) if "text" in method.needs else None)
-            keys.append(key)
-            rows[key] = (method, method_words)
-        distinct_methods, words_of_methods = zip(*rows.values(), strict=True)
-        features = self.image_encoder(windows, distinct_methods, words_of_methods, second)
-        features_by_key = dict(zip(rows, features, strict=True))
-        return [features_by_key[key] for key in keys]
-
     def _join(
         self,
         encoded: Sequence[Sequence[EncodedImage]],
@@ -334,101 +225,24 @@ class WindowedInference(nn.Module):
     ) -> list[list[ScoreMap]]:
         """The score maps of images of which all windows are encoded; what was held of the windows is dropped."""
         maps = []
+        # A GPU takes longer to be told of a small copy than to do it, so windows of all images are stacked at once.
         if self.device.type != "cpu":
             stack_windows(encoded)
         for windows_by_method, contexts_of_image in zip(encoded, contexts, strict=True):
             maps_of_image = []
             for method, windows, context in zip(methods, windows_by_method, contexts_of_image, strict=True):
-                second = self._second_encoder(method)
+                second_encoder = self.second_encoder(method)
                 joining_context = replace(
                     context,
                     features={name: torch.stack(features) for name, features in windows.features.items()},
-                    second_patch=None if second is None else second.patch_size,
+                    second_patch=None if second_encoder is None else second_encoder.patch_size,
                     has_post_processing=has_post_processing,
                 )
-                scores = windows.stacked if windows.stacked is not None else torch.stack(windows.scores)
+                scores = torch.stack(windows.scores) if windows.stacked is None else windows.stacked
                 maps_of_image.append(method.join(scores, windows.grid, joining_context))
                 windows.clear()
             maps.append(maps_of_image)
         return maps
-
-    def encode(self, images: Tensor, methods: Sequence[Method], text: TextFeatures | None = None) -> list[Tensor]:
-        """Dense features of images, with what the methods ask for: see :meth:`DenseEncoder.forward`.
-
-        Args:
-            images: (B, 3, H, W), normalised, all of one size.
-            methods: how the last blocks are computed.
-            text: of :meth:`ClearCLIP.encode_text`, where a method's features depend on the words.
-        """
-        methods = [self._completed(method) for method in methods]
-        second = self._second_features(images, "cut", methods)
-        return self.image_encoder(images, methods, None if text is None else text.features, second)
-
-    def _second_features(self, images: Tensor, incomplete: str, methods: Sequence[Method]) -> dict[GuideKey, Tensor]:
-        """Features of images (B, 3, H, W) by the second encoders that methods need."""
-        features: dict[GuideKey, Tensor] = {}
-        for method in methods:
-            encoder = self._second_encoder(method)
-            if encoder is not None and method.guide_key not in features:
-                rgb = self.denormalize(images)
-                if incomplete == "extended":
-                    rgb = extend(rgb, encoder.patch_size, torch.zeros_like(self.mean))
-                features[method.guide_key] = encoder(rgb, method.guide_features)
-        return features
-
-    def _second_encoder(self, method: Method) -> SecondEncoder | None:
-        """The second encoder that a method needs, loaded once; None where it needs none."""
-        if "second encoder" not in method.needs:
-            return None
-        key = f"{method.guide} {method.guide_weights or ''}".strip().replace(".", "_")  # a module's name has no dot
-        with _LOADING:
-            if key not in self.second_encoders:
-                # Inference tensors could neither be moved nor loaded later.
-                with torch.inference_mode(False):
-                    options = (method.guide, method.guide_weights, self.device, self.precision)
-                    self.second_encoders[key] = load_second_encoder(*options)
-        return self.second_encoders[key]
-
-    def _completed(self, method: Method) -> Method:
-        """A method with the model's own values of options that are None."""
-        return method.completed(self.image_encoder.method_options)
-
-    def _windows_per_batch(self, batch: WindowBatch, methods: Sequence[Method]) -> int:
-        """How many of a batch's windows are encoded together."""
-        if self.window_batch is not None:
-            return self.window_batch
-        height, width = batch.windows[0].shape[-2:]
-        encoders: list[Any] = [self.image_encoder]
-        encoders += [self._second_encoder(methods[number]) for number in batch.methods]
-        patches = [encoder.patch_size for encoder in encoders if encoder is not None]
-        tokens = max(1 + (height // patch_height) * (width // patch_width) for patch_height, patch_width in patches)
-        return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
-
-    @contextmanager
-    def _halving_batches(self, batch: WindowBatch) -> Iterator[None]:
-        """Where memory runs out inside: go on afterwards, with half as many windows at a time.
-
-        Raises:
-            UserError: it was a single window.
-        """
-        try:
-            with without_tf32():
-                yield
-            return
-        except RuntimeError as error:
-            if not is_out_of_memory(error):
-                raise
-        if len(batch.windows) == 1:
-            raise UserError(
-                f"out of GPU memory with a single window of {tuple(batch.windows[0].shape[-2:])} pixels; "
-                "use smaller windows (slide_crop) or another device"
-            )
-        self.window_batch = len(batch.windows) // 2
-        warnings.warn(f"out of GPU memory: window_batch is now {self.window_batch}", stacklevel=2)
-        if self.device.type == "mps":
-            torch.mps.empty_cache()
-        else:
-            torch.cuda.empty_cache()
 
     def _image_context(
         self, image: Tensor, size: tuple[int, int], text: TextFeatures, settings: ModelSettings
@@ -443,16 +257,6 @@ class WindowedInference(nn.Module):
             logit_scale=settings.logit_scale,
             denormalize=self.denormalize,
         )
-
-    def denormalize(self, images: Tensor) -> Tensor:
-        """Normalised images (…, 3, H, W) as 0..1 RGB.
-
-        OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
-        """
-        rounded = torch.stack([self.mean, self.std]) / 255
-        exact = rounded.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
-        mean, std = torch.where((rounded - exact).abs() < 1e-5, exact, rounded)
-        return images * std + mean
 
 
 def _check_finite(maps: Sequence[Sequence[ScoreMap]]) -> None:

@@ -7,26 +7,20 @@ from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, TypeAlias, overload
 
-import numpy as np
-import torch
-from torch import Tensor
-
 from clearclip.backbones import DenseEncoder, load_towers
 from clearclip.inference import WindowedInference
 from clearclip.methods import Method, build_method
 from clearclip.model_settings import ModelSettings
-from clearclip.rasters.georeference import georeference_of
 from clearclip.segmentation import Segmentation
+from clearclip.segmented_images import SegmentedImages
 from clearclip.text import ClassWords, TextEncoder, TextFeatures
 from clearclip.utils.devices import choose_device, choose_precision, without_tf32
 from clearclip.utils.errors import UserError
-from clearclip.utils.image_inputs import ImageFailure, ResultIterator, image_name, is_one_image, read_batch
-from clearclip.utils.images import ImageLike, protocol_size, resize_to_protocol
+from clearclip.utils.image_inputs import is_one_image
+from clearclip.utils.images import ImageLike, protocol_size
 from clearclip.utils.validators import of_type
 from clearclip.windows import Readout
 
-#: Images that segment() holds at a time.
-IMAGES_PER_BATCH = 8
 _PROBABILITY = of_type(float, int, low=0, high=1)
 Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
 Classes: TypeAlias = ClassWords | Sequence[str]
@@ -134,12 +128,6 @@ class ClearCLIP(WindowedInference):
         """Height and width at which :meth:`segment` sees an image of height and width ``size``."""
         return protocol_size(size, self.settings.short_side, self.settings.long_side)
 
-    def normalize(self, image: np.ndarray | Tensor) -> Tensor:
-        """(H, W, 3) or (3, H, W) uint8 RGB to (3, H, W) float32, normalised, on the model's device."""
-        if isinstance(image, np.ndarray):
-            image = torch.from_numpy(np.ascontiguousarray(image)).permute(2, 0, 1)
-        return (image.to(self.device, non_blocking=True).float() - self.mean) / self.std
-
     @overload
     def segment(
         self, images: ImageLike, classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
@@ -175,9 +163,10 @@ class ClearCLIP(WindowedInference):
             UserError: no classes, or an image that cannot be read.
         """
         text = self.encode_text(classes)
-        results = self._results(images, text, self._readout(prob_thd), {"": self.method})
-        plain_results = (result[""] if isinstance(result, dict) else result for result in results)
-        return _in_kind(images, ResultIterator(plain_results, _skips_errors(on_error)))
+        results = SegmentedImages(self, images, text, self._readout(prob_thd), self.method, self.label, on_error)
+        if is_one_image(images):
+            return next(results)
+        return list(results) if isinstance(images, Sequence) else results
 
     @overload
     def compare(
@@ -240,8 +229,10 @@ class ClearCLIP(WindowedInference):
         if not method_by_name:
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
         text = self.encode_text(classes)
-        results = self._results(images, text, self._readout(prob_thd), method_by_name)
-        return _in_kind(images, ResultIterator(results, _skips_errors(on_error)))
+        results = SegmentedImages(self, images, text, self._readout(prob_thd), method_by_name, self.label, on_error)
+        if is_one_image(images):
+            return next(results)
+        return list(results) if isinstance(images, Sequence) else results
 
     def _readout(self, prob_thd: float | None) -> Readout:
         """The settings' readout, with another threshold if one is given."""
@@ -249,60 +240,8 @@ class ClearCLIP(WindowedInference):
             return self.settings.readout
         return replace(self.settings.readout, prob_thd=_PROBABILITY("prob_thd", prob_thd))
 
-    def _results(
-        self, images: Images, text: TextFeatures, readout: Readout, methods: Mapping[str, Method]
-    ) -> Iterator[dict[str, Segmentation] | ImageFailure]:
-        """For each image its result by each method. Images are read a few at a time."""
-        several: Any = [images] if is_one_image(images) else images
-        originals = iter(several)
-        iterator_error = None
-        while iterator_error is None:
-            batch, iterator_error = read_batch(originals, IMAGES_PER_BATCH)
-            if not batch and iterator_error is None:
-                return
-            pictures = [picture for _, picture in batch if not isinstance(picture, ImageFailure)]
-            maps = iter(self._score_maps_of_pictures(pictures, text, list(methods.values())))
-            for source, picture in batch:
-                if isinstance(picture, ImageFailure):
-                    yield picture
-                    continue
-                results = {}
-                georeference = georeference_of(source)
-                for (name, method), scores in zip(methods.items(), next(maps), strict=True):
-                    result = Segmentation(picture, scores, text, readout, self.label, method.label)
-                    result.georeference = georeference
-                    result.image_name = image_name(source)
-                    results[name] = result
-                yield results
-        raise iterator_error
-
-    def _score_maps_of_pictures(
-        self, pictures: Sequence[np.ndarray], text: TextFeatures, methods: Sequence[Method]
-    ) -> Sequence[Any]:
-        """The score maps of pictures, (H, W, 3) uint8, at the size of the protocol; none for no picture."""
-        if not pictures:
-            return []
-        settings = self.settings
-        tensors = []
-        for picture in pictures:
-            resized = resize_to_protocol(picture, settings.short_side, settings.long_side)
-            tensors.append(self.normalize(resized))
-        sizes = [picture.shape[:2] for picture in pictures]
-        return self.score_maps(tensors, sizes, text, methods, settings)
-
     def __repr__(self) -> str:
         return f"ClearCLIP({self.label}, method {self.method.label}, {self.precision} on {self.device})"
-
-
-def _skips_errors(on_error: Any) -> bool:
-    """Whether ``on_error`` is "skip".
-
-    Raises:
-        UserError: it is neither "skip" nor "raise".
-    """
-    if on_error not in ("raise", "skip"):
-        raise UserError(f'on_error must be "raise" or "skip", not {on_error!r}')
-    return on_error == "skip"
 
 
 def _refuse_commas(classes: Any) -> None:
@@ -318,10 +257,3 @@ def _refuse_commas(classes: Any) -> None:
                 f"the class {name!r} has a comma; write {' | '.join(words)!r} for several words of one class, or "
                 f"{', '.join(map(repr, words))} for several classes"
             )
-
-
-def _in_kind(images: Images, results: Iterator[Any]) -> Any:
-    """The result of an image, a list for a sequence of images, or the iterator itself."""
-    if is_one_image(images):
-        return next(results)
-    return list(results) if isinstance(images, Sequence) else results

@@ -170,7 +170,7 @@ def compare(model: ClearCLIP, size_name: str, words: int, methods: list[Method],
     patch = model.image_encoder.patch_size
     cut = [WindowGrid.of(tuple(image.shape[-2:]), crop, stride, patch).cut(image) for image in tensors]
     windows = torch.stack([window for of_image in cut for window in of_image])
-    batch = model._windows_per_batch(WindowBatch((0,), "padded", windows=[windows[0]]), [model.method])
+    batch = model.windows_per_batch(WindowBatch((0,), "padded", windows=[windows[0]]), [model.method])
 
     def run(*methods: Method) -> list:
         results = model.predict(tensors, text, sizes, methods=methods)

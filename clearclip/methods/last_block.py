@@ -102,6 +102,24 @@ def attend(
         bias: (…, 1+N, 1+N), or None for nothing.
         width: None means d.
     """
+    scale, bias = changed_logits(q, context, bias, width)
+    # What computes attention without a matrix of weights wants values as wide as queries.
+    missing_width = max(0, q.shape[-1] - v.shape[-1])
+    padded = F.pad(v, (0, missing_width)) if missing_width else v
+    return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
+
+
+def changed_logits(
+    q: Tensor, context: Context | None, bias: Tensor | None = None, width: int | None = None
+) -> tuple[float, Tensor | None]:
+    """The factor of q kᵀ in the logits, and what is added to them: SFR's feedback changes both.
+
+    Args:
+        q: the queries, (B, heads, 1+N, d).
+        context: of the method; without feedback nothing is changed.
+        bias: what the method itself adds, (…, 1+N, 1+N), or None for nothing.
+        width: the factor is 1 / sqrt(width); None means d.
+    """
     scale = (width or q.shape[-1]) ** -0.5
     if context is not None and context.feedback is not None:
         factor, feedback = context.feedback
@@ -109,10 +127,7 @@ def attend(
         bias = feedback if bias is None else feedback + bias
     if bias is not None:
         bias = bias.to(q.dtype)
-    # What computes attention without a matrix of weights wants values as wide as queries.
-    missing_width = max(0, q.shape[-1] - v.shape[-1])
-    padded = F.pad(v, (0, missing_width)) if missing_width else v
-    return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
+    return scale, bias
 
 
 @METHODS.register_module()
@@ -172,7 +187,9 @@ class LastBlock(AttentionMethod):
             for name in (left, right):
                 if name not in heads:
                     heads[name] = block.project(tokens, name)
-            attended = attend(heads[left], heads[right], v, context)
+            q, k = heads[left], heads[right]
+            scale, bias = changed_logits(q, context)
+            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
             gathered = attended if gathered is None else gathered + attended
         return v if gathered is None else gathered
 

@@ -117,26 +117,6 @@ def read_batch(images: Iterator[Any], count: int) -> tuple[list[tuple[Any, Any]]
     return batch, None
 
 
-class ResultIterator(Iterator[Any]):
-    """Results one after the other. An image that cannot be read raises its error in its turn, and the next call goes on
-    with the image after it.
-
-    Args:
-        results: results and failures.
-        skips_errors: whether a failure is a result like the others.
-    """
-
-    def __init__(self, results: Iterator[Any], skips_errors: bool):
-        self._results = results
-        self._skips_errors = skips_errors
-
-    def __next__(self) -> Any:
-        result = next(self._results)
-        if isinstance(result, ImageFailure) and not self._skips_errors:
-            raise result.error
-        return result
-
-
 def image_name(image: Any) -> str:
     """The name of an image's file, of a path or of an opened file; else empty."""
     if isinstance(image, str | os.PathLike):

@@ -1,6 +1,7 @@
 """Where the windows of an image lie, and how the scores of their patches become the labels of its pixels."""
 
 from clearclip.windows.batched_readout import INVALID_LABEL, can_be_batched, labels_of_images
+from clearclip.windows.image_labels import labels_by_image
 from clearclip.windows.joining import ImageContext, join_windows
 from clearclip.windows.lposs_plus import LPOSSPlus
 from clearclip.windows.pamr import PAMR
@@ -25,5 +26,6 @@ __all__ = [
     "build_post_processing",
     "can_be_batched",
     "join_windows",
+    "labels_by_image",
     "labels_of_images",
 ]

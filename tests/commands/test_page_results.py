@@ -88,7 +88,7 @@ def test_methods_are_names_without_options(page: PageModel, options: dict, monke
     def refuse(*_: object) -> None:
         raise AssertionError("something is loaded")
 
-    monkeypatch.setattr("clearclip.inference.load_second_encoder", refuse)
+    monkeypatch.setattr("clearclip.window_encoder.load_second_encoder", refuse)
     for method in (json.dumps({"type": "ProxyCLIP", **options}), str({"type": "ProxyCLIP", **options})):
         with pytest.raises(UserError, match="is no name of a method"):
             page.run(upload(page.images[0]), "a, b", method)

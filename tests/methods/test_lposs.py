@@ -173,7 +173,7 @@ def test_formula(models, guide, size, neighbours):
         rgb = torch.zeros(3, *(-(-side // 8) * 8 for side in window.shape[1:]))
         rgb[:, : window.shape[1], : window.shape[2]] = model.denormalize(window)
         with torch.inference_mode():
-            second = model._second_encoder(method)(rgb[None], "values")[0]
+            second = model.second_encoder(method)(rgb[None], "values")[0]
             features = F.normalize(model.encode(extended[None], [method])[0], dim=-1).permute(0, 3, 1, 2)
         resized = F.normalize(
             F.interpolate(features, size=second.shape[:2], mode="bilinear")[0].permute(1, 2, 0), dim=-1

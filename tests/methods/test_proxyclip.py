@@ -38,7 +38,7 @@ def test_recorded_proxyclip(models, guide, key):
     method = ProxyCLIP(**guide(words[0]), beta=beta, gamma=gamma)
     model, image = models[8], sized_image(*size)[None]
     with torch.inference_mode():
-        second = model._second_encoder(model._completed(method))(model.denormalize(image))
+        second = model.second_encoder(model.completed(method))(model.denormalize(image))
         found = {
             "vfm": second[0].flatten(0, 1),
             "attn": proxy_attention(second[0].flatten(0, 1), beta, gamma),
@@ -76,7 +76,7 @@ def test_proxyclip_formula(models, tower, guide, name, size):
     model = models[12]
     (got,) = model.encode(image[None], [method])
     with torch.inference_mode():
-        second = model._second_encoder(model._completed(method))(model.denormalize(image[None]))[0]
+        second = model.second_encoder(model.completed(method))(model.denormalize(image[None]))[0]
     patch = 8 if name == "dino8" else 14
     assert got.shape[1:3] == second.shape[:2] == (size[0] // patch, size[1] // patch)
     assert_close(got[0].numpy(), tower.proxy_features(image.double().numpy(), second.double().numpy(), 1.1, 4))
@@ -129,6 +129,6 @@ def test_random_second_encoders_are_the_same_every_time(load, guide):
     image = sized_image(64, 64)[None]
     first, second = (load(8, method=method).encode(image, [method])[0] for _ in range(2))
     torch.testing.assert_close(first, second, rtol=0, atol=0)
-    other = load(8, model_type="ProxyCLIP", **guide(name))
+    other = load(8, method={"type": "ProxyCLIP", **guide(name)})
     assert other.method == ProxyCLIP(**guide(name)) != method
     assert other.settings.chosen_method.settings["guide_weights"].endswith("dino16.pth")

@@ -76,7 +76,7 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
             f"config {path}: a config is a Python file (.py), which is executed, or JSON; see config/base_config.py"
         )
     with explaining_errors(f"config {path}"):
-        cfg = Config.fromfile(str(path))
+        cfg = _read_file(path)
     with explaining_errors(f"config {path}", overrides):
         overrides = overrides or {}
         file_values = cfg.to_dict()
@@ -102,6 +102,24 @@ def load_config(path: str | Path, overrides: dict[str, Any] | None = None, data_
         model_settings(cfg)
         check_overrides(f"config {path}", merged_values, overrides, file_values)
     return cfg
+
+
+def _read_file(path: str | Path) -> Config:
+    """A config file with what it inherits.
+
+    Raises:
+        UserError: it inherits from a bundled config as if it lay beside that, as it does in a clone.
+    """
+    try:
+        return Config.fromfile(str(path))
+    except FileNotFoundError as error:
+        bundled = CONFIGS / Path(str(error.filename)).name
+        if not bundled.is_file():
+            raise
+        raise UserError(
+            f"config {path}: there is no {bundled.name} beside it; inherit from the bundled one: "
+            f"_base_ = {str(bundled)!r}"
+        ) from error
 
 
 def config_text(cfg: Config) -> str:

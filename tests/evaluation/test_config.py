@@ -8,6 +8,7 @@ import pytest
 
 from clearclip.evaluation.config import config_text, load_config
 from clearclip.evaluation.run import evaluate
+from clearclip.utils.errors import UserError
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 
@@ -30,3 +31,16 @@ def test_it_is_kept_and_gives_the_same_numbers(tmp_path, quick_name):
     (second,) = evaluate(kept, tmp_path / "again", device="cpu", limit=1)
     assert first.facts == second.facts
     assert (first.scores.confusion == second.scores.confusion).all()
+
+
+def test_a_config_elsewhere_is_told_where_its_base_is(tmp_path):
+    """As after the installation of a wheel, whose configs lie in the package."""
+    config = tmp_path / "cfg_mine.py"
+    config.write_text('_base_ = "./cfg_miniature.py"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"no cfg_miniature\.py beside it; inherit from the bundled one: ") as error:
+        load_config(config)
+    config.write_text(str(error.value).split("one: ")[1], encoding="utf-8")
+    assert load_config(config).to_dict() == load_config(CONFIGS / "cfg_miniature.py").to_dict()
+    config.write_text('_base_ = "./cfg_of_nobody.py"\n', encoding="utf-8")
+    with pytest.raises(UserError, match=r"does not fit \(FileNotFoundError"):
+        load_config(config)

@@ -8,7 +8,7 @@ import tempfile
 
 os.environ.setdefault("GRADIO_ANALYTICS_ENABLED", "False")
 
-from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.page_results import PageModel
 from clearclip.commands.web import build_page, launch_options
 
@@ -26,7 +26,7 @@ def main() -> None:
     """Serve the page until the Space is stopped."""
     folder = tempfile.mkdtemp(prefix="clearclip-")
     os.environ["GRADIO_TEMP_DIR"] = folder  # uploads and results
-    blocks = build_page(PageModel(make_parser().parse_args(page_arguments()), folder))
+    blocks = build_page(PageModel(demo_parser().parse_args(page_arguments()), folder))
     # A Space says by GRADIO_SERVER_NAME and GRADIO_SERVER_PORT where it listens.
     _, address, _ = blocks.launch(**launch_options())
     print(f"page: {address}", flush=True)

@@ -87,7 +87,7 @@ def run(tmp_path_factory, tiny_name):
     """The whole analysis of a tiny random model on a few scenes of the miniature."""
     out = tmp_path_factory.mktemp("analysis")
     arguments = ["--model", tiny_name, "--limit", "3", "--methods", "SCLIP", "GEM", "--out", str(out)]
-    command.main(arguments)
+    command.analyze_command(arguments)
     return out
 
 
@@ -131,13 +131,13 @@ def test_a_folder_of_images(tmp_path, capsys):
         Image.effect_noise((90, 70), 64).save(photos / name)
     arguments = [str(photos), "--model", "miniature", "--classes", "cat, dog", "--out", str(out)]
     with pytest.warns(UserWarning, match="the miniature knows drawn scenes only"):
-        command.main([*arguments, "--methods", "SCLIP"])
+        command.analyze_command([*arguments, "--methods", "SCLIP"])
     assert not (out / "features.csv").exists() and (out / "maps.png").exists()
     norms = pd.read_csv(out / "norms.csv")
     assert norms["images"].unique().tolist() == [2] and norms["model"].unique().tolist() == ["miniature"]
     (photos / "b.jpg").write_bytes(b"no image at all")
     with pytest.raises(UserError, match=r"b\.jpg cannot be read"), pytest.warns(UserWarning):
-        command.main(arguments)
+        command.analyze_command(arguments)
 
 
 @pytest.mark.parametrize(
@@ -155,5 +155,5 @@ def test_a_folder_of_images(tmp_path, capsys):
 )
 def test_bad_input_is_one_line(arguments, message, tmp_path):
     with pytest.raises(UserError, match=message):
-        command.main([*arguments, "--out", str(tmp_path / "out")])
+        command.analyze_command([*arguments, "--out", str(tmp_path / "out")])
     assert not (tmp_path / "out").exists()

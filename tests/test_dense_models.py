@@ -13,9 +13,9 @@ from dense_folders import dinotxt_folder, radio_folder, talk2dino_folder, tips_f
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.commands.demo import main as demo
-from clearclip.commands.eval import main as evaluate
-from clearclip.commands.eval_all import main as eval_all
+from clearclip.commands.demo import demo_command as demo
+from clearclip.commands.eval import eval_command as evaluate
+from clearclip.commands.eval_all import eval_all_command as eval_all
 from clearclip.dense_models import DENSE_MODELS, dense_files, find_family
 from clearclip.evaluation.weight_facts import weights_facts
 from clearclip.model_settings import ModelSettings

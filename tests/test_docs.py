@@ -11,7 +11,7 @@ from open_clip import get_pretrained_cfg
 
 from clearclip import ModelSettings
 from clearclip.backbones.blip.weights import BLIP_ADDRESS
-from clearclip.commands.eval import make_parser
+from clearclip.commands.eval_parser import eval_parser
 from clearclip.results.protocols import find_protocol, protocol_names
 from clearclip.results.published_numbers import find_published
 from clearclip.results.table_definitions import find_table
@@ -25,7 +25,7 @@ PAGES += sorted((ROOT / "docs").glob("*.md"))
 
 def test_every_option_is_described():
     page = (ROOT / "docs" / "options.md").read_text(encoding="utf-8")
-    flags = {flag for action in make_parser()._actions for flag in action.option_strings if flag.startswith("--")}
+    flags = {flag for action in eval_parser()._actions for flag in action.option_strings if flag.startswith("--")}
     names = [*(one.name for one in fields(ModelSettings)), *(flags - {"--help", "--config", "--work-dir"})]
     assert [name for name in names if not re.search(rf"`[^`\n]*{name}\b", page)] == []
 

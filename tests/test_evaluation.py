@@ -22,7 +22,7 @@ from mmseg.evaluation import IoUMetric
 from mmseg.structures import SegDataSample
 
 from clearclip.commands.command_line import run_command
-from clearclip.commands.eval import main as evaluate
+from clearclip.commands.eval import eval_command as evaluate
 from clearclip.evaluation import ClearCLIPSegmentation, ConfusionMetric
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.confusion import confusion_counts

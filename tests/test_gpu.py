@@ -14,7 +14,7 @@ from conftest import rows_of
 from torch import nn
 
 from clearclip import ClearCLIP
-from clearclip.commands.eval import main as evaluate
+from clearclip.commands.eval import eval_command as evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
 from clearclip.utils.images import read_image
 

@@ -194,20 +194,20 @@ def test_gdal_s_own_program_reads_names_and_coordinates(model: ClearCLIP, ortho:
 
 
 def test_the_demo_makes_maps(quick_name: str, ortho: Path, tmp_path: Path, capsys) -> None:
-    from clearclip.commands.demo import main
+    from clearclip.commands.demo import demo_command
 
     write_raster(tmp_path / "dark.tif", planes(wide(some_picture(40, 50)) // 16), crs=None, transform=None)
     common = ["--model", quick_name, "--classes", "sky, hill, tree", "--device", "cpu", "--out", str(tmp_path / "out")]
-    assert main([str(ortho), *common, "--polygons", "--slide-crop", "64", "--slide-stride", "32"]) == 0
+    assert demo_command([str(ortho), *common, "--polygons", "--slide-crop", "64", "--slide-stride", "32"]) == 0
     assert "ortho_labels.tif" in capsys.readouterr().out
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         "ortho_labels.tif", "ortho_labels.tif.aux.xml", "ortho_labels.geojson"
     }  # fmt: skip
     with pytest.warns(UserWarning, match="so it is nearly black"):
-        main([str(tmp_path / "dark.tif"), *common])
-    assert main([str(tmp_path / "dark.tif"), *common, "--levels", "0", "4095"]) == 0
+        demo_command([str(tmp_path / "dark.tif"), *common])
+    assert demo_command([str(tmp_path / "dark.tif"), *common, "--levels", "0", "4095"]) == 0
     with pytest.raises(UserError, match="is a map, of which --compare"):
-        main([str(ortho), *common, "--compare", "CLIP"])
+        demo_command([str(ortho), *common, "--compare", "CLIP"])
 
 
 def test_without_rasterio(quick_name: str, ortho: Path, monkeypatch, tmp_path: Path) -> None:

@@ -11,8 +11,8 @@ import torch
 
 from clearclip import ClearCLIP, UserError
 from clearclip.commands.command_line import run_command
-from clearclip.commands.export import run
-from clearclip.commands.export_parser import make_parser
+from clearclip.commands.export import run_export
+from clearclip.commands.export_parser import export_parser
 from clearclip.methods import GEM, LastBlock
 from clearclip.onnx_export import export_onnx
 
@@ -134,7 +134,7 @@ def test_what_cannot_be_exported_says_so(tmp_path: Path, monkeypatch: pytest.Mon
 
 def test_command(quick_name: str, tmp_path: Path, capsys: pytest.CaptureFixture) -> None:
     def export(*arguments: str) -> int:
-        return run_command(lambda: run(make_parser().parse_args(list(arguments))))
+        return run_command(lambda: run_export(export_parser().parse_args(list(arguments))))
 
     path = tmp_path / "new" / "model.onnx"
     common = ("--model", quick_name, "--slide-crop", "64", "--slide-stride", "64")

@@ -17,9 +17,8 @@ from PIL import Image
 
 from clearclip import UserError
 from clearclip import model as model_module
-from clearclip.commands import analyze, demo, eval_all
-from clearclip.commands import eval as evaluate
 from clearclip.commands.command_line import run_command
+from clearclip.commands.main import parse_and_run, parser_of
 
 ROOT = Path(__file__).resolve().parent.parent
 COUNT = int(os.environ.get("CLEARCLIP_RANDOM_COMMANDS", "30"))
@@ -104,16 +103,16 @@ def draw_options(rng: random.Random, parser: argparse.ArgumentParser, model: str
     return words
 
 
-@pytest.mark.parametrize("script", [demo, analyze], ids=["demo", "analyze"])
+@pytest.mark.parametrize("script", ["demo", "analyze"])
 def test_nothing_but_clear_errors(script, world: str, capfd: pytest.CaptureFixture) -> None:
-    parser = script.make_parser()
+    parser = parser_of(script)
     codes = []
     for seed in range(COUNT // 2):
         arguments = draw(random.Random(seed), parser, world)
-        if script is analyze and "--config" not in arguments and not any(one in FILES for one in arguments[:1]):
+        if script == "analyze" and "--config" not in arguments and not any(one in FILES for one in arguments[:1]):
             arguments = ["photo.png", *arguments]  # not the whole miniature
         try:
-            codes.append(run_command(lambda arguments=arguments: script.main(arguments)))
+            codes.append(run_command(lambda arguments=arguments: parse_and_run(script, arguments)))
         except BaseException as error:
             raise AssertionError(f"seed {seed}: {shlex.join(arguments)[:2000]}") from error
         said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]
@@ -121,19 +120,19 @@ def test_nothing_but_clear_errors(script, world: str, capfd: pytest.CaptureFixtu
     assert {0, 2} == set(codes)
 
 
-@pytest.mark.parametrize("script", [evaluate, eval_all], ids=["eval", "eval-all"])
+@pytest.mark.parametrize("script", ["eval", "eval-all"])
 def test_nothing_but_clear_errors_of_an_evaluation(script, world: str, capfd: pytest.CaptureFixture) -> None:
     config = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--workers", "0"]
     named = [f"model.model_name={world}", "model.clip_type=None", "model.vit_type=None"]
     codes = []
     for seed in range(COUNT // 2):
-        rng, parser = random.Random(seed), script.make_parser()
-        table = script is eval_all
+        rng, parser = random.Random(seed), parser_of(script)
+        table = script == "eval-all"
         arguments = ["--limit", "1", "--device", "cpu", *(["--miniature"] if table else config)]
         arguments += ["--cfg-options", *([] if table else named), "model.cached=True"]
         arguments += draw_options(rng, parser, world)
         try:
-            codes.append(run_command(lambda arguments=arguments: script.main(arguments)))
+            codes.append(run_command(lambda arguments=arguments: parse_and_run(script, arguments)))
         except BaseException as error:
             raise AssertionError(f"seed {seed}: {shlex.join(arguments)[:2000]}") from error
         said = [line for line in capfd.readouterr().err.splitlines() if line.startswith("error: ")]

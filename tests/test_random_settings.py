@@ -11,7 +11,7 @@ from hypothesis import HealthCheck, example, given, settings
 from hypothesis import strategies as st
 
 from clearclip import METHODS, UserError
-from clearclip.commands.eval import main
+from clearclip.commands.eval import eval_command
 from clearclip.evaluation.config import SEGMENTOR_OPTIONS
 from clearclip.model_settings import ModelSettings
 
@@ -71,6 +71,6 @@ def test_any_setting(options, folder, quick_name):
     model = [f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]
     given_options = [f"{name}={value}" for name, value in options.items()]
     try:
-        assert main([*common, "--cfg-options", *model, "test_dataloader.num_workers=0", *given_options]) == 0
+        assert eval_command([*common, "--cfg-options", *model, "test_dataloader.num_workers=0", *given_options]) == 0
     except UserError as error:
         assert str(error)

@@ -18,7 +18,7 @@ import pytest
 
 from clearclip import ClearCLIP
 from clearclip.commands.command_line import run_command
-from clearclip.commands.demo import main
+from clearclip.commands.demo import demo_command
 from clearclip.commands.model_arguments import SCENES
 from clearclip.onnx_export import export_onnx
 
@@ -49,7 +49,7 @@ def test_recipes(capsys: pytest.CaptureFixture) -> None:
     for scene in SCENES[:2]:
         shutil.copy(scene, "photos")
     command = ["photos", "--model", "miniature", "--classes", "sky, grass", "--out", "results"]
-    assert run_command(lambda: main(command)) == 0
+    assert run_command(lambda: demo_command(command)) == 0
     writer = cv2.VideoWriter("video.avi", cv2.VideoWriter_fourcc(*"MJPG"), 5, (128, 128))
     for _ in range(3):
         writer.write(cv2.imread("photo.png"))

@@ -17,9 +17,9 @@ from conftest import rows_of
 from PIL import Image
 
 from clearclip import METHODS, ClearCLIP, build_method
-from clearclip.commands.demo import main as demo
-from clearclip.commands.eval import main as evaluate
-from clearclip.commands.eval_all import main as eval_all
+from clearclip.commands.demo import demo_command as demo
+from clearclip.commands.eval import eval_command as evaluate
+from clearclip.commands.eval_all import eval_all_command as eval_all
 
 ROOT = Path(__file__).resolve().parents[1]
 PAGE = (ROOT / "docs" / "your_own_method.md").read_text(encoding="utf-8")

@@ -13,7 +13,7 @@ from clearclip.analysis import figures
 from clearclip.analysis.inputs import Images
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.variants import VARIANTS, score_tables, summary
-from clearclip.commands.analyze_parser import make_parser
+from clearclip.commands.analyze_parser import analyze_parser
 from clearclip.commands.image_search import find_images
 from clearclip.commands.model_arguments import warn_of_photographs
 from clearclip.commands.model_flags import model_options
@@ -25,12 +25,12 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_bytes, write_text_atomically
 
 
-def main(arguments: Sequence[str] | None = None) -> None:
-    """Analyse as a command line says; see :func:`run`."""
-    run(make_parser().parse_args(arguments))
+def analyze_command(arguments: Sequence[str] | None = None) -> None:
+    """Analyse as a command line says; see :func:`run_analyze`."""
+    run_analyze(analyze_parser().parse_args(arguments))
 
 
-def run(args: Namespace) -> None:
+def run_analyze(args: Namespace) -> None:
     """Analyse as the arguments say; a UserError for anything that the user can fix."""
     _check(args)
     check_stray_words(args)

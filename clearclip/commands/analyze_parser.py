@@ -14,7 +14,7 @@ from clearclip.utils.files import user_path
 ANALYSIS_STEPS = ("statistics", "scores", "maps")
 
 
-def make_parser() -> CommandParser:
+def analyze_parser() -> CommandParser:
     """The options of ``analyze.py``."""
     parser = CommandParser(
         description="Draw the paper's analysis: statistics of X_res, X_attn and X_sum, and what they do to mIoU. "

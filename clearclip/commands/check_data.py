@@ -21,7 +21,7 @@ def config_names(name: str) -> list[str]:
     return [f"cfg_{dataset}.py" for dataset in DATASET_GROUPS[name].split()]
 
 
-def run(args: Namespace) -> int:
+def run_check_data(args: Namespace) -> int:
     """Check datasets and print a table.
 
     Returns:

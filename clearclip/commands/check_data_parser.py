@@ -23,7 +23,7 @@ Exit code: 0 where all are complete, 1 where something is missing or wrong.
 """
 
 
-def make_parser() -> CommandParser:
+def check_data_parser() -> CommandParser:
     """The options."""
     parser = CommandParser(description=_DESCRIPTION, formatter_class=RawDescriptionHelpFormatter)
     configs = f"a config file, or {', '.join(DATASET_GROUPS)} (default: benchmarks)"

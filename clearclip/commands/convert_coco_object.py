@@ -159,7 +159,7 @@ def _place(source: Path, target: Path, copy: bool) -> None:
         target.symlink_to(os.path.relpath(source.resolve(), target.parent.resolve()))
 
 
-def run(args: Namespace) -> None:
+def run_convert_coco_object(args: Namespace) -> None:
     """Convert as the arguments say, and print what came out."""
     if args.nproc < 1:
         raise UserError(f"--nproc {args.nproc}: give 1 or more")

@@ -8,7 +8,7 @@ from pathlib import Path
 from clearclip.commands.command_line import CommandParser
 
 
-def make_parser() -> CommandParser:
+def convert_coco_object_parser() -> CommandParser:
     """The options."""
     parser = CommandParser(description="Make COCO-Object's masks from COCO-Stuff 164k's raw masks.")
     add = parser.add_argument

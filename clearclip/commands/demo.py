@@ -13,7 +13,7 @@ from typing import Any
 from tqdm import tqdm
 
 from clearclip.commands.demo_maps import picture_options, segment_maps, separate_maps
-from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.image_search import ImageFile, search_images
 from clearclip.commands.model_arguments import (
     SCENES,
@@ -51,12 +51,12 @@ from clearclip.visualize import class_palette, save_image
 OLDEST_GRADIO = 6
 
 
-def main(argv: Sequence[str] | None = None) -> int:
-    """Run the demo as a command line says; see :func:`run`."""
-    return run(make_parser().parse_args(argv))
+def demo_command(argv: Sequence[str] | None = None) -> int:
+    """Run the demo as a command line says; see :func:`run_demo`."""
+    return run_demo(demo_parser().parse_args(argv))
 
 
-def run(args: Namespace) -> int:
+def run_demo(args: Namespace) -> int:
     """Run the demo; 0, or 2 where one of several images could not be read. A UserError for what the user can fix."""
     if args.web:
         return _serve_page(args)

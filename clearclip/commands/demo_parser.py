@@ -16,7 +16,7 @@ from clearclip.utils.files import user_path
 PICTURE_FORMATS = ("png", "jpg", "svg", "pdf")
 
 
-def make_parser() -> CommandParser:
+def demo_parser() -> CommandParser:
     """The options."""
     parser = CommandParser(
         description="Segment images by words. Without arguments: the bundled miniature, offline.",

@@ -8,7 +8,7 @@ from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
 
-from clearclip.commands.eval_parser import make_parser
+from clearclip.commands.eval_parser import eval_parser
 from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.run import evaluate
@@ -18,12 +18,12 @@ from clearclip.utils.files import check_folder
 from clearclip.utils.printable import printable
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Evaluate as a command line says; see :func:`run`."""
-    return run(make_parser().parse_args(arguments))
+def eval_command(arguments: Sequence[str] | None = None) -> int:
+    """Evaluate as a command line says; see :func:`run_eval`."""
+    return run_eval(eval_parser().parse_args(arguments))
 
 
-def run(args: Namespace) -> int:
+def run_eval(args: Namespace) -> int:
     """Evaluate as the arguments say, record the scores and print them."""
     if args.no_cache:
         args.cfg_options["model.cached"] = False

@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table as ConsoleTable
 from rich.text import Text
 
-from clearclip.commands.eval_all_parser import make_parser
+from clearclip.commands.eval_all_parser import eval_all_parser
 from clearclip.commands.row_choice import choose_rows
 from clearclip.commands.table_check import TableCheck
 from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, plan
@@ -38,12 +38,12 @@ from clearclip.utils.printable import printable
 WORDS_ROWS = "family"
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Do as a command line says; see :func:`run`."""
-    return run(make_parser().parse_args(arguments))
+def eval_all_command(arguments: Sequence[str] | None = None) -> int:
+    """Do as a command line says; see :func:`run_eval_all`."""
+    return run_eval_all(eval_all_parser().parse_args(arguments))
 
 
-def run(args: Namespace) -> int:
+def run_eval_all(args: Namespace) -> int:
     """Do as the arguments say.
 
     Returns:

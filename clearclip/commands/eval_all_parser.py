@@ -9,7 +9,7 @@ from clearclip.results.protocols import protocol_names
 from clearclip.results.table_definitions import tables
 
 
-def make_parser() -> CommandParser:
+def eval_all_parser() -> CommandParser:
     """The options of ``eval_all.py``."""
     parser = CommandParser(
         description="Evaluate a whole table of the paper. What has a result already is skipped, so it can be killed "

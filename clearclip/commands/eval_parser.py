@@ -23,7 +23,7 @@ class LocalRank(argparse.Action):
         os.environ.setdefault("LOCAL_RANK", str(values))
 
 
-def make_parser() -> CommandParser:
+def eval_parser() -> CommandParser:
     """The options of ``eval.py``."""
     parser = CommandParser(
         description="Evaluate a benchmark and add a row to results.xlsx. A config is Python and is executed.",

@@ -15,7 +15,7 @@ from clearclip.utils.files import check_folder
 from clearclip.utils.printable import printable
 
 
-def run(args: Namespace) -> None:
+def run_export(args: Namespace) -> None:
     """Export as the arguments say, and say what is in the file; a UserError for what the user can fix."""
     if args.file.suffix.lower() != ".onnx":
         raise UserError(f"{args.file}: give a file with the suffix .onnx")

@@ -9,7 +9,7 @@ from clearclip.model_settings import ModelSettings
 from clearclip.utils.files import user_path
 
 
-def make_parser() -> CommandParser:
+def export_parser() -> CommandParser:
     """The options."""
     parser = CommandParser(
         description="Write a model as an ONNX file: image in, cosine similarity of its patches with words out.",

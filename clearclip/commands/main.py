@@ -9,7 +9,8 @@ from importlib import import_module
 from clearclip.commands.command_line import CommandParser, run_command
 from clearclip.version import __version__
 
-#: The subcommands and their modules. The options of each are in a module of their own, which is quick to import.
+#: The subcommands and their modules: ``NAME_parser`` with the options, which is quick to import, and ``NAME``, whose
+#: function ``run_NAME`` does the work.
 COMMANDS = {
     "demo": "demo",
     "eval": "eval",
@@ -32,7 +33,17 @@ def run_script(command: str) -> int:
     Args:
         command: a key of :data:`COMMANDS`.
     """
-    return run_command(lambda: _parse_and_run(command, sys.argv[1:]))
+    return run_command(lambda: parse_and_run(command, sys.argv[1:]))
+
+
+def parser_of(command: str) -> CommandParser:
+    """The options of a subcommand.
+
+    Args:
+        command: a key of :data:`COMMANDS`.
+    """
+    name = f"{COMMANDS[command]}_parser"
+    return getattr(import_module(f"clearclip.commands.{name}"), name)()
 
 
 def _run_subcommand() -> int | None:
@@ -41,11 +52,12 @@ def _run_subcommand() -> int | None:
     parser.add_argument("--version", action="version", version=f"clearclip {__version__}")
     command = parser.parse_args(sys.argv[1:2]).command
     sys.argv[:2] = [f"clearclip {command}"]
-    return _parse_and_run(command, sys.argv[1:])
+    return parse_and_run(command, sys.argv[1:])
 
 
-def _parse_and_run(command: str, arguments: Sequence[str]) -> int | None:
-    module = f"clearclip.commands.{COMMANDS[command]}"
-    args = import_module(f"{module}_parser").make_parser().parse_args(arguments)
+def parse_and_run(command: str, arguments: Sequence[str]) -> int | None:
+    name = COMMANDS[command]
+    args = parser_of(command).parse_args(arguments)
     # Only now what takes seconds: PyTorch and all that is built on it. A package that is missing is one line here, too.
-    return import_module(module).run(args)
+    module = import_module(f"clearclip.commands.{name}")
+    return getattr(module, f"run_{name}")(args)

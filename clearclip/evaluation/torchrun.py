@@ -16,7 +16,7 @@ from clearclip.evaluation.processes import PARENT_VARIABLE
 from clearclip.utils.continuation import command_to_continue
 
 
-def main(arguments: Sequence[str]) -> int:
+def run_torchrun(arguments: Sequence[str]) -> int:
     """Run ``torchrun`` with these arguments.
 
     Returns:
@@ -47,4 +47,4 @@ def main(arguments: Sequence[str]) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))
+    sys.exit(run_torchrun(sys.argv[1:]))

@@ -18,7 +18,7 @@ from PIL import Image
 from clearclip import METHODS, ClearCLIP, ModelSettings, UserError, build_method
 from clearclip.commands import demo as command
 from clearclip.commands.command_line import import_file, run_command
-from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.model_arguments import DRAWN_ONLY, SCENES, is_miniature, read_settings
 from clearclip.commands.model_flags import MODEL_FLAGS
 from clearclip.miniature import CLASSES, PALETTE
@@ -41,7 +41,7 @@ def elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 def run(*arguments: str) -> int:
     """The exit code, as a shell would see it."""
-    return run_command(lambda: command.main([str(argument) for argument in arguments]))
+    return run_command(lambda: command.demo_command([str(argument) for argument in arguments]))
 
 
 def note(path: str) -> dict:
@@ -71,14 +71,14 @@ def test_files_agree_with_each_other_and_with_segment(quick_name: str, capsys: p
 def test_options_are_those_of_model_settings() -> None:
     """Every option reaches ModelSettings with its type; those not given leave its default."""
     given = "--clip-type CLIP --vit-type ViT-L/14 --pretrained x.pt --no-quick-gelu --precision fp32 --no-cached"
-    args = make_parser().parse_args([*given.split(), "--prob-thd", ".5", "--slide-crop", "9", "--slide-stride", "3"])
+    args = demo_parser().parse_args([*given.split(), "--prob-thd", ".5", "--slide-crop", "9", "--slide-stride", "3"])
     settings = read_settings(args)
     assert (settings.clip_type, settings.vit_type, settings.pretrained) == ("CLIP", "ViT-L/14", "x.pt")
     assert (settings.quick_gelu, settings.cached, settings.prob_thd) == (False, False, 0.5)
     assert (settings.slide_crop, settings.slide_stride, settings.device) == (9, 3, None)
-    assert read_settings(make_parser().parse_args(["photo.jpg"])).facts() == ModelSettings().facts()
-    assert is_miniature(read_settings(make_parser().parse_args([])))
-    text = " ".join(make_parser().format_help().split())
+    assert read_settings(demo_parser().parse_args(["photo.jpg"])).facts() == ModelSettings().facts()
+    assert is_miniature(read_settings(demo_parser().parse_args([])))
+    text = " ".join(demo_parser().format_help().split())
     assert all(ModelSettings.help(name) in text for name in MODEL_FLAGS)
 
 
@@ -138,7 +138,7 @@ def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:
     Path("mine.py").write_text("from clearclip import METHODS, LastBlock\nMETHODS.register_module('Mine', LastBlock)\n")
     try:
         import_file(Path("mine.py"))
-        assert read_settings(make_parser().parse_args(["--model-type", "Mine"])).method.label
+        assert read_settings(demo_parser().parse_args(["--model-type", "Mine"])).method.label
         Path("again.py").write_text(Path("mine.py").read_text())
         with pytest.raises(UserError, match=r"again.py: KeyError in line 2: 'Mine is already registered'"):
             import_file(Path("again.py"))

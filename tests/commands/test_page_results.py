@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.model_arguments import SCENES
 from clearclip.commands.page_results import PageModel, all_methods, message_for_visitors
 from clearclip.utils.errors import UserError
@@ -26,7 +26,7 @@ def page(quick_name: str, tmp_path: Path) -> PageModel:
     Image.new("RGB", (1, 1)).save(tmp_path / "b.png")
     (tmp_path / "names.txt").write_text("sky, clouds\ngrass\n")
     options = f"--web {tmp_path} --name-path {tmp_path / 'names.txt'} --model {quick_name} --model-type SCLIP"
-    args = make_parser().parse_args([*options.split(), "--ignore-residual", "--prob-thd", "0.01"])
+    args = demo_parser().parse_args([*options.split(), "--ignore-residual", "--prob-thd", "0.01"])
     return PageModel(args, tmp_path)
 
 

@@ -8,7 +8,7 @@ import open_clip
 import pytest
 
 from clearclip import UserError
-from clearclip.commands.eval_all import main
+from clearclip.commands.eval_all import eval_all_command
 from clearclip.commands.table_plan import plan, work_dir
 from clearclip.dense_models import DENSE_MODELS, PUBLISHED
 from clearclip.evaluation.config import class_words, load_config
@@ -78,4 +78,4 @@ def test_protocols(protocol):
 def test_rows_set_weights_and_methods(tmp_path):
     for option in ("model.clip_type=OpenCLIP", "model.method=SCLIP", "model.method.alpha=2", "model.vit_type=ViT-L/14"):
         with pytest.raises(UserError, match=r"is what the rows of a table set"):
-            main(["--miniature", "--results", str(tmp_path / "r.xlsx"), "--cfg-options", option])
+            eval_all_command(["--miniature", "--results", str(tmp_path / "r.xlsx"), "--cfg-options", option])

@@ -14,7 +14,7 @@ from conftest import rows_of
 from recorded_runs import append_run
 
 from clearclip import UserError
-from clearclip.commands.eval_all import main
+from clearclip.commands.eval_all import eval_all_command
 from clearclip.commands.table_repetition import NO_REPETITION, repetition_of
 from clearclip.evaluation import prepared_run
 from clearclip.evaluation.journal import Journal, latest_start
@@ -35,7 +35,7 @@ def test_the_command_that_is_named_goes_on(tmp_path, monkeypatch, capfd):
     """A result is repeated, Ctrl-C comes after 3 of 5 images, and 2 are computed by the command that it names."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--miniature", "--limit", "5", "--rows", "CLIP", "--cfg-options", "test_dataloader.batch_size=1"]
-    assert main(arguments) == 0
+    assert eval_all_command(arguments) == 0
     (first,) = rows_of("results.xlsx")
     # Records know their second only: the repetition begins in another one.
     while datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds") <= first["time"]:
@@ -43,18 +43,18 @@ def test_the_command_that_is_named_goes_on(tmp_path, monkeypatch, capfd):
     with monkeypatch.context() as patch:
         patch.setattr(prepared_run, "ProgressHook", InterruptedProgress)
         with pytest.raises(KeyboardInterrupt) as interruption:
-            main([*arguments, "--force"])
+            eval_all_command([*arguments, "--force"])
     sentence = str(interruption.value)
     assert sentence.startswith("what is finished is kept: the same command with --force 20")
     assert command_to_continue() == "the same command with --resume", "eval.py's, as before"
     added = shlex.split(sentence.partition(" with ")[2].removesuffix(" goes on"))
     capfd.readouterr()
-    assert main([*arguments, *added]) == 0
+    assert eval_all_command([*arguments, *added]) == 0
     output = capfd.readouterr().out
     assert "resuming: 3 images are finished" in output and "1 done; 0 skipped" in output
     _, second = rows_of("results.xlsx")
     assert (second["iou"], second["images"]) == (first["iou"], 5)
-    assert main([*arguments, *added]) == 0
+    assert eval_all_command([*arguments, *added]) == 0
     assert "0 done; 1 skipped" in capfd.readouterr().out
 
 

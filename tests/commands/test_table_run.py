@@ -7,7 +7,7 @@ from pathlib import Path
 
 from conftest import die, rows_of
 
-from clearclip.commands.eval_all import main
+from clearclip.commands.eval_all import eval_all_command
 from clearclip.commands.table_plan import has_result, plan
 from clearclip.results.records import read_records
 from clearclip.results.table_definitions import FAMILY, find_table
@@ -22,7 +22,7 @@ def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
     assert [{row.clip_type for row in group.rows} for group in groups] == [{"CLIP"}, {"OpenCLIP"}]
     monkeypatch.chdir(tmp_path)
     labels = [row.label for row in find_table("family", bundled=True).rows]
-    assert main(["--table", "family", "--miniature", "--limit", "2"]) == 0
+    assert eval_all_command(["--table", "family", "--miniature", "--limit", "2"]) == 0
     assert f"{len(labels)} done; 0 skipped; 0 failed" in capfd.readouterr().out
     assert [row["method"] for row in rows_of("results.xlsx")] == labels
     assert (tmp_path / "results.xlsx").exists()
@@ -36,12 +36,12 @@ def test_a_killed_table_goes_on(tmp_path, monkeypatch, capfd):
     killed = die(["eval_all.py", *arguments], at=5)
     assert killed.returncode == -signal.SIGKILL, killed.stderr
     assert not (tmp_path / "results.xlsx").exists()
-    assert main(arguments) == 0
+    assert eval_all_command(arguments) == 0
     assert "resuming: " in capfd.readouterr().out
     rows = rows_of(tmp_path / "results.xlsx")
     assert [row["method"] for row in rows] == ["CLIP", "ClearCLIP", "SCLIP + ClearCLIP"]
     assert {row["images"] for row in rows} == {20}
-    assert main(arguments) == 0
+    assert eval_all_command(arguments) == 0
     assert "0 done; 3 skipped; 0 failed" in capfd.readouterr().out
     assert rows_of(tmp_path / "results.xlsx") == rows
 
@@ -50,12 +50,12 @@ def test_one_pass_equals_one_run_each(tmp_path, monkeypatch, capfd):
     """Identical confusion counts: every row of the ablation in one pass, and three of them alone."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--miniature", "--limit", "3", "--table"]
-    assert main([*arguments, "ablation"]) == 0
-    assert main([*arguments, "2"]) == 0
+    assert eval_all_command([*arguments, "ablation"]) == 0
+    assert eval_all_command([*arguments, "2"]) == 0
     together = {row["method"]: row for row in rows_of("results.xlsx")}
     assert len(together) == 6 * 4 + 2  # the others are rows of the ablation, too
     for row in ("CLIP", "MaskCLIP + ClearCLIP", "GEM"):
-        assert main([*arguments, "2", "--rows", row, "--results", "alone.xlsx", "--force"]) == 0
+        assert eval_all_command([*arguments, "2", "--rows", row, "--results", "alone.xlsx", "--force"]) == 0
     assert "resuming" not in capfd.readouterr().out  # computed again, not read from the journal
     for alone in rows_of("alone.xlsx"):
         assert (alone["iou"], alone["mIoU"]) == (together[alone["method"]]["iou"], together[alone["method"]]["mIoU"])
@@ -66,7 +66,7 @@ def test_a_failing_group_does_not_stop_the_others(tmp_path, monkeypatch, capfd):
     (tmp_path / "empty").mkdir()
     monkeypatch.setenv("CLEARCLIP_DATA", str(tmp_path / "empty"))
     options = ["--table", "background", "--rows", "CLIP + ClearCLIP", "--cfg-options", "model.pretrained=random"]
-    code = main(["--vit", "ViT-B/16", *options])
+    code = eval_all_command(["--vit", "ViT-B/16", *options])
     out = capfd.readouterr().out
     assert code == 1
     assert "0 done; 0 skipped; 3 failed" in out
@@ -78,7 +78,7 @@ def test_a_result_is_known_by_its_fingerprint(tmp_path, monkeypatch, capfd):
     """A limited run, one of other settings, and one of other code are no result of the full table's row."""
     monkeypatch.chdir(tmp_path)
     only = ["--miniature", "--rows", "CLIP + ClearCLIP", "--results", "results.xlsx"]
-    assert main([*only, "--limit", "2"]) == 0
+    assert eval_all_command([*only, "--limit", "2"]) == 0
     rows = find_table("2", bundled=True).select_rows(["CLIP + ClearCLIP"])
     (group,) = plan(rows, ("miniature",), {}, 2)
     (full,) = plan(group.rows, ("miniature",), {})
@@ -91,7 +91,7 @@ def test_a_result_is_known_by_its_fingerprint(tmp_path, monkeypatch, capfd):
     group._common = None
     assert not has_result(group, row, records, None)
     # Of other code it is computed again, whatever journals there are.
-    assert main([*only, "--limit", "2"]) == 0
+    assert eval_all_command([*only, "--limit", "2"]) == 0
     assert "1 done; 0 skipped" in capfd.readouterr().out.split("results in")[-2]
     assert len(rows_of("results.xlsx")) == 2
 
@@ -100,10 +100,10 @@ def test_a_record_without_its_workbook_gets_one(tmp_path, monkeypatch, capfd):
     """Killed between records and workbook, and started again: all is skipped, and the workbook is there."""
     monkeypatch.chdir(tmp_path)
     arguments = ["--miniature", "--limit", "2", "--rows", "CLIP", "CLIP + ClearCLIP"]
-    assert main(arguments) == 0
+    assert eval_all_command(arguments) == 0
     (tmp_path / "results.xlsx").unlink()
     (tmp_path / ".results-killed.xlsx").touch()
-    assert main(arguments) == 0
+    assert eval_all_command(arguments) == 0
     assert "0 done; 2 skipped; 0 failed" in capfd.readouterr().out
     assert (tmp_path / "results.xlsx").is_file()
     assert not (tmp_path / ".results-killed.xlsx").exists()

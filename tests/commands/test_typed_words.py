@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from clearclip.commands.analyze_parser import make_parser as analyze_parser
-from clearclip.commands.demo_parser import make_parser
+from clearclip.commands.analyze_parser import analyze_parser
+from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.typed_words import check_stray_words, read_words, with_background
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
@@ -71,7 +71,7 @@ def test_background() -> None:
         with_background(ClassWords.parse(["sky"]), False)
 
 
-@pytest.mark.parametrize("parser", [make_parser, analyze_parser])
+@pytest.mark.parametrize("parser", [demo_parser, analyze_parser])
 def test_classes_may_be_repeated(parser) -> None:
     args = parser().parse_args(["--classes", "sky", "--classes", "tree, boat"])
     assert read_words(args.classes).names == ["sky", "tree", "boat"]
@@ -86,7 +86,7 @@ def test_missing_quotes(line: str, spelling: str, tmp_path: Path, monkeypatch: p
     monkeypatch.chdir(tmp_path)
     Path("photo.jpg").write_bytes(b"")
     with pytest.raises(UserError) as error:
-        check_stray_words(make_parser().parse_args(line.split()))
+        check_stray_words(demo_parser().parse_args(line.split()))
     assert spelling in str(error.value) and "one pair of quotes" in str(error.value)
 
 

@@ -17,7 +17,7 @@ import pytest
 from PIL import Image
 
 from clearclip import ClearCLIP
-from clearclip.commands.demo import main
+from clearclip.commands.demo import demo_command
 from clearclip.commands.model_arguments import SCENES
 from clearclip.miniature import CLASSES
 from clearclip.utils.errors import UserError
@@ -28,10 +28,10 @@ ROOT = Path(__file__).resolve().parents[2]
 def test_says_how_to_install_gradio(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "gradio", None)
     with pytest.raises(UserError, match="pip install -U gradio"):
-        main(["--web"])
+        demo_command(["--web"])
     monkeypatch.setitem(sys.modules, "gradio", SimpleNamespace(__version__="5.49.1", Blocks=None))
     with pytest.raises(UserError, match=r"gradio 5\.49\.1 is too old.*pip install -U gradio"):
-        main(["--web"])
+        demo_command(["--web"])
 
 
 @pytest.fixture

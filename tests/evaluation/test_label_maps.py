@@ -14,7 +14,7 @@ from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
 from clearclip import UserError
-from clearclip.commands.eval import main
+from clearclip.commands.eval import eval_command
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.datasets import MappedDataset, PascalVOC20Dataset, build_dataset, plain_datasets
 from clearclip.evaluation.label_map_formats import label_map_format, voc_palette
@@ -31,7 +31,7 @@ def run(name: str, root: Path, out: Path, model: str, *more: str) -> int:
     """Label maps of a bundled config's images, its masks removed."""
     arguments = ["--config", str(CONFIGS / f"cfg_{name}.py"), "--no-masks", "--out", str(out), "--device", "cpu"]
     arguments += ["--data-root", str(root), "--workers", "0", *more]
-    return main(
+    return eval_command(
         [*arguments, "--cfg-options", f"model.model_name={model}", "model.clip_type=None", "model.vit_type=None"]
     )
 
@@ -147,4 +147,4 @@ def test_a_damaged_image_and_several_methods(tmp_path, quick_name, capsys):
 )
 def test_options_that_do_not_go_together(arguments, words):
     with pytest.raises(UserError, match=words):
-        main(["--config", str(CONFIGS / "cfg_ade20k.py"), *arguments])
+        eval_command(["--config", str(CONFIGS / "cfg_ade20k.py"), *arguments])

@@ -17,8 +17,8 @@ import torch.distributed as torch_dist
 from conftest import environment, rows_of
 
 from clearclip import UserError
-from clearclip.commands.eval_all import main as eval_all
-from clearclip.commands.eval_parser import make_parser
+from clearclip.commands.eval_all import eval_all_command as eval_all
+from clearclip.commands.eval_parser import eval_parser
 from clearclip.evaluation import launchers
 from clearclip.evaluation.launchers import describe_process, launcher_of_environment, slurm_ports
 from clearclip.evaluation.run import evaluate
@@ -85,10 +85,10 @@ def test_a_table_starts_its_processes_itself(bare_environment, tmp_path):
 def test_the_option_of_torch_distributed_launch(option, bare_environment):
     bare_environment.setenv("LOCAL_RANK", "")
     bare_environment.delenv("LOCAL_RANK")
-    make_parser().parse_args(["--config", "x", option])
+    eval_parser().parse_args(["--config", "x", option])
     assert os.environ["LOCAL_RANK"] == "1"
     bare_environment.setenv("LOCAL_RANK", "3")  # torchrun's word counts
-    make_parser().parse_args(["--config", "x", option])
+    eval_parser().parse_args(["--config", "x", option])
     assert os.environ["LOCAL_RANK"] == "3"
 
 

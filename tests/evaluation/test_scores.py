@@ -11,7 +11,7 @@ import torch
 from mmseg.evaluation import IoUMetric
 from PIL import Image
 
-from clearclip.commands.eval import main
+from clearclip.commands.eval import eval_command
 from clearclip.evaluation.confusion import confusion_counts
 from clearclip.evaluation.scores import Scores
 from clearclip.results.score_files import write_score_files
@@ -96,8 +96,8 @@ def test_an_evaluation_writes_them(tmp_path, quick_name, capsys):
     arguments = ["--config", str(CONFIG), "--workdir", str(tmp_path / "work"), "--limit", "2", "--device", "cpu"]
     arguments += ["--results", str(tmp_path / "results.xlsx"), "--workers", "0", "--methods", "CLIP", "ClearCLIP"]
     options = ["--cfg-options", f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]
-    assert main([*arguments, *options]) == 0
-    assert main([*arguments, "--resume", "--confusion", str(tmp_path / "scores"), *options]) == 0
+    assert eval_command([*arguments, *options]) == 0
+    assert eval_command([*arguments, "--resume", "--confusion", str(tmp_path / "scores"), *options]) == 0
     assert "resuming: 2 images" in capsys.readouterr().out
     names = sorted(path.name for path in (tmp_path / "scores").iterdir())
     assert names == [

@@ -22,7 +22,7 @@ from safetensors.torch import save
 
 from clearclip import ClearCLIP, UserError
 from clearclip.commands.command_line import run_command
-from clearclip.commands.demo import main
+from clearclip.commands.demo import demo_command
 from clearclip.miniature import BENCHMARK
 from clearclip.utils.hub import fetch, fetch_url
 
@@ -192,7 +192,7 @@ def test_a_file_of_which_nothing_is_said(option, hub, weights, tmp_path, recwarn
     """It may be anyone's: its activation is not silently OpenAI's."""
     (tmp_path / "laion.safetensors").write_bytes(weights)
     command = [str(SCENE), "--classes", "sky, tree", "--pretrained", str(tmp_path / "laion.safetensors")]
-    assert main([*command, "--device", "cpu", "--out", str(tmp_path / "out"), *option]) == 0
+    assert demo_command([*command, "--device", "cpu", "--out", str(tmp_path / "out"), *option]) == 0
     said = [str(warning.message) for warning in recwarn if "--quick-gelu" in str(warning.message)]
     assert len(said) == (not option)
 

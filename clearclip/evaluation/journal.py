@@ -41,6 +41,11 @@ def latest_start(folder: Path) -> datetime.datetime | None:
     return datetime.datetime.fromtimestamp(max(times), datetime.timezone.utc)
 
 
+def is_work_dir(folder: Path) -> bool:
+    """Whether runs keep their journals and logs in this folder."""
+    return any(folder.glob(f"journal/*/{FACTS_FILE}"))
+
+
 class Journal:
     """Confusion counts per image in JSON lines, a file per process, in a folder that is named after the run's facts.
 

@@ -19,6 +19,7 @@ from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.datasets import plain_datasets
+from clearclip.evaluation.journal import is_work_dir
 from clearclip.methods import Method
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest, hash_file
@@ -142,6 +143,10 @@ def _library_folders() -> tuple[str, ...]:
 def _python_files(folder: Path) -> list[Path]:
     files = []
     for parent, folders, names in os.walk(folder):
+        # Each run writes its config there, and would have other code than the one before.
+        if is_work_dir(Path(parent)):
+            folders.clear()
+            continue
         folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
         files += [Path(parent, name).resolve() for name in sorted(names) if name.endswith(".py")]
         if len(files) > MOST_FILES:

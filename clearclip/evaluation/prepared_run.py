@@ -119,8 +119,7 @@ def prepared_run(
             with _building(cfg, options):
                 segmentor = _build_segmentor(cfg, loaded, methods, options)
                 dataset.leave_out(journal.finished)
-                if journal.finished and dist.get_rank() == 0:
-                    print(f"resuming: {len(journal.finished)} images are finished")
+                _report_resumption(len(journal.finished), facts)
                 metric = ConfusionMetric(options.on_error, finished=journal.finished)
                 evaluator = JournaledEvaluator(metric, other_metrics(cfg), journal)
                 loader = build_loader(cfg, dataset, options.batch_size, options.workers, loaded.model.device)
@@ -216,6 +215,17 @@ def _build_segmentor(
     needs_labels = bool(other_metrics(cfg) or options.hooks)
     segmentor.marks_invalid = loaded.model.device.type == "cuda" and not needs_labels
     return segmentor
+
+
+def _report_resumption(finished_images: int, facts: Mapping[str, Any]) -> None:
+    """Say that a run goes on, and what of code of the user's own was not compared."""
+    if finished_images == 0 or dist.get_rank() != 0:
+        return
+    print(f"resuming: {finished_images} images are finished")
+    own_labels = [method["label"] for method in facts["methods"] if "source" in method]
+    if own_labels or "own code" in facts:
+        names = ", ".join(own_labels) or "code of your own"
+        print(f"{names}: its files are the same; what else it reads is not compared (start again where it changed)")
 
 
 def _write_config(cfg: Config, folder: Path) -> None:

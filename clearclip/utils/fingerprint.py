@@ -58,11 +58,13 @@ def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
 
 
 def _leaves(facts: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """All values by their dotted names."""
+    """All values by their dotted names, those of lists of objects by their numbers."""
     leaves: dict[str, Any] = {}
     for name, value in facts.items():
+        if isinstance(value, list) and value and isinstance(value[0], Mapping):
+            value = dict(enumerate(value))
         if isinstance(value, Mapping):
             leaves.update(_leaves(value, f"{prefix}{name}."))
         else:
-            leaves[prefix + name] = value
+            leaves[f"{prefix}{name}"] = value
     return leaves

@@ -54,10 +54,9 @@ class ImportedCode:
 
 def _identities(function: FunctionType) -> tuple:
     """What of a function may be replaced in place; defaults count by their identity."""
-    keyword_defaults = function.__kwdefaults__
-    if keyword_defaults is not None:
-        keyword_defaults = tuple((name, id(value)) for name, value in keyword_defaults.items())
-    return function.__code__, id(function.__defaults__), keyword_defaults
+    keyword_defaults = function.__kwdefaults__ or {}
+    identities = tuple((name, id(value)) for name, value in keyword_defaults.items())
+    return function.__code__, id(function.__defaults__), identities
 
 
 def _namespaces() -> Iterator[tuple[str, Mapping[str, Any]]]:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import functools
+import importlib
+import os
 import sys
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,8 +13,9 @@ import pytest
 
 from clearclip import METHODS, Method, UserError, build_method
 from clearclip.commands.command_line import import_file
-from clearclip.evaluation import own_code
+from clearclip.evaluation import own_code, prepared_run
 from clearclip.evaluation.own_code import is_own_method, nested_methods, own_code_facts
+from clearclip.evaluation.run import evaluate
 from clearclip.evaluation.run_facts import method_facts
 
 METHOD = """
@@ -60,6 +63,87 @@ def test_its_own_file_and_those_below_its_folder(method_file, tmp_path):
     assert facts(method_file) == before
     (tmp_path / "data.txt").write_text("2")
     assert facts(method_file) == before, "what cannot be seen, as docs/your_own_method.md says"
+
+
+INTERRUPTED_METHOD = """
+import os, sys
+from dataclasses import dataclass
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parent))
+from clearclip import METHODS, Method
+from factor_of_test import FACTOR
+
+def scaled(x, by=1.0):
+    return by * x
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class Mine(Method):
+    def __call__(self, blocks, x, context):
+        shift = float(Path(__file__).with_name("data.txt").read_text()) + float(os.environ["SHIFT_OF_TEST"])
+        return FACTOR * scaled(x) + shift
+"""
+
+
+class Interrupted(prepared_run.ProgressHook):
+    """Ends a run after its first batch, as a signal would."""
+
+    def after_test_iter(self, *arguments, **options):
+        raise KeyboardInterrupt
+
+
+def other_factor(folder):
+    (folder / "factor_of_test.py").write_text("FACTOR = 2\n")
+
+
+def other_default(folder):
+    file = folder / "mine_of_test.py"
+    file.write_text(file.read_text().replace("by=1.0", "by=3.0"))
+
+
+def other_data(folder):
+    (folder / "data.txt").write_text("2")
+
+
+def other_variable(folder):
+    os.environ["SHIFT_OF_TEST"] = "2"
+
+
+@pytest.mark.parametrize(
+    ("change", "refusal"),
+    [
+        (other_factor, r"--resume: the settings differ \(.*file factor_of_test.py was"),
+        (other_default, r"--resume: the settings differ \(.*file mine_of_test.py was"),
+        (other_data, None),
+        (other_variable, None),
+    ],
+)
+def test_a_run_that_was_stopped_and_changed(change, refusal, method_file, tmp_path, monkeypatch, capsys):
+    """What is seen is refused; what cannot be seen is said, and a result of it is never skipped in silence."""
+    monkeypatch.setenv("SHIFT_OF_TEST", "1")
+    method_file.write_text(INTERRUPTED_METHOD)
+    options = dict(methods=["Mine"], imports=[method_file], limit=3, batch_size=1, workers=0, device="cpu")
+
+    def evaluate_in_a_new_process(**further):
+        METHODS.pop("Mine", None)
+        for name in ("mine_of_test", "factor_of_test"):
+            sys.modules.pop(name, None)
+        importlib.invalidate_caches()
+        import_file(method_file)
+        return evaluate("cfg_miniature.py", tmp_path / "work", **options, **further)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(prepared_run, "ProgressHook", Interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            evaluate_in_a_new_process()
+    change(tmp_path)
+    capsys.readouterr()
+    if refusal:
+        with pytest.raises(UserError, match=refusal):
+            evaluate_in_a_new_process(resume="yes")
+    else:
+        assert len(evaluate_in_a_new_process(resume="yes")) == 1
+        assert "Mine: its files are the same; what else it reads is not compared" in capsys.readouterr().out
 
 
 def test_a_file_elsewhere_that_a_function_imports(method_file, tmp_path, monkeypatch):

@@ -103,6 +103,39 @@ def test_hosts_that_disagree_stop_together(second, words, tmp_path, quick_name):
     assert not (tmp_path / "results.jsonl").exists()
 
 
+OWN_METHOD = """
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+sys.path.insert(0, str(Path(__file__).parent))
+from clearclip import METHODS, Method
+from constant_of_host import FACTOR
+
+@METHODS.register_module()
+@dataclass(frozen=True)
+class OfHost(Method):
+    def __call__(self, blocks, x, context):
+        return FACTOR * x
+"""
+
+
+def test_hosts_whose_own_code_differs_stop_together(tmp_path, quick_name):
+    """A constant in a file that the method's own imports: no row is made of two methods."""
+    arguments = []
+    for host in ("0", "1"):
+        folder = tmp_path / host
+        folder.mkdir()
+        (folder / "of_host.py").write_text(OWN_METHOD)
+        (folder / "constant_of_host.py").write_text(f"FACTOR = {1 + int(host)}\n")
+        arguments.append(["--limit", "2", "--import", str(folder / "of_host.py"), "--methods", "OfHost"])
+    for process in nodes(tmp_path, quick_name, *arguments):
+        _, stderr = process.communicate()
+        assert process.returncode == 2
+        assert "process 1 has other settings or data than process 0" in stderr
+        assert "constant_of_host.py" in stderr and "Traceback" not in stderr
+    assert not (tmp_path / "results.jsonl").exists()
+
+
 def test_an_orphan_ends_by_itself():
     """A process whose starter is gone, by SIGKILL for example, does not wait for others."""
     child = (

@@ -255,3 +255,48 @@ def test_most_changes_change_the_counts(base):
     folder, (confusion, _), _ = base
     different = [not np.array_equal(run(folder, one)[0], confusion) for one in SETTINGS[::4]]
     assert sum(different) > 0.6 * len(different)
+
+
+CONCATENATED = """
+_base_ = "config.py"
+test_dataloader = dict(dataset=dict(_delete_=True, type="ConcatDataset", ignore_keys={keys}, datasets=[{datasets}]))
+"""
+KEYS = ["classes", "palette", "label_map", "reduce_zero_label"]  # in which the datasets may differ
+MEMBER = """dict(
+    type="MiniatureDataset", data_root="data", ann_file={list!r}, reduce_zero_label={reduce},
+    data_prefix=dict(img_path="images", seg_map_path="masks"), {more}
+    pipeline=[dict(type="LoadImageFromFile"), {resize}dict(type="LoadAnnotations"), dict(type="PackSegInputs")],
+)"""
+
+
+def concatenated(folder: Path, first: dict, second: dict):
+    """Counts and fingerprint of two datasets one after the other."""
+    members = []
+    for number, member in enumerate((first, second)):
+        (folder / "data" / f"list{number}.txt").write_text("\n".join(member.pop("images")))
+        values = {"reduce": False, "more": "", "resize": "", **member}
+        members.append(MEMBER.format(list=f"list{number}.txt", **values))
+    (folder / "concatenated.py").write_text(CONCATENATED.format(keys=KEYS, datasets=", ".join(members)))
+    return run(folder, config="concatenated.py")
+
+
+def test_parts_of_a_concatenated_dataset(tmp_path, quick_folder):
+    """Where the second one begins, which one reduces labels, and which classes the second one means."""
+    lay_out(tmp_path, quick_folder)
+    names = ["0022", "0047", "0016"]
+    small = {"resize": "dict(type='Resize', scale=(40, 40)), "}
+    classes = [*CLASSES[1:], CLASSES[0]]
+    other_classes = {"more": f"metainfo=dict(classes={classes}), "}
+    results = {
+        "plain": concatenated(tmp_path, {"images": names[:1]}, {"images": names[1:]}),
+        "second from 1": concatenated(tmp_path, {"images": names[:1]}, {"images": names[1:], **small}),
+        "second from 2": concatenated(tmp_path, {"images": names[:2]}, {"images": names[2:], **small}),
+        "first reduces": concatenated(tmp_path, {"images": names[:1], "reduce": True}, {"images": names[1:]}),
+        "second reduces": concatenated(tmp_path, {"images": names[:1]}, {"images": names[1:], "reduce": True}),
+        "second's classes": concatenated(tmp_path, {"images": names[:1]}, {"images": names[1:], **other_classes}),
+    }
+    for name, (confusion, fingerprint) in results.items():
+        for other_name, (other_confusion, other_fingerprint) in results.items():
+            if name != other_name:
+                assert not np.array_equal(confusion, other_confusion), (name, other_name)
+                assert fingerprint != other_fingerprint, (name, other_name)

@@ -50,9 +50,9 @@ def run_eval(args: Namespace) -> int:
         from clearclip.results.workbook import update_workbook
 
         update_workbook(results)
-        print(f"{_count(len(evaluations), 'row')} added to {printable(results)}")
+        print(f"{_count_text(len(evaluations), 'row')} added to {printable(results)}")
         for hook in hooks:
-            print(f"pictures of {_count(hook.written, 'image')} in {printable(args.show_dir)}")
+            print(f"pictures of {_count_text(hook.written, 'image')} in {printable(args.show_dir)}")
         if args.confusion is not None:
             write_confusion(evaluations, args.confusion)
     return 0
@@ -63,7 +63,7 @@ def write_confusion(evaluations: Sequence[Evaluation], folder: str) -> None:
     from clearclip.results.score_files import write_score_files
 
     for evaluation in evaluations:
-        title = f"{evaluation.dataset}, {evaluation.method}: mIoU {_percent(evaluation.scores.summary['mIoU'])}"
+        title = f"{evaluation.dataset}, {evaluation.method}: mIoU {_percent_text(evaluation.scores.summary['mIoU'])}"
         name = re.sub(r"[^\w.-]+", "_", f"{evaluation.dataset}_{evaluation.method}")
         scores = evaluation.scores
         write_score_files(folder, name, evaluation.classes, scores.confusion, scores.columns, title)
@@ -89,19 +89,19 @@ def segment_test_set(args: Namespace) -> int:
     if written.is_main:
         for image, reason in written.failures.items():
             print(f"skipped {printable(image)}: {printable(reason)}")
-        print(f"{_count(written.images, 'label map')} in {printable(args.out)}: {written.format_name}")
+        print(f"{_count_text(written.images, 'label map')} in {printable(args.out)}: {written.format_name}")
     return 0
 
 
 def report(evaluations: Sequence[Evaluation]) -> None:
     """Print the scores of every class, skipped images and the summary of every method."""
     first = evaluations[0]
-    images = _count(first.images, "image")
+    images = _count_text(first.images, "image")
     print_classes(evaluations, f"{first.dataset}: {images}")
     for image, reason in first.failures.items():
         print(f"skipped {printable(image)}: {printable(reason)}")
     for evaluation in evaluations:
-        summary = "  ".join(f"{name} {_percent(value)}" for name, value in evaluation.scores.summary.items())
+        summary = "  ".join(f"{name} {_percent_text(value)}" for name, value in evaluation.scores.summary.items())
         print(f"{printable(evaluation.dataset)}, {printable(evaluation.method)}: {summary}")
     print(f"{images}, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
 
@@ -122,13 +122,13 @@ def print_classes(evaluations: Sequence[Evaluation], title: str) -> None:
     for heading in columns:
         table.add_column(Text(heading), justify="right")
     for name, *values in zip(first.classes, *columns.values(), strict=True):
-        table.add_row(Text(printable(name)), *(_percent(value) for value in values))
+        table.add_row(Text(printable(name)), *(_percent_text(value) for value in values))
     Console().print(table)
 
 
-def _count(number: int, noun: str) -> str:
+def _count_text(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _percent(value: float) -> str:
+def _percent_text(value: float) -> str:
     return "–" if math.isnan(value) else f"{value:.2f}"

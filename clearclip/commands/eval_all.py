@@ -26,7 +26,7 @@ from clearclip.results.protocols import protocol_names
 from clearclip.results.record import Record
 from clearclip.results.records import check_results_path, find_record, read_records, records_path
 from clearclip.results.table_definitions import Table, find_table, tables
-from clearclip.results.table_text import FORMATS
+from clearclip.results.table_text import TABLE_FORMATS
 from clearclip.results.workbook import update_workbook
 from clearclip.results.workbook_sheets import sheet_name
 from clearclip.utils.continuation import continued_by
@@ -50,7 +50,7 @@ def run_eval_all(args: Namespace) -> int:
         0, or 1 where a run failed or the workbook could not be written.
     """
     results = check_results_path(args.results)
-    _check_numbers(args)
+    _check_options(args)
     if launcher_of_environment() != "none":
         raise UserError("eval_all.py starts its processes itself: run it once, with --gpus N")
     if args.rebuild:
@@ -62,7 +62,7 @@ def run_eval_all(args: Namespace) -> int:
     table = choose_table(args)
     if args.format is not None:
         records = read_records(results)[0]
-        print(FORMATS[args.format](_with_own_rows(table, args, records), records, args.protocol))
+        print(TABLE_FORMATS[args.format](_with_own_rows(table, args, records), records, args.protocol))
         return 0
     groups = plan(table.rows, table.datasets, args.cfg_options, args.limit, args.protocol, args.imports)
     if args.dry_run:
@@ -85,7 +85,7 @@ def run_words(results: Path, args: Namespace) -> int:
     return run_word_table([task_of_group(group) for group in groups], args, results)
 
 
-def _check_numbers(args: Namespace) -> None:
+def _check_options(args: Namespace) -> None:
     """Check what is wrong whatever the table is."""
     for name, value in (("--gpus", args.gpus), ("--limit", args.limit), ("--batch-size", args.batch_size)):
         if value is not None and value < 1:

@@ -117,7 +117,7 @@ def _check_files(cfg: Config, sample: int | None, threads: int) -> Report:
         return report
     _check_classes(report, cfg, dataset)
     for plain_dataset in plain_datasets(dataset.dataset):
-        _check_names(report, plain_dataset)
+        _check_file_names(report, plain_dataset)
     if report.expected not in (None, dataset.total):
         source = source_of(plain_datasets(dataset.dataset)[0])
         count = f"{dataset.total:,} image{'s' * (dataset.total != 1)}"
@@ -244,7 +244,7 @@ def _usual_suffix(name: str) -> str:
     return name.lower().replace(".jpeg", ".jpg").replace(".tiff", ".tif")
 
 
-def _check_names(report: Report, dataset: BaseSegDataset) -> None:
+def _check_file_names(report: Report, dataset: BaseSegDataset) -> None:
     """Repeated lines of a list file, and images that a folder has but the dataset does not take."""
     source = source_of(dataset)
     suffix = dataset.img_suffix

@@ -135,12 +135,12 @@ def images_read_otherwise(paths: Iterable[str | Path]) -> dict[str, int]:
         paths: local image files; others are left out.
     """
     with ThreadPoolExecutor() as pool:
-        reasons = pool.map(_reason, paths)
+        reasons = pool.map(_reason_for_our_reader, paths)
         counts = Counter(reason for reason in reasons if reason)
     return dict(sorted(counts.items()))
 
 
-def _reason(path: str | Path) -> str:
+def _reason_for_our_reader(path: str | Path) -> str:
     try:
         with open(path, "rb") as file:
             header = picture_header(file)

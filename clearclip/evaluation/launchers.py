@@ -19,7 +19,7 @@ from clearclip.utils.errors import UserError
 
 LAUNCHERS = ("none", "pytorch", "slurm")
 #: How long a process waits for another one, which may be encoding text for all. Dead ones are noticed at once.
-TIMEOUT = datetime.timedelta(minutes=30)
+JOIN_TIMEOUT = datetime.timedelta(minutes=30)
 #: What PyTorch's launchers tell each process.
 PYTORCH_VARIABLES = ("RANK", "WORLD_SIZE", "LOCAL_RANK", "MASTER_ADDR", "MASTER_PORT")
 #: How MPI's launchers tell that there are several processes. There is nothing here that joins them.
@@ -36,21 +36,21 @@ def launcher_of_environment() -> str:
     Raises:
         UserError: a launcher whose processes cannot be joined.
     """
-    if "RANK" in os.environ and _count("WORLD_SIZE") > 1:
+    if "RANK" in os.environ and _count_of("WORLD_SIZE") > 1:
         return "pytorch"
     # A batch script has SLURM_NTASKS as well, but only what srun starts is a task of a step.
-    if "SLURM_PROCID" in os.environ and _count("SLURM_STEP_NUM_TASKS") > 1:
+    if "SLURM_PROCID" in os.environ and _count_of("SLURM_STEP_NUM_TASKS") > 1:
         return "slurm"
     for name in MPI_SIZES:
-        if _count(name) > 1:
+        if _count_of(name) > 1:
             raise UserError(
-                f"{_count(name)} processes were started by MPI ({name}), which cannot be joined: start them by "
+                f"{_count_of(name)} processes were started by MPI ({name}), which cannot be joined: start them by "
                 "dist_test.sh, torchrun or srun, or pass --launcher none for processes that do not share the work"
             )
     return "none"
 
 
-def _count(name: str) -> int:
+def _count_of(name: str) -> int:
     """A variable's whole number; 0 where there is none."""
     text = os.environ.get(name, "")
     return int(text) if text.isdigit() else 0
@@ -86,7 +86,7 @@ def join_store(launcher: str) -> tuple[Any, int, int]:
         UserError: the processes do not find each other.
     """
     if launcher != "slurm":
-        return next(torch_dist.rendezvous("env://", timeout=TIMEOUT))
+        return next(torch_dist.rendezvous("env://", timeout=JOIN_TIMEOUT))
     rank, size, address = int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), os.environ["MASTER_ADDR"]
     step = f"{os.environ.get('SLURM_JOB_ID', '')}.{os.environ.get('SLURM_STEP_ID', '')}"
     fixed_port = os.environ.get("MASTER_PORT", "")
@@ -97,7 +97,7 @@ def join_store(launcher: str) -> tuple[Any, int, int]:
 
 def _first_node(nodes: str) -> str:
     """The address of the first of SLURM's nodes."""
-    if _count("SLURM_NNODES") == 1:
+    if _count_of("SLURM_NNODES") == 1:
         return "127.0.0.1"
     try:
         names = subprocess.run(["scontrol", "show", "hostnames", nodes], capture_output=True, text=True, check=True)
@@ -116,7 +116,7 @@ def _host_store(address: str, ports: Sequence[int], step: str) -> Any:
 
     The store is not at one of ``ports`` itself, since PyTorch waits without end for a program that does not answer.
     """
-    store = torch_dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=TIMEOUT)
+    store = torch_dist.TCPStore(address, 0, is_master=True, wait_for_workers=False, timeout=JOIN_TIMEOUT)
     for port in ports:
         try:
             listener = socket.create_server(("", port))
@@ -139,12 +139,12 @@ def _answer_forever(listener: socket.socket, answer: bytes) -> None:
 
 def _find_store(address: str, ports: Sequence[int], step: str) -> Any:
     """Find the store that this step's first task hosts; other jobs and programs at the ports are left alone."""
-    deadline = time.monotonic() + TIMEOUT.total_seconds()
+    deadline = time.monotonic() + JOIN_TIMEOUT.total_seconds()
     while time.monotonic() < deadline:
         for port in ports:
             with suppress(OSError), socket.create_connection((address, port), timeout=2) as connection:
                 answered_step, _, store_port = connection.makefile().readline(200).rpartition(" ")
                 if answered_step == step:
-                    return torch_dist.TCPStore(address, int(store_port), wait_for_workers=False, timeout=TIMEOUT)
+                    return torch_dist.TCPStore(address, int(store_port), wait_for_workers=False, timeout=JOIN_TIMEOUT)
         time.sleep(0.2)
     raise UserError(f"the first task is not at {address}; set MASTER_ADDR to its node, and MASTER_PORT to a free port")

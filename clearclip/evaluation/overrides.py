@@ -95,7 +95,7 @@ def check_overrides(
     for path, value in flat_overrides(overrides):
         section = path.partition(".")[0]
         if section not in SECTIONS:
-            raise UserError(f"{name} does not read {path!r}; {_remedy(path, value, file_values)}")
+            raise UserError(f"{name} does not read {path!r}; {_remedy_for(path, value, file_values)}")
         reason = _why_unread(path, value, config, file_values)
         if reason is not None:
             raise UserError(f"{name} does not read {path!r}: {reason}")
@@ -228,7 +228,7 @@ def _arguments_of(type_or_name: Any) -> list[str] | None:
     return [argument for argument in arguments if argument != "self"]
 
 
-def _remedy(path: str, value: Any, file_values: Mapping[str, Any]) -> str:
+def _remedy_for(path: str, value: Any, file_values: Mapping[str, Any]) -> str:
     """What to give instead of a path outside the sections."""
     names = path.split(".")
     if names[0] in ("default_scope", "model_wrapper_cfg"):

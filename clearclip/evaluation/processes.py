@@ -14,7 +14,7 @@ import torch.distributed as torch_dist
 from mmengine import dist
 from mmengine.hooks import Hook
 
-from clearclip.evaluation.launchers import LAUNCHERS, TIMEOUT, describe_process, join_store
+from clearclip.evaluation.launchers import JOIN_TIMEOUT, LAUNCHERS, describe_process, join_store
 from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import differences
@@ -63,7 +63,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         # torchrun would leave each process one thread, whatever the machine.
         torch.set_num_threads(own_cpus())
     _store, rank, size = join_store(launcher)
-    torch_dist.init_process_group("gloo", store=_store, rank=rank, world_size=size, timeout=TIMEOUT)
+    torch_dist.init_process_group("gloo", store=_store, rank=rank, world_size=size, timeout=JOIN_TIMEOUT)
     try:
         yield
         torch_dist.barrier()

@@ -214,7 +214,7 @@ class ClearCLIPSegmentation(BaseSegmentor):
             sizes.append(tuple(sample.metainfo.get("ori_shape", image.shape[-2:])[:2]))
         labels, probabilities = self._predict_maps(images, sizes, samples)
         for sample, label_maps, probability_map in zip(samples, labels, probabilities, strict=True):
-            axes = ()
+            axes: tuple[int, ...] = ()
             if sample.get("flip"):
                 axes = FLIPS[sample.get("flip_direction")]
                 label_maps = label_maps.flip(axes)

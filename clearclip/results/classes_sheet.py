@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from itertools import zip_longest
+from typing import Any
 
 from openpyxl.worksheet.worksheet import Worksheet
 
@@ -55,18 +57,24 @@ def write_classes(sheet: Worksheet, dataset: str, records: Sequence[Record]) -> 
     write_row(sheet, 3, ["weights", *(column.weights for column in runs)], BOLD)
     write_row(sheet, 4, ["protocol", *(column.protocol for column in runs)], BOLD)
     # Classes are known by their place: names may repeat, and runs may have different ones.
-    names = max((run.classes for run in runs.values()), key=len, default=[])
+    class_lists = [run.classes for run in runs.values()]
+    names = max(class_lists, key=len, default=[])
     for heading, scores in _BLOCKS.items():
         columns = [scores(run) for run in runs.values()]
+        # Records of earlier versions have IoU only.
         if any(columns):
             _write_block(sheet, heading, names, columns)
         if heading == "IoU":
-            write_row(sheet, sheet.max_row + 1, ["mIoU", *(_number(run.mIoU) for run in runs.values())], BOLD)
+            means = [run.mIoU for run in runs.values()]
+            write_row(sheet, sheet.max_row + 1, ["mIoU", *map(_score_or_mark, means)], BOLD)
     for row in sheet.iter_rows(min_row=_FIRST_CLASS, min_col=2):
         for cell in row:
-            cell.number_format, cell.alignment = "0.0", RIGHT
-    is_marked = any(column.weights.endswith(STATED[0]) for column in runs)
-    finish_sheet(sheet, header=4, columns=1, notes=[STATED] if is_marked else [])
+            cell.number_format = "0.0"
+            cell.alignment = RIGHT
+    notes: list[str] = []
+    if any(column.weights.endswith(STATED[0]) for column in runs):
+        notes.append(STATED)
+    finish_sheet(sheet, header=4, columns=1, notes=notes)
 
 
 def _write_block(
@@ -75,15 +83,14 @@ def _write_block(
     """A line for each class. The first block needs no heading: the sheet's own is above it."""
     if sheet.max_row >= _FIRST_CLASS:
         write_row(sheet, sheet.max_row + 2, [heading], BOLD)
-    for position, name in enumerate(names):
-        # A run with other classes may have fewer of them.
-        values = [_number(column[position] if position < len(column) else None) for column in columns]
-        write_row(sheet, sheet.max_row + 1, [name, *values])
+    # A run with other classes may have fewer of them.
+    for name, *scores in zip_longest(names, *columns):
+        write_row(sheet, sheet.max_row + 1, [name, *map(_score_or_mark, scores)])
 
 
-def _number(value: float | None) -> float | str:
-    """An IoU; n/a of a class that occurs nowhere, and of one that a run does not have."""
-    return "n/a" if value is None else value
+def _score_or_mark(score: Any) -> Any:
+    """A score; n/a of a class that occurs nowhere, and of one that a run does not have."""
+    return "n/a" if score is None else score
 
 
 def latest_runs(records: Sequence[Record]) -> dict[RunColumn, Record]:

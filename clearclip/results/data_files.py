@@ -12,10 +12,10 @@ from typing import Any
 def read_csv(name: str) -> list[dict[str, str]]:
     """The lines of a CSV file, by the names of its columns. A cell that a short line lacks is empty."""
     text = resources.files(__package__).joinpath(name).read_text(encoding="utf-8")
-    return [{column: cell or "" for column, cell in line.items()} for line in csv.DictReader(text.splitlines())]
+    return list(csv.DictReader(text.splitlines(), restval=""))
 
 
-def read_json(name: str) -> Any:
+def read_json_file(name: str) -> Any:
     """The content of a JSON file."""
     return json.loads(resources.files(__package__).joinpath(name).read_text(encoding="utf-8"))
 
@@ -34,6 +34,9 @@ def read_options(text: str) -> dict[str, Any]:
 
 def data_digest() -> str:
     """A hash of all data files, by which a workbook that was made from others is known."""
-    files = (file for file in resources.files(__package__).iterdir() if file.name.endswith((".csv", ".json")))
-    contents = {file.name: file.read_bytes() for file in files}
+    contents: dict[str, bytes] = {}
+    for file in resources.files(__package__).iterdir():
+        if file.name.endswith((".csv", ".json")):
+            contents[file.name] = file.read_bytes()
+    # Folders list their files in any order.
     return hashlib.sha256(b"\0".join(contents[name] for name in sorted(contents))).hexdigest()

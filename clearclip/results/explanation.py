@@ -59,7 +59,7 @@ class Explanation:
     number_traps: list[Trap]
 
 
-def not_in_table_because(record: Record) -> list[str]:
+def reasons_against_tables(record: Record) -> list[str]:
     """Why a run is in no table, in sentences; empty where it is in one."""
     if record.remark:
         return [record.remark]
@@ -87,7 +87,7 @@ def _own_reasons(record: Record) -> list[str]:
 
 def explain(record: Record) -> Explanation:
     """Explain a run's number by the settings in which it differs from what was published."""
-    reasons = not_in_table_because(record)
+    reasons = reasons_against_tables(record)
     if record.remark:
         return Explanation(record, reasons, None, [], [])
     comparison = nearest_cell(record)

@@ -12,7 +12,7 @@ from clearclip.results.data_files import read_csv, read_options
 from clearclip.utils.errors import UserError
 
 #: What a number may be computed in: fp16 on a GPU, as published, or more exactly.
-PRECISIONS = ("fp16", "fp32")
+_PUBLISHED_PRECISIONS = ("fp16", "fp32")
 #: Stands for a setting that a run or a protocol does not have.
 ABSENT = "not set"
 
@@ -76,11 +76,13 @@ class Protocol:
 
     def label(self, method: str) -> str:
         """The label of a method with the options that it has here: "NACLIP + RCS" to "NACLIP + RCS (lambda_r=0.4)"."""
-        names = []
+        labels: list[str] = []
         for name in method.split(" + "):
-            options = self.methods.get(name)
-            names.append(f"{name} ({options})" if options else name)
-        return " + ".join(names)
+            if name in self.methods:
+                labels.append(f"{name} ({self.methods[name]})")
+            else:
+                labels.append(name)
+        return " + ".join(labels)
 
     @property
     def method_options(self) -> dict[str, dict[str, Any]]:
@@ -93,8 +95,7 @@ class Protocol:
         Args:
             row_settings: options of the model that a table's row was published with, where they differ.
         """
-        model = {**self.model, **(row_settings or {})}
-        expected = {
+        expected: dict[str, Any] = {
             "images": self.images,
             "dataset.classes": self.classes,
             "dataset.ignore_index": self.ignore_index,
@@ -102,11 +103,13 @@ class Protocol:
             "dataset.labels": self.labels,
             "words": self.words,
             "resize": "x".join(map(str, self.resize)),
-            **{f"model.{name}": value for name, value in model.items()},
         }
+        # Those of a row take the place of the protocol's.
+        for options in (self.model, row_settings or {}):
+            expected |= _with_prefix("model.", options)
         if self.data:
             expected["dataset.images"], expected["dataset.masks"] = self.data.split()
-        return {name: value for name, value in expected.items() if not _is_absent(value)}
+        return _without_absent(expected)
 
     def differences(
         self, facts: Mapping[str, Any], row_settings: Mapping[str, Any] | None = None, own_normalization: bool = False
@@ -119,7 +122,8 @@ class Protocol:
             own_normalization: the row's weights have a mean and a standard deviation of their own.
         """
         # Both are flat, so that each setting is compared once and named alone.
-        expected, actual = self.settings(row_settings), run_settings(facts)
+        expected = self.settings(row_settings)
+        actual = run_settings(facts)
         # Rows of the paper normalise with OpenAI's mean and standard deviation, other backbones with their own.
         if own_normalization:
             actual.pop("model.normalization", None)
@@ -130,15 +134,16 @@ class Protocol:
                 settings.pop("dataset.masks", None)
         if self.images is None:
             expected["images"] = "a number that no source gives"
-        differences = []
+        differences: list[Difference] = []
         for name in dict.fromkeys([*expected, *actual]):
             in_both = name in actual and name in expected
+            # A setting that one of them lacks differs, even where the other says None.
             if not (in_both and actual[name] == expected[name]):
                 differences.append(self._difference(name, actual.get(name, ABSENT), expected.get(name, ABSENT)))
         # What is computed in is a fact of the machine, not of the protocol.
         precision = facts["environment"].get("precision")
-        if precision not in PRECISIONS:
-            differences.append(Difference("precision", precision, " or ".join(PRECISIONS)))
+        if precision not in _PUBLISHED_PRECISIONS:
+            differences.append(Difference("precision", precision, " or ".join(_PUBLISHED_PRECISIONS)))
         return differences
 
     def _difference(self, name: str, measured: Any, published: Any) -> Difference:
@@ -159,19 +164,24 @@ def _is_absent(value: Any) -> bool:
     return value is None or value == "" or value == [] or value == {}
 
 
+def _without_absent(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """The settings that say something."""
+    return {name: value for name, value in settings.items() if not _is_absent(value)}
+
+
+def _with_prefix(prefix: str, settings: Mapping[str, Any], left_out: Sequence[str] = ()) -> dict[str, Any]:
+    """Settings by the names that they have in a flat list of all."""
+    return {f"{prefix}{name}": value for name, value in settings.items() if name not in left_out}
+
+
 def run_settings(facts: Mapping[str, Any]) -> dict[str, Any]:
     """Every setting of a run that a protocol could speak of, by the names of :meth:`Protocol.settings`."""
-    dataset = {f"dataset.{name}": value for name, value in facts["dataset"].items() if name not in ("name", "count")}
-    model = {f"model.{name}": value for name, value in facts["model"].items() if name != "words"}
-    settings = {
-        "images": facts["dataset"].get("count"),
-        "words": facts["model"].get("words"),
-        **dataset,
-        **model,
-        **_input_settings(facts["input"]),
-        **{f"other.{name}": value for name, value in facts.get("other", {}).items()},
-    }
-    return {name: value for name, value in settings.items() if not _is_absent(value)}
+    settings: dict[str, Any] = {"images": facts["dataset"].get("count"), "words": facts["model"].get("words")}
+    settings |= _with_prefix("dataset.", facts["dataset"], left_out=("name", "count"))
+    settings |= _with_prefix("model.", facts["model"], left_out=("words",))
+    settings |= _input_settings(facts["input"])
+    settings |= _with_prefix("other.", facts.get("other", {}))
+    return _without_absent(settings)
 
 
 #: The steps of every published pipeline; after the first of them images may be resized.
@@ -180,20 +190,26 @@ _PLAIN_STEPS = [{"type": "LoadImageFromFile"}, {"type": "LoadAnnotations"}, {"ty
 
 def _input_settings(reads: Mapping[str, Any]) -> dict[str, Any]:
     """How images are read: to what they are resized, and whatever no published pipeline has."""
-    settings = {f"input.{name}": value for name, value in reads.items() if name != "pipeline"}
+    settings = _with_prefix("input.", reads, left_out=("pipeline",))
     # Where several datasets are joined, each has a pipeline; that there are several is a setting of its own.
     pipeline = reads.get("pipeline") or (reads.get("pipelines") or [[]])[0]
     if not isinstance(pipeline, list):
-        return {**settings, "input.pipeline": pipeline}
-    further = [step for step in pipeline if step not in _PLAIN_STEPS]
+        settings["input.pipeline"] = pipeline
+        return settings
     if [step for step in pipeline if step in _PLAIN_STEPS] != _PLAIN_STEPS:
         settings["input.pipeline"] = pipeline or "empty"
-    for step in further:
-        if isinstance(step, Mapping) and step.get("type") == "Resize" and "resize" not in settings:
-            settings["resize"] = _resize_text(step, pipeline.index(step))
-            further = [remaining for remaining in further if remaining is not step]
-    if further:
-        settings["input.further steps"] = further
+    further_steps: list[Any] = []
+    for position, step in enumerate(pipeline):
+        if step in _PLAIN_STEPS:
+            continue
+        is_resize = isinstance(step, Mapping) and step.get("type") == "Resize"
+        # Published pipelines resize once; a second step is one of the further ones.
+        if is_resize and "resize" not in settings:
+            settings["resize"] = _resize_text(step, position)
+        else:
+            further_steps.append(step)
+    if further_steps:
+        settings["input.further steps"] = further_steps
     return settings
 
 
@@ -201,9 +217,15 @@ def _resize_text(step: Mapping[str, Any], position: int) -> str:
     """LONGxSHORT of a step that resizes images, keeps their aspect and comes right after they are loaded."""
     options = {name: value for name, value in step.items() if name != "type"}
     scale = options.get("scale")
-    usual = isinstance(scale, list) and len(scale) == 2 and options == {"scale": scale, "keep_ratio": True}
-    text = f"{scale[0]}x{scale[1]}" if usual else json.dumps(options, sort_keys=True)
-    return text if position == 1 else f"{text} as step {position + 1}"
+    is_published_kind = isinstance(scale, list) and len(scale) == 2 and options == {"scale": scale, "keep_ratio": True}
+    if is_published_kind:
+        text = f"{scale[0]}x{scale[1]}"
+    else:
+        text = json.dumps(options, sort_keys=True)
+    # After the ground truth is loaded it would be resized as well.
+    if position != 1:
+        text += f" as step {position + 1}"
+    return text
 
 
 def _words_file(words: Any) -> str:
@@ -229,7 +251,8 @@ def _read_protocol(line: Mapping[str, str]) -> Protocol:
         if column not in _COLUMNS and cell:
             model |= read_options(f"{column}={cell}")
     methods: dict[str, str] = {}
-    for entry in filter(None, line["methods"].split("; ")):
+    entries = filter(None, line["methods"].split("; "))
+    for entry in entries:
         name, _, options = entry.partition(": ")
         methods[name] = options
     return Protocol(
@@ -253,8 +276,10 @@ def _read_protocol(line: Mapping[str, str]) -> Protocol:
 @lru_cache
 def protocols() -> dict[tuple[str, str], Protocol]:
     """(protocol, dataset) → how the benchmark is evaluated."""
-    lines = [_read_protocol(line) for line in read_csv("protocols.csv")]
-    return {(protocol.protocol, protocol.dataset): protocol for protocol in lines}
+    protocol_by_key: dict[tuple[str, str], Protocol] = {}
+    for line in read_csv("protocols.csv"):
+        protocol_by_key[line["protocol"], line["dataset"]] = _read_protocol(line)
+    return protocol_by_key
 
 
 def protocol_names() -> list[str]:
@@ -309,8 +334,9 @@ def distance_of(protocol: str, differences: Sequence[Difference]) -> int:
 
 def difference_texts(protocol: str, differences: Sequence[Difference]) -> list[str]:
     """Differences in sentences, which name the protocol where it is not the first one."""
-    suffix = "" if protocol == protocol_names()[0] else f" by {protocol}'s protocol"
-    return [f"{difference}{suffix}" for difference in differences]
+    if protocol == protocol_names()[0]:
+        return list(map(str, differences))
+    return [f"{difference} by {protocol}'s protocol" for difference in differences]
 
 
 def dataset_title(dataset: str) -> str:

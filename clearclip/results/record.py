@@ -24,11 +24,11 @@ class RecordError(ValueError):
     """A line that is no record; the message says which field does not fit."""
 
 
-def _text(value: Any) -> str:
+def _text_fault(value: Any) -> str:
     return "" if isinstance(value, str) else "is no text"
 
 
-def _time(value: Any) -> str:
+def _time_fault(value: Any) -> str:
     try:
         moment = datetime.datetime.fromisoformat(value)
     except (TypeError, ValueError):
@@ -36,35 +36,44 @@ def _time(value: Any) -> str:
     return "" if moment.tzinfo is not None else "has no time zone"
 
 
-def _count(value: Any) -> str:
-    # True is a whole number to Python.
-    is_count = isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53
-    return "" if is_count else "is no whole number"
+def _count_fault(value: Any) -> str:
+    # True is a whole number to Python, and JavaScript loses digits beyond 2^53.
+    if isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**53:
+        return ""
+    return "is no whole number"
 
 
-def _number(value: Any) -> str:
-    is_number = isinstance(value, int | float) and not isinstance(value, bool)
-    return "" if is_number and abs(value) < MAX_NUMBER else "is no number"
+def _number_fault(value: Any) -> str:
+    if isinstance(value, int | float) and not isinstance(value, bool) and abs(value) < MAX_NUMBER:
+        return ""
+    return "is no number"
 
 
-def _percent(value: Any) -> str:
+def _percent_fault(value: Any) -> str:
     if value is None:  # no pixel counted
         return ""
-    return _number(value) or ("" if 0 <= value <= 100 else "is no percentage")
+    fault = _number_fault(value)
+    if not fault and not 0 <= value <= 100:
+        fault = "is no percentage"
+    return fault
 
 
-def _list_of(check: FieldCheck) -> FieldCheck:
+def _list_fault(check: FieldCheck) -> FieldCheck:
     """A list whose entries all pass a check."""
 
     def check_list(value: Any) -> str:
         if not isinstance(value, list):
             return "is no list"
-        return next((f"has an entry that {fault}" for fault in map(check, value) if fault), "")
+        for entry in value:
+            fault = check(entry)
+            if fault:
+                return f"has an entry that {fault}"
+        return ""
 
     return check_list
 
 
-def _facts(value: Any) -> str:
+def _facts_fault(value: Any) -> str:
     """Whether every part that is read here is an object, and its names and labels are texts."""
     if not isinstance(value, dict):
         return "are no object"
@@ -106,28 +115,28 @@ class Record:
         remark: why it is listed, but in no table; empty where nothing is the matter.
     """
 
-    time: str = _checked(_time)
-    dataset: str = _checked(_text)
-    method: str = _checked(_text)
-    images: int = _checked(_count)
-    skipped: int = _checked(_count)
-    aAcc: float | None = _checked(_percent)  # noqa: N815 (as MMSegmentation spells it)
-    mIoU: float | None = _checked(_percent)  # noqa: N815
-    mAcc: float | None = _checked(_percent)  # noqa: N815
-    seconds: float = _checked(_number)
-    images_per_second: float = _checked(_number, "images/s")
-    classes: list[str] = _checked(_list_of(_text))
-    iou: list[float | None] = _checked(_list_of(_percent))
-    fingerprint: str = _checked(_text)
-    facts: dict[str, Any] = _checked(_facts)
-    recall: list[float | None] = _checked(_list_of(_percent), default_factory=list)
-    precision: list[float | None] = _checked(_list_of(_percent), default_factory=list)
-    dice: list[float | None] = _checked(_list_of(_percent), default_factory=list)
-    not_in_table_because: list[str] | None = _checked(_list_of(_text), default=None)
-    version: str = _checked(_text, default="")
-    commit: str = _checked(_text, default="")
-    id: str = _checked(_text, default="")
-    schema: int = _checked(_count, default=1)
+    time: str = _checked(_time_fault)
+    dataset: str = _checked(_text_fault)
+    method: str = _checked(_text_fault)
+    images: int = _checked(_count_fault)
+    skipped: int = _checked(_count_fault)
+    aAcc: float | None = _checked(_percent_fault)  # noqa: N815 (as MMSegmentation spells it)
+    mIoU: float | None = _checked(_percent_fault)  # noqa: N815
+    mAcc: float | None = _checked(_percent_fault)  # noqa: N815
+    seconds: float = _checked(_number_fault)
+    images_per_second: float = _checked(_number_fault, "images/s")
+    classes: list[str] = _checked(_list_fault(_text_fault))
+    iou: list[float | None] = _checked(_list_fault(_percent_fault))
+    fingerprint: str = _checked(_text_fault)
+    facts: dict[str, Any] = _checked(_facts_fault)
+    recall: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
+    precision: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
+    dice: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
+    not_in_table_because: list[str] | None = _checked(_list_fault(_text_fault), default=None)
+    version: str = _checked(_text_fault, default="")
+    commit: str = _checked(_text_fault, default="")
+    id: str = _checked(_text_fault, default="")
+    schema: int = _checked(_count_fault, default=1)
     line: int = 0
     remark: str = ""
 

@@ -178,7 +178,7 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[Re
     code = {"version": __version__, "commit": current_commit(), "schema": SCHEMA_VERSION}
     lines: list[bytes] = []
     for record in records:
-        data = _plain({**record, **code, "id": f"{command_id()}-{uuid.uuid4().hex[:16]}"})
+        data = _as_json({**record, **code, "id": f"{command_id()}-{uuid.uuid4().hex[:16]}"})
         lines.append(json.dumps({**data, "checksum": digest(data)}).encode())
     try:
         # Read back before they are written: a record that could not be read would be lost later.
@@ -202,7 +202,7 @@ def append(records: Sequence[Mapping[str, Any]], results: str | Path) -> list[Re
     return written
 
 
-def _plain(data: Any) -> Any:
+def _as_json(data: Any) -> Any:
     """Data as JSON has it; NaN and infinity, which it does not have, as texts."""
     return json.loads(json.dumps(data), parse_constant=str)
 

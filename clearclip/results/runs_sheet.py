@@ -9,7 +9,7 @@ from typing import Any
 from openpyxl.utils import get_column_letter
 from openpyxl.worksheet.worksheet import Worksheet
 
-from clearclip.results.explanation import not_in_table_because
+from clearclip.results.explanation import reasons_against_tables
 from clearclip.results.matching import protocol_of
 from clearclip.results.protocols import dataset_title
 from clearclip.results.record import Record
@@ -37,7 +37,7 @@ RUN_COLUMNS: dict[str, Callable[[Record], Any]] = {
     "mIoU": lambda record: _score(record.mIoU),
     "aAcc": lambda record: _score(record.aAcc),
     "mAcc": lambda record: _score(record.mAcc),
-    "not in a table because": lambda record: "; ".join(not_in_table_because(record)),
+    "not in a table because": lambda record: "; ".join(reasons_against_tables(record)),
     "images/s": lambda record: record.images_per_second,
     "version": lambda record: record.version,
     "commit": lambda record: record.commit,

@@ -17,7 +17,7 @@ FONT_NAME, FONT_SIZE = "Calibri", 11
 PLAIN = Font(name=FONT_NAME, size=FONT_SIZE)
 BOLD = Font(name=FONT_NAME, size=FONT_SIZE, bold=True)
 TITLE = Font(name=FONT_NAME, size=14, bold=True)
-GREY = Font(name=FONT_NAME, size=FONT_SIZE, italic=True, color="666666")
+NOTE_FONT = Font(name=FONT_NAME, size=FONT_SIZE, italic=True, color="666666")
 RIGHT, CENTER = Alignment(horizontal="right"), Alignment(horizontal="center")
 INDENTED = Alignment(horizontal="left", indent=1)
 BETTER, WORSE = (PatternFill("solid", fgColor=colour) for colour in ("BBD7F0", "F6C9A8"))
@@ -35,7 +35,9 @@ _NO_TITLE = str.maketrans("[]:*?/\\'", "        ")
 def cell_text(value: object) -> str:
     """A text that a cell can hold."""
     text = _NO_XML.sub("�", str(value))
-    return text if len(text) <= _LONGEST_TEXT else f"{text[:_LONGEST_TEXT]}…"
+    if len(text) > _LONGEST_TEXT:
+        return f"{text[:_LONGEST_TEXT]}…"
+    return text
 
 
 def write_cell(cell: Cell, value: Any, font: Font = PLAIN) -> Cell:
@@ -91,7 +93,7 @@ def finish_sheet(sheet: Worksheet, header: int, columns: int, notes: Sequence[st
     sheet.print_title_rows = f"1:{header}"
     set_widths(sheet, header)
     for note in notes:
-        write_cell(sheet.cell(sheet.max_row + 1, 1), note, GREY)
+        write_cell(sheet.cell(sheet.max_row + 1, 1), note, NOTE_FONT)
 
 
 def set_widths(sheet: Worksheet, header: int) -> None:

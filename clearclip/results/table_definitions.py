@@ -12,7 +12,7 @@ from dataclasses import dataclass, field, replace
 from functools import lru_cache
 from typing import Any
 
-from clearclip.results.data_files import read_json
+from clearclip.results.data_files import read_json_file
 from clearclip.utils.errors import UserError
 
 
@@ -184,7 +184,7 @@ def _read_table(entry: Mapping[str, Any]) -> Table:
 @lru_cache
 def tables() -> dict[str, Table]:
     """All tables by their names; the first is the one that is evaluated where none is named."""
-    return {entry["name"]: _read_table(entry) for entry in read_json("tables.json")}
+    return {entry["name"]: _read_table(entry) for entry in read_json_file("tables.json")}
 
 
 @dataclass(frozen=True)
@@ -218,7 +218,7 @@ class BundledTables:
         for row in published.rows:
             if {"clip_type": row.clip_type, "vit": row.vit} == self.in_place_of:
                 # Settings are those with which numbers of the published datasets were measured.
-                rows.append(replace(row, **self.weights, settings={}))
+                rows.append(replace(row, clip_type=self.weights["clip_type"], vit=self.weights["vit"], settings={}))
         if not rows:
             raise UserError(f"the table {name} has no row of the {self.name}'s; leave --{self.name} out")
         return replace(
@@ -235,7 +235,7 @@ class BundledTables:
 @lru_cache
 def bundled_tables() -> BundledTables:
     """The tables of the bundled model."""
-    return BundledTables(**read_json("bundled_tables.json"))
+    return BundledTables(**read_json_file("bundled_tables.json"))
 
 
 def find_table(name: str | None = None, bundled: bool = False) -> Table:

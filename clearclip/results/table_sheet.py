@@ -131,18 +131,26 @@ def _write_column(sheet: Worksheet, number: int, column: NumberColumn, cells: Se
     write_cell(sheet.cell(3, number), column.heading, BOLD).alignment = RIGHT
     for row, cell in enumerate(cells, start=4):
         value = column.value(cell)
-        target = write_cell(sheet.cell(row, number), column.placeholder if value is None else value)
+        if value is None:
+            write_cell(sheet.cell(row, number), column.placeholder).alignment = RIGHT
+            continue
+        target = write_cell(sheet.cell(row, number), value)
         target.alignment = RIGHT
         target.number_format = column.number_format
+        # A mark within the number's format leaves the cell a number that can be computed with.
         if column.mark(cell):
             target.number_format += f'"{column.mark(cell)}"'
-        if column is _DIFFERENCE and value is not None and abs(value) > NOTABLE:
-            target.fill = BETTER if value > 0 else WORSE
+        if column is _DIFFERENCE and value > NOTABLE:
+            target.fill = BETTER
+        elif column is _DIFFERENCE and value < -NOTABLE:
+            target.fill = WORSE
 
 
 def _notes(table: Table, rows: Sequence[FilledRow]) -> list[str]:
     """What is said below a table: what its columns mean, its marks, its sources, and which runs it does not show."""
-    every_cell = [cell for _, cells in rows for cell in cells]
+    every_cell: list[Cell] = []
+    for _, cells in rows:
+        every_cell += cells
     return [table.note, *_NOTES, *notes_of(rows), *_sources(every_cell), *replaced_remarks(table, rows)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import csv
 import io
+import re
 from collections.abc import Callable, Sequence
 
 from clearclip.results.cells import Cell, FilledRow, fill_table, headings, marked_name, notes_of
@@ -12,14 +13,14 @@ from clearclip.results.table_definitions import Table
 from clearclip.utils.printable import printable
 
 #: Characters that mean something else in LaTeX, and what stands for them.
-_LATEX = {
+_LATEX = str.maketrans({
     "\\": r"\textbackslash{}", "&": r"\&", "%": r"\%", "$": r"\$", "#": r"\#", "_": r"\_", "{": r"\{", "}": r"\}",
     "~": r"\textasciitilde{}", "^": r"\textasciicircum{}", "×": r"$\times$", "–": "--", "α": r"$\alpha$",
     "*": r"$^{*}$", "†": r"$^{\dagger}$", "‡": r"$^{\ddagger}$", "<": r"\textless{}", ">": r"\textgreater{}",
     "|": r"\textbar{}", '"': r"\textquotedbl{}",
-}  # fmt: skip
+})  # fmt: skip
 #: Characters that end a cell of Markdown, or begin a format.
-_MARKDOWN = "|\\`<[]*"
+_ESCAPED_IN_MARKDOWN = re.compile(r"[|\\`<\[\]*]")
 #: What a text begins with that a spreadsheet takes for a formula.
 _FORMULA = ("=", "+", "-", "@")
 
@@ -77,7 +78,13 @@ def _latex_rows(rows: Sequence[FilledRow]) -> list[str]:
 
 def _best_of_columns(rows: Sequence[FilledRow]) -> list[tuple[str, str]]:
     """For each column the number that is bold: whether it is measured or published, and how it is printed."""
-    return [_best(column) for column in zip(*(cells for _, cells in rows), strict=True)]
+    return [_best(column) for column in _columns_of(rows)]
+
+
+def _columns_of(rows: Sequence[FilledRow]) -> list[tuple[Cell, ...]]:
+    """The cells of a table column by column."""
+    cells_by_row = [cells for _, cells in rows]
+    return list(zip(*cells_by_row, strict=True))
 
 
 def _best(cells: Sequence[Cell]) -> tuple[str, str]:
@@ -126,24 +133,28 @@ def to_csv(table: Table, records: Sequence[Record], protocol: str) -> str:
 
 def _rerun_names(rows: Sequence[FilledRow]) -> list[list[str]]:
     """For each column who measured any of its cells again."""
-    every_name = []
-    for column in zip(*(cells for _, cells in rows), strict=True):
+    names_by_column: list[list[str]] = []
+    for column in _columns_of(rows):
         names: dict[str, None] = {}
         for cell in column:
             names |= dict.fromkeys(cell.reruns)
-        every_name.append(list(names))
-    return every_name
+        names_by_column.append(list(names))
+    return names_by_column
 
 
 def _csv_numbers(cell: Cell, rerun_names: Sequence[str]) -> list[float | None]:
     """The numbers of a cell: measured, published, and those of the re-runs; None where there is none."""
-    published = cell.published.miou if cell.published is not None else None
-    reruns = {name: number.miou for name, number in cell.reruns.items()}
-    return [cell.measured, published, *(reruns.get(name) for name in rerun_names)]
+    numbers = [cell.measured, None]
+    if cell.published is not None:
+        numbers[1] = cell.published.miou
+    for name in rerun_names:
+        rerun = cell.reruns.get(name)
+        numbers.append(None if rerun is None else rerun.miou)
+    return numbers
 
 
 #: What ``eval_all.py`` can print a table as, by the name of its option.
-FORMATS: dict[str, Callable[[Table, Sequence[Record], str], str]] = {
+TABLE_FORMATS: dict[str, Callable[[Table, Sequence[Record], str], str]] = {
     "markdown": to_markdown,
     "latex": to_latex,
     "csv": to_csv,
@@ -152,12 +163,12 @@ FORMATS: dict[str, Callable[[Table, Sequence[Record], str], str]] = {
 
 def _markdown(text: str) -> str:
     """A name in a cell of Markdown."""
-    return "".join(f"\\{letter}" if letter in _MARKDOWN else letter for letter in printable(text))
+    return _ESCAPED_IN_MARKDOWN.sub(r"\\\g<0>", printable(text))
 
 
 def _latex(text: str) -> str:
     """A text in LaTeX, whatever characters it has."""
-    return "".join(_LATEX.get(letter, letter) for letter in printable(text))
+    return printable(text).translate(_LATEX)
 
 
 def csv_name(text: str) -> str:

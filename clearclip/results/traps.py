@@ -74,12 +74,12 @@ def _read_trap(line: Mapping[str, str]) -> Trap:
         published=line["published"],
         dataset=line["dataset"],
         method=line["method"],
-        miou=_number(line["miou"]),
-        right_miou=_number(line["right_miou"]),
+        miou=_optional_number(line["miou"]),
+        right_miou=_optional_number(line["right_miou"]),
         source=line["source"],
         remedy=line["remedy"],
     )
 
 
-def _number(text: str) -> float | None:
+def _optional_number(text: str) -> float | None:
     return float(text) if text else None

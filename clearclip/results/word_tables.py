@@ -128,12 +128,12 @@ class WordTable:
     def verdict(self) -> str:
         """Whether the order of the methods depends on the words, in a sentence."""
         published, *other_kinds = self.kinds
-        changed = [kind for kind in other_kinds if self.order(kind) != self.order(published)]
         if len(self.methods) < 2 or not other_kinds:
             return "one method or one kind of words: there is no order to compare"
-        if not changed:
+        kinds_of_other_order = [kind for kind in other_kinds if self.order(kind) != self.order(published)]
+        if not kinds_of_other_order:
             return "the order of the methods is the same with all kinds of words"
-        return f"the order of the methods is another one with these words: {', '.join(changed)}"
+        return f"the order of the methods is another one with these words: {', '.join(kinds_of_other_order)}"
 
     @classmethod
     def parse(cls, data: dict) -> WordTable:
@@ -189,7 +189,7 @@ def keep_study(study: WordTable, results: str | Path) -> Path:
         UserError: the place cannot be written.
     """
     studies = [earlier for earlier in read_studies(results) if earlier.key != study.key]
-    text = "".join(f"{kept.to_json()}\n" for kept in [*studies, study])
+    text = "".join(f"{study_of_file.to_json()}\n" for study_of_file in [*studies, study])
     return write_bytes(studies_path(results), text.encode())
 
 
@@ -205,14 +205,16 @@ def words_csv(studies: Sequence[WordTable]) -> str:
             protocol_thresholds = method.thresholds[0]
             for kind, scores in method.words.items():
                 values = [scores.mean, scores.lowest, scores.highest]
-                ranks = [scores.best_rank, scores.worst_rank, _number(scores.all_classes)]
+                ranks = [scores.best_rank, scores.worst_rank, _four_decimals(scores.all_classes)]
                 scale, threshold = protocol_thresholds.logit_scale, protocol_thresholds.protocol_thd
-                writer.writerow([*line, kind, scale, threshold, *map(_number, values), *ranks])
+                writer.writerow([*line, kind, scale, threshold, *map(_four_decimals, values), *ranks])
             for thresholds in method.thresholds:
                 for threshold, score in thresholds.curve:
-                    writer.writerow([*line, "published, curve", thresholds.logit_scale, threshold, _number(score)])
+                    writer.writerow(
+                        [*line, "published, curve", thresholds.logit_scale, threshold, _four_decimals(score)]
+                    )
     return output.getvalue()
 
 
-def _number(value: float) -> str:
+def _four_decimals(value: float) -> str:
     return "" if math.isnan(value) else f"{value:.4f}"

@@ -43,16 +43,25 @@ def make_sheets(records: Sequence[Record], remarks: Sequence[str], studies: Sequ
         records, remarks: as :func:`~clearclip.results.records.read_records` gives them.
         studies: of words and thresholds.
     """
-    tables = [make_table_sheet(table, protocol, records) for table, protocol in _shown_tables(records)]
-    classes = []
-    for dataset in dict.fromkeys(record.dataset for record in records):
-        runs = [record for record in records if record.dataset == dataset]
-        classes.append(Sheet(f"IoU {dataset_title(dataset)}", partial(write_classes, dataset=dataset, records=runs)))
+    measured_tables: list[Sheet] = []
+    empty_tables: list[Sheet] = []
+    for table, protocol in _shown_tables(records):
+        table_sheet = make_table_sheet(table, protocol, records)
+        if table_sheet.has_measured:
+            measured_tables.append(table_sheet)
+        else:
+            empty_tables.append(table_sheet)
+    records_by_dataset: dict[str, list[Record]] = {}
+    for record in records:
+        records_by_dataset.setdefault(record.dataset, []).append(record)
+    class_sheets: list[Sheet] = []
+    for dataset, runs in records_by_dataset.items():
+        write = partial(write_classes, dataset=dataset, records=runs)
+        class_sheets.append(Sheet(f"IoU {dataset_title(dataset)}", write))
     runs_sheet = Sheet("runs", partial(write_runs, records=records, remarks=remarks))
-    measured = [sheet for sheet in tables if sheet.has_measured]
-    not_measured = [sheet for sheet in tables if not sheet.has_measured]
-    words = [Sheet(f"words {study.dataset}", partial(write_word_table, study=study)) for study in studies]
-    return [*measured, runs_sheet, *words, *classes, *not_measured]
+    word_sheets = [Sheet(f"words {study.dataset}", partial(write_word_table, study=study)) for study in studies]
+    # What was measured comes first; tables with published numbers only are for reference.
+    return [*measured_tables, runs_sheet, *word_sheets, *class_sheets, *empty_tables]
 
 
 def _shown_tables(records: Sequence[Record]) -> list[tuple[Table, str]]:
@@ -60,7 +69,7 @@ def _shown_tables(records: Sequence[Record]) -> list[tuple[Table, str]]:
     first, *further = protocol_names()
     run_datasets = {record.dataset for record in records}
     run_protocols = {protocol_of(record) for record in records}
-    selected = []
+    selected: list[tuple[Table, str]] = []
     for table in every_table():
         # A table with published numbers is worth a sheet before anything was measured.
         if not table.is_published and run_datasets.isdisjoint(table.datasets):

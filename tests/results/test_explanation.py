@@ -7,7 +7,7 @@ import json
 import pytest
 from recorded_runs import append_run, evaluation, find_row, make_record
 
-from clearclip.results.explanation import explain, explanation_lines, nearest_cell, not_in_table_because
+from clearclip.results.explanation import explain, explanation_lines, nearest_cell, reasons_against_tables
 from clearclip.results.protocols import protocols
 from clearclip.results.record import EARLIER_VERSION, parse_record
 from clearclip.results.records import read_records
@@ -92,7 +92,7 @@ DEVIATIONS = {
 @pytest.mark.parametrize(("changes", "reason", "trap"), DEVIATIONS.values(), ids=[*DEVIATIONS])
 def test_one_deviation_is_named_and_only_it(changes, reason, trap):
     record = make_record("voc21", 123, **changes)
-    assert not_in_table_because(record) == ([reason] if reason else []), "options of one's own are a row of one's own"
+    assert reasons_against_tables(record) == ([reason] if reason else []), "options of one's own are a row of one's own"
     explanation = explain(record)
     assert [found.trap for found in explanation.settings_traps] == ([trap] if trap else [])
     text = "\n".join(explanation_lines(explanation))
@@ -103,7 +103,7 @@ def test_one_deviation_is_named_and_only_it(changes, reason, trap):
 def test_a_published_run_says_so():
     for dataset in find_table("benchmarks").datasets:
         record = make_record(dataset, 123)
-        assert not_in_table_because(record) == []
+        assert reasons_against_tables(record) == []
         lines = explanation_lines(explain(record))
         assert "every setting is the published one" in lines
         assert lines[1].startswith("in the table: benchmarks, ViT-B/16 CLIP + ClearCLIP, protocol clearclip")
@@ -119,24 +119,24 @@ def test_a_run_by_any_protocol_is_in_its_table(protocol):
         if dataset in find_table("large").datasets:
             table = "large"
         row = next(row for row in find_table(table).rows if row.vit == "ViT-B/16")
-        assert not_in_table_because(make_record(dataset, 123, row, protocol)) == []
+        assert reasons_against_tables(make_record(dataset, 123, row, protocol)) == []
 
 
 def test_a_run_that_is_nobodys_is_compared_with_the_papers_protocol():
     """Two settings away from ClearCLIP's, one from ProxyCLIP's: whoever runs the bundled configs means the first."""
     record = make_record("ade20k", model__slide_stride=112, model__logit_scale=40)
-    assert not_in_table_because(record) == [
+    assert reasons_against_tables(record) == [
         "model.slide_stride is 112, published 224",
         "model.logit_scale is 40, published 50",
     ]
     record = make_record("voc21", 100, find_row("family", "NACLIP"), "naclip", model__prob_thd=0.2)
-    assert not_in_table_because(record) == ["model.prob_thd is 0.2, published 0.1 by naclip's protocol"]
+    assert reasons_against_tables(record) == ["model.prob_thd is 0.2, published 0.1 by naclip's protocol"]
 
 
 def test_what_the_record_itself_says_comes_first():
     data = json.loads(json.dumps(evaluation(model__prob_thd=0.2, failures={"a": "b"}).record))
     record = parse_record({**data, "not_in_table_because": ["own code was imported: x.py"]})
-    assert not_in_table_because(record) == [
+    assert reasons_against_tables(record) == [
         "own code was imported: x.py",
         "an image was skipped",
         "model.prob_thd is 0.2, published 0",
@@ -145,7 +145,7 @@ def test_what_the_record_itself_says_comes_first():
 
 def test_records_that_are_only_listed():
     old = parse_record({"dataset": "voc20", "method": "ClearCLIP", "mIoU": 5})
-    assert not_in_table_because(old) == [EARLIER_VERSION]
+    assert reasons_against_tables(old) == [EARLIER_VERSION]
     assert explain(old).comparison is None
     assert explanation_lines(explain(old))
 
@@ -155,7 +155,7 @@ def test_a_dataset_of_the_users_own():
     run.facts["dataset"]["name"] = "my photos"
     record = parse_record(json.loads(json.dumps(run.record)))
     assert nearest_cell(record) is None
-    assert not_in_table_because(record) == ["no table has the dataset my photos"]
+    assert reasons_against_tables(record) == ["no table has the dataset my photos"]
 
 
 @pytest.mark.parametrize(

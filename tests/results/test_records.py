@@ -16,7 +16,7 @@ import pytest
 from recorded_runs import append_run, evaluation
 
 from clearclip import UserError
-from clearclip.results.explanation import not_in_table_because
+from clearclip.results.explanation import reasons_against_tables
 from clearclip.results.record import EARLIER_VERSION, MAX_DEPTH, NOT_NOTED, Record, RecordError, parse_record
 from clearclip.results.records import (
     CHANGED_BY_HAND,
@@ -226,7 +226,7 @@ def test_records_of_the_last_version_are_listed(tmp_path):
     assert (record.mIoU, record.schema, record.remark) == (20, 1, "")
     assert remarks == []
     assert record.not_in_table_because is None
-    assert not_in_table_because(record) == [NOT_NOTED]
+    assert reasons_against_tables(record) == [NOT_NOTED]
 
 
 def test_all_pixels_ignored_is_a_result(tmp_path):

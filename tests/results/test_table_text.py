@@ -13,7 +13,7 @@ from recorded_runs import CLEARCLIP, find_row, make_record
 
 from clearclip.results.own_rows import own_rows
 from clearclip.results.table_definitions import find_table
-from clearclip.results.table_text import FORMATS, to_csv, to_latex, to_markdown
+from clearclip.results.table_text import TABLE_FORMATS, to_csv, to_latex, to_markdown
 
 TABLE = find_table("2").with_datasets(["voc20", "ade20k"])
 ROWS = [find_row("2", system) for system in ("CLIP", "CLIP + ClearCLIP", "SCLIP")]
@@ -78,10 +78,10 @@ def test_csv():
     assert {line["ADE20K"] for line in lines} == {""}
 
 
-@pytest.mark.parametrize("name", FORMATS)
+@pytest.mark.parametrize("name", TABLE_FORMATS)
 @pytest.mark.parametrize("table", ["2", "background", "ablation", "family", "backbones", "remote", "large"])
 def test_every_table_in_every_format(name, table):
-    assert FORMATS[name](find_table(table), [], "clearclip").strip()
+    assert TABLE_FORMATS[name](find_table(table), [], "clearclip").strip()
 
 
 @pytest.mark.skipif(shutil.which("pdflatex") is None, reason="needs pdflatex")

@@ -6,7 +6,7 @@ from pathlib import Path
 from clearclip.commands.command_line import CommandParser, run_command
 
 ROOT = Path(__file__).resolve().parent.parent
-SHOWN = 4  # the first images of the benchmark, as they come
+SHOWN = 2  # the first images of the benchmark, as they come
 
 
 def main() -> None:

@@ -67,18 +67,19 @@ def _interpolation_matrix(positions: Tensor, trained_length: int, surplus: Tenso
     border = KERNEL_RADIUS + 1
     trained_positions = torch.arange(-border, trained_length + border, device=positions.device).float()
     weights = _cubic_kernel(trained_positions - centres, SHARPNESS)
-    before, inside, after = weights.split([border, trained_length, border], dim=1)
+    beyond_first, inside, beyond_last = weights.split([border, trained_length, border], dim=1)
     if trained_length == 1:
         return weights.sum(dim=1, keepdim=True)
     # What lies beyond the border has the border's value.
-    first = inside[:, :1] + before.sum(dim=1, keepdim=True)
-    last = inside[:, -1:] + after.sum(dim=1, keepdim=True)
+    first = inside[:, :1] + beyond_first.sum(dim=1, keepdim=True)
+    last = inside[:, -1:] + beyond_last.sum(dim=1, keepdim=True)
     return torch.cat([first, inside[:, 1:-1], last], dim=1)
 
 
 def _cubic_kernel(distances: Tensor, sharpness: float) -> Tensor:
     """Keys' kernel of bicubic interpolation, at such distances."""
     x = distances.abs()
-    near = ((sharpness + 2) * x - (sharpness + 3)) * x * x + 1
-    far = sharpness * (((x - 5) * x + 8) * x - 4)
-    return torch.where(x <= 1, near, torch.where(x < KERNEL_RADIUS, far, 0.0))
+    up_to_1 = ((sharpness + 2) * x - (sharpness + 3)) * x * x + 1
+    up_to_2 = sharpness * (((x - 5) * x + 8) * x - 4)
+    outer_values = torch.where(x < KERNEL_RADIUS, up_to_2, 0.0)
+    return torch.where(x <= 1, up_to_1, outer_values)

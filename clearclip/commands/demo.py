@@ -49,6 +49,8 @@ from clearclip.visualize import class_palette, save_image
 
 #: The page loads nothing from elsewhere from this version on.
 OLDEST_GRADIO = 6
+#: How many images that could not be read are named at the end.
+MAX_NAMED_FAILURES = 10
 
 
 def demo_command(argv: Sequence[str] | None = None) -> int:
@@ -146,7 +148,7 @@ class _DemoRun:
     def segment_all(self, images: Sequence[ImageFile]) -> int:
         """Segment all images; 0, or 2 where one could not be read."""
         self.names.occupied |= {image.path.resolve() for image in images}
-        failure_count = 0
+        failed_images: list[Path] = []
         # The bar has count, rate and time left; a file or a pipe gets lines only.
         bar = tqdm(images, unit="image", disable=None if len(images) > 1 else True, file=sys.stderr)
         try:
@@ -155,7 +157,7 @@ class _DemoRun:
                 try:
                     self._segment_one(image, prefix)
                 except UserError as error:
-                    failure_count += 1
+                    failed_images.append(image.path)
                     tqdm.write(f"error: {prefix}{printable(error)}", file=sys.stderr)
         except KeyboardInterrupt:
             hint = "the same command with --skip-existing goes on"
@@ -167,7 +169,13 @@ class _DemoRun:
         if self.all_facts:
             files = f"{self.args.out / '*_labels.png'}, *_labels.json"
             print(f"label maps (pixels are class ids, in the classes' colours) and what they mean: {files}")
-        return 2 if failure_count else 0
+        if failed_images and len(images) > 1:
+            # Said again at the end: of many images, a line in their midst is easily missed.
+            names = ", ".join(str(path) for path in failed_images[:MAX_NAMED_FAILURES])
+            more = ", …" if len(failed_images) > MAX_NAMED_FAILURES else ""
+            line = f"{len(failed_images)} of {len(images)} images could not be read: {names}{more}"
+            print(printable(line), file=sys.stderr)
+        return 2 if failed_images else 0
 
     def _segment_one(self, image: ImageFile, prefix: str) -> None:
         """Segment an image and write its files, unless they are there and ``--skip-existing`` was given."""

@@ -9,6 +9,7 @@ import os
 import re
 import tempfile
 from argparse import Namespace
+from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -51,8 +52,8 @@ class PageResult:
 
     Attributes:
         overlay: the image with its classes.
-        plain: overlays of CLIP and of the method, to be compared.
-        legend: HTML with each class's colour, name and share.
+        comparison: overlays of CLIP and of the method.
+        legend: HTML with each class's colour, name and shares.
         heat_maps: pictures with their titles.
         scale: HTML of the colour bar of the heat maps.
         files: for download.
@@ -162,7 +163,7 @@ class PageModel:
         return PageResult(
             overlay=np.asarray(overlays[method.label]),
             comparison=(overlays["CLIP"], overlays[method.label]),
-            legend=legend_html(result),
+            legend=legend_html(results, method.label),
             heat_maps=heat_maps,
             scale=scale_html(low, high),
             files=files,
@@ -191,23 +192,36 @@ def message_for_visitors(error: UserError, image: Any) -> str:
     return html.escape(message)
 
 
-def legend_html(result: Segmentation) -> str:
-    """The classes that occur, the largest first: colour, name and share."""
-    present = [label for label in np.argsort(-result.class_pixels, kind="stable") if result.class_pixels[label]]
-    lines = []
-    # Names are anybody's text, and this is HTML.
+def legend_html(results: Mapping[str, Segmentation], method: str) -> str:
+    """The classes that occur, those of the largest share first: colour, name and share by each method.
+
+    Args:
+        results: of one image by the names of methods.
+        method: whose shares come first; the others are what it is compared with.
+    """
+    result = results[method]
+    columns = [method, *(name for name in results if name != method)]
+    # A class that only the other method sees has a colour in the comparison, and so it has a line.
+    pixels = np.array([results[name].class_pixels for name in columns])
+    order = np.lexsort(-pixels[::-1])
+    present = [label for label in order if pixels[:, label].any()]
+    header = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
+    lines = [f'<tr><th colspan="2">part of the image</th>{header}</tr>']
     for label in present[:MAX_SHOWN]:
         colour = f"#{bytes(result.colours[label]).hex()}"
+        shares = "".join(f"<td>{count / result.labels.size:.1%}</td>" for count in pixels[:, label])
+        # Names are anybody's text, and this is HTML.
         name = html.escape(result.classes[label])
-        share = result.class_pixels[label] / result.labels.size
-        swatch = f'<span class="swatch" style="background:{colour}"></span>'
-        lines.append(f'<li>{swatch}<span class="name">{name}</span> <span class="share">{share:.1%}</span></li>')
-    hidden_count = len(present) - MAX_SHOWN
-    if hidden_count > 0:
-        lines.append(f"<li>and {hidden_count} more, see the files</li>")
-    absent = len(result.classes) - len(present)
-    note = f"<p>{absent} of {len(result.classes)} classes were not found</p>" if absent else ""
-    return f'<p>Classes, by their share of the image</p><ul class="legend">{"".join(lines)}</ul>{note}'
+        swatch = f'<td><span class="swatch" style="background:{colour}"></span></td>'
+        lines.append(f'<tr>{swatch}<td class="name">{name}</td>{shares}</tr>')
+    notes = []
+    if len(present) > MAX_SHOWN:
+        notes.append(f"{len(present) - MAX_SHOWN} more are in the files")
+    absent_count = len(result.classes) - len(present)
+    if absent_count:
+        notes.append(f"{absent_count} of {len(result.classes)} classes were not found")
+    note = "".join(f"<p>{note}</p>" for note in notes)
+    return f'<table class="legend">{"".join(lines)}</table>{note}'
 
 
 def scale_html(low: float, high: float) -> str:
@@ -216,7 +230,8 @@ def scale_html(low: float, high: float) -> str:
     Image.fromarray(colour_bar(256, 1)).save(buffer, "PNG")
     picture = f"data:image/png;base64,{base64.b64encode(buffer.getvalue()).decode()}"
     ticks = "".join(f"<span>{value:.2f}</span>" for value in np.linspace(low, high, 5))
-    return f'<div class="scale"><img src="{picture}" alt="colour bar"><div class="ticks">{ticks}</div></div>'
+    caption = "<p>Cosine similarity, all maps on one scale; the number after a word is its maximum</p>"
+    return f'<div class="scale">{caption}<img src="{picture}" alt="colour bar"><div class="ticks">{ticks}</div></div>'
 
 
 def all_methods() -> list[Method]:

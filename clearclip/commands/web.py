@@ -19,11 +19,14 @@ from clearclip.utils.errors import UserError
 ERROR_SECONDS = 20
 CLEAR_ERRORS = "() => document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 STYLE = """
-.legend { list-style: none; padding: 0; margin: 0; columns: auto 11em; }
-.legend li { display: flex; align-items: baseline; gap: .5em; break-inside: avoid; padding: .1em 0; margin: 0; }
-.legend .swatch { flex: none; width: 1em; height: 1em; border: 1px solid #595959; align-self: center; }
+.legend { width: 100%; border-collapse: collapse; margin: 0; }
+.legend th, .legend td { border: none; padding: .1em 0 .1em .5em; font-weight: normal; vertical-align: baseline; }
+.legend th, .legend td:nth-child(n+3) { text-align: right; font-variant-numeric: tabular-nums; }
+.legend th:first-child { text-align: left; padding-left: 0; }
+.legend td:first-child { padding-left: 0; }
+.legend td:nth-child(n+4) { opacity: .7; }
+.legend .swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid #595959; vertical-align: -.1em; }
 .legend .name { overflow-wrap: anywhere; }
-.legend .share { margin-left: auto; font-variant-numeric: tabular-nums; }
 .scale img { width: 100%; height: 1em; }
 .scale .ticks { display: flex; justify-content: space-between; }
 """
@@ -71,7 +74,7 @@ def _inputs(page: PageModel) -> tuple[list[gr.components.Component], gr.Button]:
     image = gr.Image(
         str(page.images[0]),
         label="Image",
-        height=260,
+        height=220,
         elem_id="image",
         type="filepath",
         sources=["upload", "clipboard"],
@@ -93,8 +96,8 @@ def _pictures() -> tuple[gr.components.Component, ...]:
         slider = gr.ImageSlider(interactive=False, format="png", elem_id="slider", max_height=520)
     with gr.Tab("Heat maps"):
         scale = gr.HTML(elem_id="scale")
-        label = "Cosine similarity, all maps on one scale; the number after a word is its maximum"
-        heat_maps = gr.Gallery(label=label, columns=3, object_fit="contain", format="png", elem_id="heat")
+        # A label would lie over the first pictures; the scale has the caption.
+        heat_maps = gr.Gallery(show_label=False, columns=3, object_fit="contain", format="png", elem_id="heat")
     with gr.Tab("Files"):
         label = "The picture, the label map (pixels are class ids), and what the ids mean"
         files = gr.Files(label=label, interactive=False, elem_id="files")

@@ -162,7 +162,9 @@ def test_a_bad_image_is_passed_over(quick_name: str, capsys: pytest.CaptureFixtu
     Path("photos/aa.png").write_text("no image")
     assert run("photos", "--classes", "sky,tree", "--model", quick_name, "--out", "out") == 2
     assert sorted(path.name for path in Path("out").glob("*_labels.png")) == ["a_labels.png", "b_labels.png"]
-    assert "photos/aa.png cannot be read" in capsys.readouterr().err
+    error = capsys.readouterr().err
+    assert "photos/aa.png cannot be read" in error
+    assert error.rstrip().endswith("images could not be read: photos/aa.png"), "said again at the end"
 
 
 def test_nothing_is_replaced_that_was_read(quick_name: str) -> None:

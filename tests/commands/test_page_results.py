@@ -40,10 +40,13 @@ def test_honours_the_options(page: PageModel, tmp_path: Path) -> None:
     assert [entry["words"] for entry in facts["classes"]] == [["background"], ["sky", "clouds"], ["grass"]]
     assert facts["method"] == "SCLIP + ClearCLIP" and len(result.heat_maps) == 4
     labels = np.asarray(Image.open(result.files[1]))
+    clip = page.model.compare(page.images[0], ["background", "sky | clouds", "grass"], ["CLIP"])["CLIP"]
     for entry in facts["classes"]:
-        shown = f"{entry['share']:.1%}"
-        line = f'background:{entry["colour"]}"></span><span class="name">{entry["name"]}</span>'
-        assert (line in result.legend and shown in result.legend) == bool((labels == entry["id"]).any())
+        assert entry["share"] == (labels == entry["id"]).mean()
+        clip_share = clip.shares[entry["name"]]
+        line = f'{entry["colour"]}"></span></td><td class="name">{entry["name"]}</td>'
+        line += f"<td>{entry['share']:.1%}</td><td>{clip_share:.1%}</td>"
+        assert (line in result.legend) == bool(entry["share"] or clip_share), "also what only CLIP sees"
     assert result.overlay.shape[:2] == (600, 900) and len(result.comparison) == 2
     assert result.scale.count("<span>") == 5
     many = page.run(upload(page.images[1]), ", ".join(f"word {k}" for k in range(99)), "LastBlock")
@@ -53,6 +56,7 @@ def test_honours_the_options(page: PageModel, tmp_path: Path) -> None:
 def test_names_are_escaped(page: PageModel) -> None:
     result = page.run(upload(page.images[0]), "<b>sky</b>, <script>", "CLIP")
     assert "<b>" not in result.legend and "&lt;" in result.legend
+    assert result.legend.count("<th>") == 1, "CLIP beside itself says nothing"
 
 
 def test_reads_no_file_but_uploads(page: PageModel, tmp_path: Path) -> None:

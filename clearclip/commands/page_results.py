@@ -206,7 +206,7 @@ def legend_html(results: Mapping[str, Segmentation], method: str) -> str:
     order = np.lexsort(-pixels[::-1])
     present = [label for label in order if pixels[:, label].any()]
     header = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    lines = [f'<tr><th colspan="2">part of the image</th>{header}</tr>']
+    lines = [f'<tr><th colspan="2">shares</th>{header}</tr>']
     for label in present[:MAX_SHOWN]:
         colour = f"#{bytes(result.colours[label]).hex()}"
         shares = "".join(f"<td>{count / result.labels.size:.1%}</td>" for count in pixels[:, label])

@@ -20,13 +20,14 @@ ERROR_SECONDS = 20
 CLEAR_ERRORS = "() => document.querySelectorAll('.toast-close').forEach((button) => button.click())"
 STYLE = """
 .legend { width: 100%; border-collapse: collapse; margin: 0; }
-.legend th, .legend td { border: none; padding: .1em 0 .1em .5em; font-weight: normal; vertical-align: baseline; }
+.legend, .legend tr, .legend th, .legend td { border: none !important; }
+.legend th, .legend td { padding: .1em 0 .1em .5em; font-weight: normal; vertical-align: baseline; }
 .legend th, .legend td:nth-child(n+3) { text-align: right; font-variant-numeric: tabular-nums; }
 .legend th:first-child { text-align: left; padding-left: 0; }
 .legend td:first-child { padding-left: 0; }
 .legend td:nth-child(n+4) { opacity: .7; }
 .legend .swatch { display: inline-block; width: 1em; height: 1em; border: 1px solid #595959; vertical-align: -.1em; }
-.legend .name { overflow-wrap: anywhere; }
+.legend .name { max-width: 9em; overflow-wrap: break-word; }
 .scale img { width: 100%; height: 1em; }
 .scale .ticks { display: flex; justify-content: space-between; }
 """
@@ -41,7 +42,7 @@ def build_page(page: PageModel) -> gr.Blocks:
                 inputs, button = _inputs(page)
             with gr.Column(scale=5, min_width=300):
                 overlay, slider, scale, heat_maps, files = _pictures()
-            with gr.Column(scale=2, min_width=180):
+            with gr.Column(scale=2, min_width=230):
                 legend = gr.HTML(elem_id="legend", container=True)
         image, words, _ = inputs
         examples = gr.Examples([str(path) for path in page.images], image, examples_per_page=12)

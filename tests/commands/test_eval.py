@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
+import io
 import logging
+import sys
 import warnings
 
 import numpy as np
 import pytest
+from conftest import rows_of
+from quick_runs import config, quick
 from recorded_runs import evaluation
 
 from clearclip import UserError
 from clearclip.commands.command_line import run_command
-from clearclip.commands.eval import report
+from clearclip.commands.eval import eval_command, report
 
 NAMES = ["[/b]", "[red]sky[/red]", "a\x1b[2Jb", "=1+1", "x|notes", "half \udc80", "two\nlines"]
 
@@ -67,3 +71,19 @@ def test_what_libraries_log_is_escaped():
 
     record = logging.LogRecord("x", logging.WARNING, "", 0, "weights\x1b[2J\nof %s", ("a\x07",), None)
     assert _PrintableFormatter("warning: %(message)s").format(record) == "warning: weights\\x1b[2J\nof a\\x07"
+
+
+@pytest.mark.parametrize("fault", [BrokenPipeError, UnicodeEncodeError("ascii", "–", 0, 1, "no"), OSError(28, "full")])
+def test_what_cannot_be_printed_is_recorded(fault, tmp_path, quick_name, monkeypatch):
+    """A closed pipe, a console of few letters or a full disk behind stdout: the same exit code and the same row."""
+
+    class Broken(io.StringIO):
+        def write(self, text):
+            raise fault
+
+    arguments = ["--config", config("miniature"), "--limit", "1", "--workdir", str(tmp_path / "w"), "--workers", "0"]
+    arguments += ["--results", str(tmp_path / "r.xlsx"), *quick(quick_name)]
+    monkeypatch.setattr(sys, "stdout", Broken())
+    assert run_command(lambda: eval_command(arguments)) == 0
+    assert len(rows_of(tmp_path / "r.xlsx")) == 1
+    assert (tmp_path / "r.xlsx").is_file()

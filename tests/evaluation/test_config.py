@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
+from colour_model import NAMES, NORMALISE, config, ours, steps, theirs
 
+from clearclip import UserError
 from clearclip.evaluation.config import config_text, load_config
 from clearclip.evaluation.run import evaluate
-from clearclip.utils.errors import UserError
+
+#: The fixtures ``clip``, a model that labels pixels by their colour, and ``data``.
+pytest_plugins = ["colour_model"]
 
 CONFIGS = Path(__file__).resolve().parents[2] / "config"
 
@@ -44,3 +49,28 @@ def test_a_config_elsewhere_is_told_where_its_base_is(tmp_path):
     config.write_text('_base_ = "./cfg_of_nobody.py"\n', encoding="utf-8")
     with pytest.raises(UserError, match=r"does not fit \(FileNotFoundError"):
         load_config(config)
+
+
+def test_new_style_configs(data, clip, tmp_path):
+    """Pure Python, as MMEngine 0.9 has it: imported classes are types."""
+    Path(tmp_path / "base.py").write_text(f"data_root = {str(data)!r}\n")
+    Path(tmp_path / "cfg_lazy.py").write_text(f"""
+from mmengine.config import read_base
+with read_base():
+    from .base import *
+from mmcv.transforms import LoadImageFromFile, Resize
+from mmseg.datasets import BaseSegDataset
+from mmseg.datasets.transforms import LoadAnnotations, PackSegInputs
+from mmseg.models import SegDataPreProcessor
+from clearclip.evaluation import ClearCLIPSegmentation
+model = dict(type=ClearCLIPSegmentation, class_names={NAMES},
+             data_preprocessor=dict(type=SegDataPreProcessor, **{NORMALISE}))
+pipeline = [dict(type=LoadImageFromFile), dict(type=Resize, scale_factor=2.0), dict(type=LoadAnnotations),
+            dict(type=PackSegInputs)]
+test_dataloader = dict(batch_size=1, num_workers=0, dataset=dict(
+    type=BaseSegDataset, data_root=data_root, img_suffix=".png", metainfo=dict(classes={NAMES}), pipeline=pipeline,
+    data_prefix=dict(img_path="images", seg_map_path="masks")))
+""")
+    cfg = load_config(tmp_path / "cfg_lazy.py")
+    wanted = config(data, pipeline=steps(dict(type="Resize", scale_factor=2.0)))
+    np.testing.assert_array_equal(ours(cfg, tmp_path, clip), theirs(wanted, tmp_path))

@@ -1,6 +1,7 @@
 """Each kind of fault that a dataset's files can have is named, with its remedy."""
 
 import os
+import re
 import runpy
 import shutil
 import sys
@@ -8,12 +9,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_model import config, copied
 from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from PIL import Image
 
+from clearclip import UserError
 from clearclip.evaluation.dataset_report import check_dataset, quick_check
-from clearclip.utils.errors import UserError
+
+#: The fixtures ``clip``, a model that labels pixels by their colour, and ``data``.
+pytest_plugins = ["colour_model"]
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 CONFIG = REPOSITORY / "config"
@@ -190,3 +195,31 @@ def test_every_wrong_file_is_listed(tmp_path, monkeypatch, capsys):
     assert main() == 1
     lines = [line for line in capsys.readouterr().out.splitlines() if line.startswith("ade20k: wrong: mask")]
     assert [str(made["masks"][number]) in line for number, line in zip((1, 3), lines, strict=True)] == [True, True]
+
+
+def test_masks_of_0_and_255_for_two_classes(data, tmp_path):
+    root = copied(data, tmp_path)
+    for path in (root / "masks").iterdir():
+        Image.fromarray(np.where(np.asarray(Image.open(path)) == 1, 255, 0).astype(np.uint8)).save(path)
+    two = config(root, type="BaseSegDataset", metainfo=dict(classes=["background", "lesion"]))
+    (remark,) = quick_check(two)
+    assert "class 1 (lesion) is never counted" in remark and "need 0 and 1" in remark
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        (lambda root: (root / "images/1.png").rename(root / "images/1.PNG"), "1 images in .* rename them"),
+        (lambda root: (root / "list.txt").write_text("3\n\n1\n"), "list.txt has a blank line: remove it"),
+        (lambda root: (root / "list.txt").write_text("3.png\n1.png\n"), "names images with their suffix"),
+        (lambda root: (root / "list.txt").write_text("\ufeff3\n1\n"), "without a byte order mark"),
+        (lambda root: (root / "list.txt").write_bytes(b"caf\xe9\n"), "list.txt is not UTF-8 text"),
+    ],
+    ids=["mixed suffixes", "blank line", "suffixes in the list", "byte order mark", "Latin-1"],
+)
+def test_lists_and_suffixes(changes, words, data, tmp_path):
+    root = copied(data, tmp_path)
+    changes(root)
+    options = {} if "rename" in words else dict(ann_file="list.txt")
+    report = check_dataset(config(root, **options))
+    assert not report.complete and re.search(words, report.problems[0])

@@ -2,21 +2,25 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from colour_model import config, ours
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
-from test_mmseg_settings import clip, config, data  # noqa: F401  (fixtures: a model by colour and its data)
 
 from clearclip import ClearCLIP, UserError
-from clearclip.evaluation import prepared_run
+from clearclip.evaluation import ConfusionMetric, prepared_run
 from clearclip.evaluation.config import load_config
 from clearclip.evaluation.evaluator import decode_results, encode_results
 from clearclip.evaluation.run import evaluate
+
+#: The fixtures ``clip``, a model that labels pixels by their colour, and ``data``.
+pytest_plugins = ["colour_model"]
 
 IOU = dict(type="IoUMetric", iou_metrics=["mIoU", "mDice", "mFscore"])
 
@@ -108,7 +112,7 @@ def by_numpy(confusion: np.ndarray) -> dict[str, float]:
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_mmsegmentations_metric_is_resumed(batch_size, data, clip, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_mmsegmentations_metric_is_resumed(batch_size, data, clip, tmp_path, monkeypatch, capsys):
     """After 2 (or 4) of 5 images, and again when all are finished."""
     cfg = config(data, loader=dict(batch_size=batch_size, num_workers=0))
     cfg.test_evaluator = [dict(type="ConfusionMetric"), IOU, dict(type="OtherShapes")]
@@ -146,7 +150,7 @@ def test_a_run_of_40_images_that_was_killed_after_21(tmp_path, monkeypatch, caps
 
 
 @pytest.mark.parametrize("name", ["Tally", "Names"])
-def test_what_cannot_be_stored_is_refused_on_resumption_only(name, data, clip, tmp_path, monkeypatch, capsys):  # noqa: F811
+def test_what_cannot_be_stored_is_refused_on_resumption_only(name, data, clip, tmp_path, monkeypatch, capsys):
     """A metric that counts beside its results, and one whose results name files."""
     cfg = config(data)
     cfg.test_evaluator = [dict(type=name)]
@@ -159,7 +163,7 @@ def test_what_cannot_be_stored_is_refused_on_resumption_only(name, data, clip, t
     assert set(scores_of(capsys.readouterr().out).values()) == {5.0}
 
 
-def test_skipped_images_reach_no_other_metric(data, clip, tmp_path, capsys):  # noqa: F811
+def test_skipped_images_reach_no_other_metric(data, clip, tmp_path, capsys):
     """MMSegmentation's would end with a KeyError: there is no prediction."""
     root = Path(shutil.copytree(data, tmp_path / "copy"))
     (root / "images" / "2.png").write_bytes(b"\x89PNG")
@@ -172,7 +176,7 @@ def test_skipped_images_reach_no_other_metric(data, clip, tmp_path, capsys):  # 
         assert scores[name] == pytest.approx(value, abs=0.0051)
 
 
-def test_two_metrics_of_one_name(data, clip, tmp_path):  # noqa: F811
+def test_two_metrics_of_one_name(data, clip, tmp_path):
     cfg = config(data)
     cfg.test_evaluator = [IOU, IOU]
     with pytest.raises(UserError, match=r"two metrics of test_evaluator have a score aAcc; .* a prefix"):
@@ -203,3 +207,27 @@ def test_results_that_are_not_stored(tmp_path):
     (tmp_path / "file").touch()
     assert encode_results([{"path": [str(tmp_path / "file")]}]) is None
     assert encode_results(["x" * 100_000]) is not None
+
+
+def test_metrics_and_model_settings_that_would_be_ignored(data, clip, tmp_path):
+    cfg = config(data)
+    cfg.test_evaluator = [dict(type="IoUMetric", ignore_index=0)]
+    with pytest.raises(UserError, match="IoUMetric ignores 0, the dataset 255; give both the same"):
+        ours(cfg, tmp_path, clip)
+    cfg = config(data)
+    cfg.model.test_cfg = dict(mode="slide", crop_size=(64, 64), stride=(32, 32))
+    with pytest.raises(UserError, match=r"test_cfg .* slide_crop"):
+        ours(cfg, tmp_path, clip)
+
+
+def test_other_metrics_run_beside_ours(data, clip, tmp_path, capsys):
+    """MMSegmentation's, whose scores have the same names, and ours by any name, which is not computed twice."""
+    cfg = config(data)
+    cfg.test_evaluator = [
+        dict(type="mmseg.IoUMetric", iou_metrics=["mIoU", "mDice"]),
+        dict(type="mmseg.ConfusionMetric"),
+        dict(type=ConfusionMetric, ignore_index=255),
+    ]
+    intersection, prediction, truth = ours(cfg, tmp_path, clip)
+    (dice,) = re.findall(r"other metrics of the config: .*mDice ([\d.]+)", capsys.readouterr().out)
+    assert float(dice) == pytest.approx(100 * np.mean(2 * intersection / (prediction + truth)), abs=0.006)

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import json
+import os
 from pathlib import Path
 
 import numpy as np
 import pytest
+from colour_model import config, copied, same
 from mmengine.config import Config
 from PIL import Image
 from storages import READ, some_picture
@@ -16,6 +18,9 @@ from clearclip.evaluation import hooks
 from clearclip.evaluation.evaluation_picture import evaluation_picture
 from clearclip.evaluation.hooks import PictureHook
 from clearclip.evaluation.run import evaluate
+
+#: The fixtures ``clip``, a model that labels pixels by their colour, and ``data``.
+pytest_plugins = ["colour_model"]
 
 CLASSES = ["sky", "tree"]
 SIZE = (40, 56)
@@ -96,3 +101,13 @@ def test_remarks_on_images_are_told_once(model: ClearCLIP, tmp_path: Path) -> No
     told = [str(warning.message) for warning in caught if "no tag names its 3 bands" in str(warning.message)]
     assert len(told) == 2, told  # before the first image, of those that were looked at, and at the end
     assert told[-1].startswith("6 image(s): ")
+
+
+def test_names_that_are_no_utf_8(data, clip, tmp_path):
+    root = copied(data, tmp_path)
+    for folder in ("images", "masks"):
+        (root / folder / "2.png").rename(os.fsdecode(os.fsencode(root / folder) + b"/caf\xe9.png"))
+    cfg = config(root)
+    same(cfg, tmp_path, clip)
+    evaluate(cfg, tmp_path / "again", model=clip, hooks=[PictureHook(tmp_path / "shown")])
+    assert b"caf\xe9.png" in [os.fsencode(path.name) for path in (tmp_path / "shown").iterdir()]

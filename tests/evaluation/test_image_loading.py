@@ -11,16 +11,20 @@ import cv2
 import mmcv
 import numpy as np
 import pytest
+from colour_model import config, copied, ours, steps, theirs
 from mmcv import transforms
 from mmengine.config import Config
 from mmengine.registry import DefaultScope
 from mmseg.registry import TRANSFORMS
-from PIL import Image
+from PIL import EpsImagePlugin, Image
 from storages import GREY, READ, REFUSED, encoded, grey, planes, some_picture, wide, write_raster
 
+from clearclip import UserError
 from clearclip.evaluation.image_loading import LoadImageFromFile, images_read_otherwise
-from clearclip.utils.errors import UserError
 from clearclip.utils.images import read_image
+
+#: The fixtures ``clip``, a model that labels pixels by their colour, and ``data``.
+pytest_plugins = ["colour_model"]
 
 PICTURE = some_picture()
 _SHARED = Path(__file__).resolve().parents[3] / "shared"
@@ -204,3 +208,28 @@ def test_the_mmcv_class_in_a_config_becomes_ours(tmp_path: Path) -> None:
     dataset = CheckedDataset(settings)
     np.testing.assert_array_equal(dataset[0]["inputs"].numpy().transpose(1, 2, 0)[..., ::-1], PICTURE)
     np.testing.assert_array_equal(dataset.image(0), PICTURE)
+
+
+def test_images_beyond_pillow_s_limit(data, clip, tmp_path, monkeypatch):
+    """OpenCV reads them, and their masks."""
+    cfg = config(data)
+    wanted = theirs(cfg, tmp_path)
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 100)
+    with pytest.raises(Image.DecompressionBombError):
+        Image.open(data / "images" / "0.png")
+    np.testing.assert_array_equal(ours(cfg, tmp_path, clip), wanted)
+
+
+def test_postscript_is_not_opened(data, clip, tmp_path, monkeypatch):
+    """Pillow would start Ghostscript for it."""
+
+    def started(*_arguments, **_options):
+        raise AssertionError("a program was started")
+
+    monkeypatch.setattr(EpsImagePlugin, "Ghostscript", started)
+    for folder in ("images", "masks"):
+        root = copied(data, tmp_path / folder)
+        Image.new("L", (36, 30)).save(root / folder / "0.png", format="EPS")
+        cfg = config(root, pipeline=[dict(type="LoadImageFromFile", imdecode_backend="pillow"), *steps()[1:]])
+        with pytest.raises(UserError, match=rf"{folder}/0\.png cannot be read.* of a known kind"):
+            ours(cfg, tmp_path, clip)

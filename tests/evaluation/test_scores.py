@@ -105,3 +105,34 @@ def test_an_evaluation_writes_them(tmp_path, quick_name, capsys):
         for method in ("CLIP", "ClearCLIP")
         for kind in ("classes.csv", "confusion.csv", "confusion.png")
     ]
+
+
+def test_scores_by_hand():
+    scores = Scores(np.array([[3, 1, 0], [2, 4, 0], [0, 0, 0]]))
+    np.testing.assert_allclose(scores.iou[:2], [100 * 3 / 6, 100 * 4 / 7])
+    assert np.isnan(scores.iou[2])
+    assert scores.summary["aAcc"] == pytest.approx(70)
+    assert scores.summary["mIoU"] == pytest.approx((50 + 400 / 7) / 2)
+    assert scores.summary["mAcc"] == pytest.approx((75 + 400 / 6) / 2)
+
+
+def test_scores_are_mmsegmentations():
+    rng = np.random.default_rng(0)
+    samples = []
+    for _ in range(4):
+        truth, prediction = rng.integers(0, 5, (2, 30, 40))
+        truth[rng.random((30, 40)) < 0.1] = 255
+        samples.append((truth, prediction))
+    theirs = IoUMetric(iou_metrics=["mIoU"])
+    theirs.dataset_meta = {"classes": list("abcde")}
+    theirs.process(
+        {},
+        [
+            {"pred_sem_seg": {"data": torch.tensor(p)[None]}, "gt_sem_seg": {"data": torch.tensor(t)[None]}}
+            for t, p in samples
+        ],
+    )
+    total = sum(confusion_counts(torch.tensor(t), torch.tensor(p), 5) for t, p in samples).numpy().reshape(5, 5)
+    wanted = theirs.compute_metrics(theirs.results)
+    for name, value in Scores(total).summary.items():
+        assert value == pytest.approx(wanted[name], abs=0.006)

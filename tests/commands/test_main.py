@@ -1,6 +1,6 @@
 """Random command lines of all scripts: whatever is given, the exit code is 0 or 2 (1 of a table), an error one line.
 
-``CLEARCLIP_RANDOM_COMMANDS=2000 pytest tests/test_random_commands.py`` tries more of them.
+``CLEARCLIP_RANDOM_COMMANDS=2000 pytest tests/commands/test_main.py`` tries more of them.
 """
 
 from __future__ import annotations

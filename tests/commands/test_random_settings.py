@@ -15,8 +15,8 @@ from clearclip.commands.eval import eval_command
 from clearclip.evaluation.config import SEGMENTOR_OPTIONS
 from clearclip.model_settings import ModelSettings
 
-ROOT = Path(__file__).resolve().parents[1]
-#: 2,000 once before a release: CLEARCLIP_SETTINGS=2000 pytest --timeout 0 tests/test_random_settings.py
+ROOT = Path(__file__).resolve().parents[2]
+#: 2,000 once before a release: CLEARCLIP_SETTINGS=2000 pytest --timeout 0 tests/commands/test_random_settings.py
 EXAMPLES = int(os.environ.get("CLEARCLIP_SETTINGS", "300"))
 
 DATASET = ("ann_file", "img_suffix", "seg_map_suffix", "data_root", "type", "data_prefix", "pipeline")

@@ -1,7 +1,7 @@
 """Print the calls from an entry point to softmax(q qᵀ) of the last block: ``python tools/hops.py [segment | eval]``.
 
-Each line is one function that a reader passes through, of this repository; those of installed packages between them
-are counted apart. The miniature is segmented, or evaluated on one scene.
+Each line is a function of this package that a reader passes through; those of installed packages between them are left
+out. The miniature segments one scene, or is evaluated on it as eval.py does once its arguments have been read.
 """
 
 from __future__ import annotations
@@ -53,11 +53,13 @@ def segment() -> None:
 
 def evaluate() -> None:
     """Evaluate the miniature on one scene."""
-    from clearclip.commands.eval import main
+    from clearclip.commands.eval import run
+    from clearclip.commands.eval_parser import make_parser
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--limit", "1", "--workers", "0"]
-        main([*arguments, "--device", "cpu", "--results", f"{folder}/results.xlsx", "--workdir", f"{folder}/work"])
+        arguments += ["--device", "cpu", "--results", f"{folder}/results.xlsx", "--workdir", f"{folder}/work"]
+        run(make_parser().parse_args(arguments))
 
 
 def main() -> None:
@@ -68,13 +70,14 @@ def main() -> None:
     profiler = AttentionStack()
     sys.setprofile(profiler)
     entry()
-    functions = profiler.functions
-    # What stands before the entry point is this script.
-    own = [function for function in functions if function.co_filename.startswith(str(ROOT / "clearclip"))]
-    for number, function in enumerate(own):
+    package = str(ROOT / "clearclip")
+    functions = [function for function in profiler.functions if function.co_filename.startswith(package)]
+    for number, function in enumerate(functions):
         path = Path(function.co_filename).relative_to(ROOT)
-        print(f"{number:3}  {function.co_qualname:45} {path}:{function.co_firstlineno}")
-    print(f"{len(own) - 1} calls after the first, and then the softmax")
+        # Python 3.10 knows the names of functions without those of their classes.
+        name = getattr(function, "co_qualname", function.co_name)
+        print(f"{number:3}  {name:45} {path}:{function.co_firstlineno}")
+    print(f"{len(functions) - 1} calls after the first, and then the softmax")
 
 
 if __name__ == "__main__":

@@ -56,27 +56,37 @@ class BlockParts:
         Returns:
             (B, heads, T, D' // heads)
         """
-        index = "qkv".index(name)
-        weight, bias = self.in_proj_weight, self.in_proj_bias
-        if isinstance(weight, Tensor):
-            weight = weight.unflatten(0, (3, -1))
-        if isinstance(bias, Tensor):
-            bias = bias.unflatten(0, (3, -1))
-        heads = F.linear(tokens, weight[index], None if bias is None else bias[index])
+        weight, bias = self._projection("qkv".index(name))
+        heads = F.linear(tokens, weight, bias)
         heads = heads.unflatten(-1, (self.heads, -1)).transpose(1, 2)
+        # Values are what is gathered; only what is compared is normed and rotated.
         if name == "v":
             return heads
-        norm = self.q_norm if name == "q" else self.k_norm
+        norm = {"q": self.q_norm, "k": self.k_norm}[name]
         if norm is not None:
             heads = norm(heads)
         if self.rotate is not None:
             heads = self.rotate(heads)
         return heads
 
+    def _projection(self, index: int) -> tuple[Tensor, Tensor | None]:
+        """Weight and bias of q, k or v, which are numbers 0 to 2."""
+        weight, bias = self.in_proj_weight, self.in_proj_bias
+        # OpenCLIP stacks the three in one matrix; other libraries have a module for each.
+        if isinstance(weight, Tensor):
+            weight = weight.unflatten(0, (3, -1))
+        if bias is None:
+            return weight[index], None
+        if isinstance(bias, Tensor):
+            bias = bias.unflatten(0, (3, -1))
+        return weight[index], bias[index]
+
     def merge(self, heads: Tensor) -> Tensor:
         """Join the heads (B, heads, T, D' // heads) and apply the output projection: X_attn, (B, T, D)."""
         joined = heads.transpose(1, 2).flatten(2)
-        return self.scale_1(self.out_proj(joined if self.inner_norm is None else self.inner_norm(joined)))
+        if self.inner_norm is not None:
+            joined = self.inner_norm(joined)
+        return self.scale_1(self.out_proj(joined))
 
     def feed_forward(self, x: Tensor) -> Tensor:
         """``x`` (B, T, D) and what the FFN adds to it."""
@@ -98,10 +108,11 @@ class CachedBlock(BlockParts):
     @classmethod
     def of(cls, block: BlockParts, x: Tensor) -> CachedBlock:
         """A block that remembers what is computed of its input ``x``."""
-        parts = {part.name: getattr(block, part.name) for part in fields(BlockParts)}
-        return cls(**parts, cached_input=x)
+        attributes = {attribute.name: getattr(block, attribute.name) for attribute in fields(BlockParts)}
+        return cls(**attributes, cached_input=x)
 
     def normalise(self, x: Tensor) -> Tensor:
+        # A method may pass other tokens through the block (SC-CLIP's repaired ones), which nobody else asks for.
         if x is not self.cached_input:
             return super().normalise(x)
         if "normalised" not in self.cache:
@@ -109,6 +120,7 @@ class CachedBlock(BlockParts):
         return self.cache["normalised"]
 
     def project(self, tokens: Tensor, name: str) -> Tensor:
+        # By identity: comparing values would take longer than projecting them again.
         if tokens is not self.cache.get("normalised"):
             return super().project(tokens, name)
         if name not in self.cache:

@@ -49,14 +49,19 @@ class GEM(Method):
                 "choose a deeper model or another method"
             )
         # Without the residual each block overwrites the stream, so only the last one counts.
-        return range(blocks - (self.gathered if self.residual else 1), blocks)
+        count = self.gathered if self.residual else 1
+        return range(blocks - count, blocks)
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens of the first stream, before each of the last six blocks, to the second stream after them."""
-        first, *_ = indices = self.required_blocks(len(blocks))
-        stream = context.inputs[first] if self.residual else 0
+        indices = self.required_blocks(len(blocks))
+        stream = torch.zeros_like(x)
+        if self.residual:
+            stream = context.inputs[indices[0]]
         for index in indices:
-            stream = stream + self_self_attention(blocks[index], blocks[index].ln_1(context.inputs[index]))
+            # From the first stream's tokens, and not from the second's: GEM's queries are those of unchanged CLIP.
+            tokens = blocks[index].ln_1(context.inputs[index])
+            stream = stream + self_self_attention(blocks[index], tokens)
         return stream
 
 
@@ -69,12 +74,15 @@ def self_self_attention(block: BlockParts, x: Tensor) -> Tensor:
     # Scaling one side is scaling the product: SDPA takes no temperature per image.
     temperature = temperature.to(x.dtype)[:, None, None, None]
 
-    def attend(p: Tensor, to: Tensor) -> Tensor:
-        return F.scaled_dot_product_attention(p * temperature, p, to, scale=1.0)
+    def gather(tokens: Tensor, values: Tensor) -> Tensor:
+        """softmax(temperature · tokens tokensᵀ) values."""
+        return F.scaled_dot_product_attention(tokens * temperature, tokens, values, scale=1.0)
 
     total = torch.zeros_like(value)
+    # In this order, on which a sum of floats depends.
     for name in "vkq":
-        p = F.normalize(block.project(x, name), dim=-1)
-        p = F.normalize(attend(p, p), dim=-1)
-        total = total + attend(p, value)
+        unit = F.normalize(block.project(x, name), dim=-1)
+        # GEM's one iteration of clustering: tokens that are alike move towards each other.
+        clustered = F.normalize(gather(unit, unit), dim=-1)
+        total = total + gather(clustered, value)
     return block.merge(total / 3)

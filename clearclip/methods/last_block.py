@@ -17,6 +17,7 @@ import functools
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -76,7 +77,9 @@ class AttentionMethod(Method):
         x_sum = self.factor * block.merge(gathered)
         if self.residual:
             x_sum = x + x_sum
-        return block.feed_forward(x_sum) if self.ffn else x_sum
+        if self.ffn:
+            return block.feed_forward(x_sum)
+        return x_sum
 
     def keeping(self, residual_and_ffn: bool) -> AttentionMethod:
         return replace(self, residual=residual_and_ffn, ffn=residual_and_ffn)
@@ -84,10 +87,13 @@ class AttentionMethod(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
         block = blocks[-1]
-        if self.factor == 0:  # X_res alone
+        # X_res alone: an attention that counts for nothing need not be computed.
+        if self.factor == 0:
             return block.feed_forward(x) if self.ffn else x
         tokens = block.normalise(x)
-        return self.finish(block, x, self.gather(block, tokens, block.project(tokens, "v"), context))
+        v = block.project(tokens, "v")
+        gathered = self.gather(block, tokens, v, context)
+        return self.finish(block, x, gathered)
 
 
 def attend(
@@ -103,10 +109,11 @@ def attend(
         width: None means d.
     """
     scale, bias = changed_logits(q, context, bias, width)
-    # What computes attention without a matrix of weights wants values as wide as queries.
-    missing_width = max(0, q.shape[-1] - v.shape[-1])
-    padded = F.pad(v, (0, missing_width)) if missing_width else v
-    return F.scaled_dot_product_attention(q, k, padded, attn_mask=bias, scale=scale)[..., : v.shape[-1]]
+    value_width = v.shape[-1]
+    # PyTorch's kernels that never hold the matrix of weights want values as wide as queries; PEARL's queries are wider.
+    if value_width < q.shape[-1]:
+        v = F.pad(v, (0, q.shape[-1] - value_width))
+    return F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)[..., :value_width]
 
 
 def changed_logits(
@@ -122,9 +129,11 @@ def changed_logits(
     """
     scale = (width or q.shape[-1]) ** -0.5
     if context is not None and context.feedback is not None:
+        # SFR: tau ((1 - lambda) L + lambda S), given as the factor of L and what is added to it.
         factor, feedback = context.feedback
         scale = factor * scale
         bias = feedback if bias is None else feedback + bias
+    # Attention wants both in one dtype; biases are computed in fp32 whatever the model's precision.
     if bias is not None:
         bias = bias.to(q.dtype)
     return scale, bias
@@ -157,19 +166,27 @@ class LastBlock(AttentionMethod):
 
     @property
     def label(self) -> str:
-        if self.alpha == 1 and self.residual == self.ffn:
-            if not self.residual and self.attention == "qq":
-                return "ClearCLIP"
-            row = PAPER_ROWS.get(self.attention)
-            if row is not None and self.residual:
-                return row
-            # q-k attention without residual and FFN is no row: "CLIP + ClearCLIP" has q-q.
-            if row is not None and self.attention != "qk":
-                return f"{row} + ClearCLIP"
+        paper_name = self._paper_name()
+        if paper_name is not None:
+            return paper_name
         residual = "residual" if self.residual else "no residual"
         ffn = "FFN" if self.ffn else "no FFN"
         label = f"{self.attention}, {residual}, {ffn}"
-        return label if self.alpha == 1 else f"{label}, alpha {short_text(self.alpha)}"
+        if self.alpha == 1:
+            return label
+        return f"{label}, alpha {short_text(self.alpha)}"
+
+    def _paper_name(self) -> str | None:
+        """The name of this setting in the paper's tables; None where it has none."""
+        if self.alpha != 1 or self.residual != self.ffn:
+            return None
+        if self.attention == "qq" and not self.residual:
+            return "ClearCLIP"
+        row = PAPER_ROWS.get(self.attention)
+        if row is None or self.residual:
+            return row
+        # q-k attention without residual and FFN is no row: "CLIP + ClearCLIP" has q-q.
+        return None if self.attention == "qk" else f"{row} + ClearCLIP"
 
     @property
     def has_logits(self) -> bool:
@@ -182,16 +199,19 @@ class LastBlock(AttentionMethod):
     def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context | None = None) -> Tensor:
         """Only what the switches use is computed: "qq" projects no k, "identity" neither."""
         heads = {"v": v}
-        gathered = None
-        for left, right in ATTENTIONS[self.attention]:
-            for name in (left, right):
+        maps = []
+        for query_name, key_name in ATTENTIONS[self.attention]:
+            for name in (query_name, key_name):
                 if name not in heads:
                     heads[name] = block.project(tokens, name)
-            q, k = heads[left], heads[right]
+            q, k = heads[query_name], heads[key_name]
             scale, bias = changed_logits(q, context)
-            attended = F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale)
-            gathered = attended if gathered is None else gathered + attended
-        return v if gathered is None else gathered
+            # softmax(q kᵀ / sqrt(d)) v, without ever holding the matrix of weights
+            maps.append(F.scaled_dot_product_attention(q, k, v, attn_mask=bias, scale=scale))
+        # "identity": every token gathers its own value.
+        if not maps:
+            return v
+        return functools.reduce(torch.add, maps)
 
 
 METHODS.register_module("ClearCLIP", LastBlock)

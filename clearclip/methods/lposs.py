@@ -29,7 +29,8 @@ from clearclip.windows.label_propagation import neighbour_graph, propagate
 from clearclip.windows.score_map import ClassMaxima, ScoreMap, spread_class_maxima
 from clearclip.windows.window_grid import WindowGrid
 
-GUIDE = "dino-vitb16"
+#: The second encoder of the paper.
+LPOSS_GUIDE = "dino-vitb16"
 
 
 def without_second_encoder(name: str, value: Any) -> Method:
@@ -75,11 +76,14 @@ class LPOSS(Method):
     @property
     def label(self) -> str:
         label = super().label
-        return label.removeprefix("MaskCLIP + ") if self.base == METHODS["MaskCLIP"]() else label
+        # The paper's LPOSS is the one on MaskCLIP, so its name goes without saying.
+        if self.base == METHODS["MaskCLIP"]():
+            return label.removeprefix("MaskCLIP + ")
+        return label
 
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
         completed = super().completed(options)
-        return replace(completed, guide=completed.guide or GUIDE)
+        return replace(completed, guide=completed.guide or LPOSS_GUIDE)
 
     def keeping(self, residual_and_ffn: bool) -> LPOSS:
         return replace(self, base=self.base.keeping(residual_and_ffn))
@@ -94,6 +98,7 @@ class LPOSS(Method):
         """Cosine similarities on the second encoder's grid."""
         unit = F.normalize(features.float(), dim=-1)
         grid = context.second.shape[1:3]
+        # Directions are resized, not similarities to words, as in the release.
         if unit.shape[1:3] != grid:
             resized = F.interpolate(unit.permute(0, 3, 1, 2), size=grid, mode="bilinear", align_corners=False)
             unit = F.normalize(resized.permute(0, 2, 3, 1), dim=-1)
@@ -101,15 +106,16 @@ class LPOSS(Method):
 
     def join(self, windows: Tensor, grid: WindowGrid, context: ImageContext) -> ScoreMap:
         nodes = F.normalize(context.features["second encoder"].flatten(0, 2).float(), dim=-1)
-        places = grid.places(windows.shape[1:3], context.second_patch).flatten(0, 2).to(nodes)
-        weights = neighbour_graph(nodes, places, self.neighbours, self.gamma, self.sigma)
+        positions = grid.cell_positions(windows.shape[1:3], context.second_patch).flatten(0, 2).to(nodes)
+        weights = neighbour_graph(nodes, positions, self.neighbours, self.gamma, self.sigma)
+        # In the dtype of the graph, float64 where there is one: steps that do not converge show their rounding.
         similarities = windows.flatten(0, 2).to(weights.dtype)
         solution = propagate(lambda x: weights @ x, similarities, self.alpha, self.steps).to(windows).view_as(windows)
         # The release takes the largest of a class's words before it resizes to the original, or, of a whole image, on
         # the grid of patches; not where LPOSS+ follows, which does so itself.
-        if grid.whole and not context.has_post_processing:
+        if grid.is_whole_image and not context.has_post_processing:
             solution = spread_class_maxima(solution, context.word_to_class)
         joined = super().join(solution, grid, context)
-        if grid.whole or context.has_post_processing:
+        if grid.is_whole_image or context.has_post_processing:
             return joined
         return ClassMaxima(joined.scores, joined.grid, context.word_to_class)

@@ -175,13 +175,17 @@ class Method(Configurable):
         return self._with(options, only_none=True)
 
     def _with(self, options: Mapping[str, Mapping[str, Any]], only_none: bool) -> Method:
-        own = dict(options.get(self.name, {}))
-        if only_none:
-            own = {name: value for name, value in own.items() if getattr(self, name) is None}
+        new_values: dict[str, Any] = {}
+        for name, value in options.get(self.name, {}).items():
+            if getattr(self, name) is None or not only_none:
+                new_values[name] = value
         base = getattr(self, "base", None)
-        if isinstance(base, Method) and (changed := base._with(options, only_none)) != base:
-            own["base"] = changed
-        return replace(self, **own) if own else self
+        if isinstance(base, Method):
+            new_base = base._with(options, only_none)
+            if new_base != base:
+                new_values["base"] = new_base
+        # The object itself where nothing is new: methods of a pass are known by their identity.
+        return replace(self, **new_values) if new_values else self
 
     @property
     def guide_key(self) -> GuideKey:
@@ -195,11 +199,15 @@ class Method(Configurable):
         """
         options = self.options
         base = options.pop("base", None)
-        changed = [
-            f"{name}={short_text(value)}" for name, value in options.items() if value != getattr(type(self), name, None)
+        # A dataclass keeps the defaults of its fields as attributes of the class.
+        defaults = type(self)
+        settings = [
+            f"{key}={short_text(value)}" for key, value in options.items() if value != getattr(defaults, key, None)
         ]
-        own = f"{self.name} ({', '.join(changed)})" if changed else self.name
-        return f"{base.label} + {own}" if isinstance(base, Method) else own
+        label = f"{self.name} ({', '.join(settings)})" if settings else self.name
+        if isinstance(base, Method):
+            return f"{base.label} + {label}"
+        return label
 
 
 METHODS: Registry[Method] = Registry()
@@ -210,18 +218,24 @@ def short_text(value: Any) -> str:
     """A value in a label: different ones look different."""
     if isinstance(value, tuple | list):
         return ",".join(map(short_text, value))
-    if callable(value):  # its text would be an address in memory
+    # Its text would be an address in memory, another one in each run.
+    if callable(value):
         return getattr(value, "__qualname__", type(value).__name__)
-    return f"{value:g}" if isinstance(value, float) and float(f"{value:g}") == value else str(value)
+    # 2 and not 2.0; but never so short that two numbers look alike.
+    if isinstance(value, float) and float(f"{value:g}") == value:
+        return f"{value:g}"
+    return str(value)
 
 
 def block_numbers(name: str, value: Any) -> tuple[int, ...] | None:
     """A check: block numbers from 0, as a tuple; or None."""
     if value is None:
         return None
-    if not (isinstance(value, list | tuple) and value and all(type(one) is int and one >= 0 for one in value)):
+    numbers = tuple(value) if isinstance(value, list | tuple) else ()
+    # By the type itself: True is an instance of int.
+    if not numbers or not all(type(number) is int and number >= 0 for number in numbers):
         raise UserError(f"{name} must be block numbers, counted from 0, not {value!r}")
-    return tuple(value)
+    return numbers
 
 
 def any_method(name: str, value: Any) -> Method:
@@ -243,45 +257,56 @@ def build_method(method: str | Mapping[str, Any] | Method) -> Method:
         return method
     if isinstance(method, str):
         text = method.strip()
-        return _from_json(text) if text.startswith("{") else _from_name(text)
+        # A shell has no dicts; on a command line they are JSON.
+        return _method_of_json(text) if text.startswith("{") else _method_of_name(text)
     if not isinstance(method, Mapping) or "type" not in method:
         raise UserError(f"a method is a name or a dict with 'type', not {method!r}; known are {', '.join(METHODS)}")
     options = {str(key): value for key, value in method.items() if key != "type"}
     return _build(method["type"], options)
 
 
-def _build(kind: Any, options: dict[str, Any]) -> Method:
-    if not isinstance(kind, str) and not callable(kind):
-        raise UserError(f"a method's type is its name, not {kind!r}; known are {', '.join(METHODS)}")
-    factory = METHODS.get(kind) if isinstance(kind, str) else kind
+def _build(method_type: Any, options: dict[str, Any]) -> Method:
+    """A method of a registered name, or of a class, with these options.
+
+    Raises:
+        UserError: an unknown name or option.
+    """
+    if not isinstance(method_type, str) and not callable(method_type):
+        raise UserError(f"a method's type is its name, not {method_type!r}; known are {', '.join(METHODS)}")
+    factory = METHODS.get(method_type) if isinstance(method_type, str) else method_type
     if factory is None:
-        raise UserError(f"unknown method {kind!r}; choose from {', '.join(METHODS)}")
+        raise UserError(f"unknown method {method_type!r}; choose from {', '.join(METHODS)}")
     # A registered method may be a class with some options set already (SCLIP).
     method_class = getattr(factory, "func", factory)
     if is_dataclass(method_class):
         names = [option_field.name for option_field in fields(method_class)]
         for name in options:
             if name not in names:
-                raise UserError(f"{kind} has no option {name!r}; {did_you_mean(name, names)}")
+                raise UserError(f"{method_type} has no option {name!r}; {did_you_mean(name, names)}")
     try:
         return factory(**options)
     except TypeError as error:
-        raise UserError(f"method {kind} does not take {options}: {error}") from error
+        raise UserError(f"method {method_type} does not take {options}: {error}") from error
 
 
-def _from_json(text: str) -> Method:
+def _method_of_json(text: str) -> Method:
     try:
         return build_method(json.loads(text))
     except ValueError as error:
         raise UserError(f"method {text} is not valid JSON ({error})") from error
 
 
-def _from_name(text: str) -> Method:
+def _method_of_name(text: str) -> Method:
     """ "A + B": a method with an addition, which is "ClearCLIP" or a method that has another one as its base."""
-    first, *additions = (name.strip() for name in text.split("+"))
-    method = _build(first, {})
-    if method == METHODS["CLIP"]() and additions[:1] == ["ClearCLIP"]:  # its row of the table has q-q attention
-        method, additions = METHODS["ClearCLIP"](), additions[1:]
+    first_name, *additions = (name.strip() for name in text.split("+"))
+    method = _build(first_name, {})
+    # CLIP's row of the paper's table has q-q attention where ClearCLIP is added; all others keep their attention.
+    if method == METHODS["CLIP"]() and additions[:1] == ["ClearCLIP"]:
+        method = METHODS["ClearCLIP"]()
+        additions = additions[1:]
     for name in additions:
-        method = method.keeping(False) if name == "ClearCLIP" else _build(name, {"base": method})
+        if name == "ClearCLIP":
+            method = method.keeping(residual_and_ffn=False)
+        else:
+            method = _build(name, {"base": method})
     return method

@@ -55,10 +55,13 @@ class NACLIP(AttentionMethod):
         omega = neighbourhood(context.grid_size, context.num_prefix_tokens, self.sigma, tokens.device)
         if self.strategy == "naclip":
             return attend(k, k, v, context, omega)
+        # "nonly": the mean of |q_i| |k_j| over all pairs is the product of the two means.
         q_norm = block.project(tokens, "q").float().norm(dim=-1).mean(dim=-1)
         k_norm = k.float().norm(dim=-1).mean(dim=-1)
         c = (q_norm * k_norm).mean(dim=1) * k.shape[-1] ** -0.5
-        return (c[:, None, None] * omega).softmax(dim=-1)[:, None].to(v.dtype) @ v
+        weights = (c[:, None, None] * omega).softmax(dim=-1)
+        # The same weights for all heads.
+        return weights[:, None].to(v.dtype) @ v
 
 
 def neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torch.device) -> Tensor:
@@ -66,18 +69,23 @@ def neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torc
     if isinstance(grid[0], torch.SymInt) or isinstance(grid[1], torch.SymInt):
         # In a graph that is exported for images of any size, for which nothing can be kept.
         return _compute_neighbourhood(grid, prefix, sigma, device)
-    return _kept_neighbourhood(grid, prefix, sigma, device)
+    return _cached_neighbourhood(grid, prefix, sigma, device)
 
 
 def _compute_neighbourhood(grid: tuple[int, int], prefix: int, sigma: float, device: torch.device) -> Tensor:
     # A Gaussian of a plane is the product of one for rows and one for columns.
-    rows, columns = (
-        torch.exp(-((torch.arange(length)[:, None] - torch.arange(length)) ** 2) / (2 * sigma**2)) for length in grid
-    )
+    rows, columns = _gaussian(grid[0], sigma), _gaussian(grid[1], sigma)
     # As torch.kron, which exported graphs compute for one size only.
     products = rows[:, None, :, None] * columns[None, :, None, :]
     omega = products.flatten(2, 3).flatten(0, 1)
     return F.pad(omega, (prefix, 0, prefix, 0)).to(device)
 
 
-_kept_neighbourhood = lru_cache(maxsize=16)(_compute_neighbourhood)
+def _gaussian(length: int, sigma: float) -> Tensor:
+    """exp(-(i - j)² / (2 sigma²)) of positions on a line, (length, length) float32."""
+    positions = torch.arange(length)
+    return torch.exp(-((positions[:, None] - positions) ** 2) / (2 * sigma**2))
+
+
+# Windows of one size follow each other, and their omega is the same.
+_cached_neighbourhood = lru_cache(maxsize=16)(_compute_neighbourhood)

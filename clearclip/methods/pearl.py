@@ -47,29 +47,35 @@ class PEARL(AttentionMethod):
     ffn: bool = option(False, of_type(bool))
 
     def gather(self, block: BlockParts, tokens: Tensor, v: Tensor, context: Context) -> Tensor:
-        q, k = block.project(tokens, "q").float(), block.project(tokens, "k").float()
+        # In fp32: kᵀ q sums over all tokens and overflows fp16.
+        q = block.project(tokens, "q").float()
+        k = block.project(tokens, "k").float()
         weights = q.norm(dim=-1, keepdim=True)
         weights[:, :, : context.num_prefix_tokens] = 0
         weights = weights / (weights.sum(dim=2, keepdim=True) + 1e-6)
-        centred = k - (weights * k).sum(dim=2, keepdim=True)
-        cross = centred.mT @ (q - (weights * q).sum(dim=2, keepdim=True))
-        turned = k @ (orthogonal(cross) if self.svd else newton_schulz(cross, self.steps))
+        centred_q = q - (weights * q).sum(dim=2, keepdim=True)
+        centred_k = k - (weights * k).sum(dim=2, keepdim=True)
+        cross = centred_k.mT @ centred_q
+        rotation = orthogonal(cross) if self.svd else newton_schulz(cross, self.steps)
         # Both terms of the logits in one product of vectors twice as long.
-        queries = torch.cat([q, self.alpha * centred], dim=-1)
-        keys = torch.cat([turned, centred], dim=-1)
+        queries = torch.cat([q, self.alpha * centred_k], dim=-1)
+        keys = torch.cat([k @ rotation, centred_k], dim=-1)
         return attend(queries, keys, v.float(), context, width=q.shape[-1]).to(v.dtype)
 
 
 def newton_schulz(cross: Tensor, steps: int = NEWTON_SCHULZ_STEPS) -> Tensor:
     """M (MᵀM)^(-1/2) after so many steps, (…, d, d) to the same. fp32: MᵀM overflows fp16."""
     gram = cross.mT @ cross
+    # The steps converge for matrices of norm below 1 only.
     size = gram.flatten(-2).norm(dim=-1)[..., None, None].clamp_min(1e-6)
     identity = torch.eye(gram.shape[-1], device=gram.device, dtype=gram.dtype)
-    y, z = gram / size + 1e-6 * identity, identity.expand_as(gram)
+    root = gram / size + 1e-6 * identity
+    inverse_root = identity.expand_as(gram)
     for _ in range(steps):
-        factor = (3 * identity - z @ y) / 2
-        y, z = y @ factor, factor @ z
-    return cross @ z / size.sqrt()
+        factor = (3 * identity - inverse_root @ root) / 2
+        root = root @ factor
+        inverse_root = factor @ inverse_root
+    return cross @ inverse_root / size.sqrt()
 
 
 def orthogonal(cross: Tensor) -> Tensor:

@@ -22,7 +22,8 @@ from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.method import METHODS, Context, Method, option
 from clearclip.utils.validators import of_type
 
-GUIDE = "dino-vitb8"
+#: The second encoder of the paper.
+PROXYCLIP_GUIDE = "dino-vitb8"
 MULTIPLE = 56  # pixels, as published: patches of 8 and 14 fit; of 16, CLIP does not see what is left over
 
 
@@ -53,9 +54,9 @@ class ProxyCLIP(Method):
     needs = ("second encoder",)
 
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
-        own = super().completed(options)
-        multiple = MULTIPLE if own.multiple is None else own.multiple
-        return replace(own, guide=own.guide or GUIDE, multiple=multiple)
+        completed = super().completed(options)
+        multiple = MULTIPLE if completed.multiple is None else completed.multiple
+        return replace(completed, guide=completed.guide or PROXYCLIP_GUIDE, multiple=multiple)
 
     def grid_size(self, context: Context) -> tuple[int, int]:
         return tuple(context.second.shape[1:3])
@@ -63,16 +64,16 @@ class ProxyCLIP(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block, (B, 1+N, D), to tokens after it on the second encoder's grid."""
         block, first = blocks[-1], context.num_prefix_tokens
-        v = block.project(block.ln_1(x), "v")[:, :, first:].transpose(2, 3).flatten(1, 2)
-        v = (
-            F.interpolate(v.unflatten(2, context.grid_size), size=self.grid_size(context), mode="bilinear")
-            .flatten(2)
-            .mT
-        )
+        v = block.project(block.ln_1(x), "v")[:, :, first:]
+        channels = v.transpose(2, 3).flatten(1, 2).unflatten(2, context.grid_size)
+        resized = F.interpolate(channels, size=self.grid_size(context), mode="bilinear").flatten(2).mT
+        gathered = []
         # One attention for all heads, and a window at a time: it has (rows × columns)² entries.
-        pairs = zip(context.second.flatten(1, 2), v, strict=True)
-        gathered = torch.stack([proxy_attention(own, self.beta, self.gamma).to(v.dtype) @ one for own, one in pairs])
-        patches = block.merge(gathered.unflatten(2, (block.heads, -1)).transpose(1, 2))
+        for guide_features, values in zip(context.second.flatten(1, 2), resized, strict=True):
+            attention = proxy_attention(guide_features, self.beta, self.gamma)
+            gathered.append(attention.to(values.dtype) @ values)
+        patches = block.merge(torch.stack(gathered).unflatten(2, (block.heads, -1)).transpose(1, 2))
+        # Tokens before the patches go along unchanged; the tower leaves them out afterwards.
         return torch.cat([x[:, :first], patches], dim=1)
 
 
@@ -80,9 +81,10 @@ def proxy_attention(features: Tensor, beta: float, gamma: float) -> Tensor:
     """A for a window's features (N, C) of the second encoder, (N, N) float32."""
     unit = F.normalize(features.float(), dim=-1)
     logits = unit @ unit.T
+    # In place: a window of 448 pixels has 3,136 patches of 8, and this matrix 39 MB.
     logits.sub_(beta * logits.mean()).mul_(gamma)
-    own = logits.diagonal().clone()
+    diagonal = logits.diagonal().clone()
     logits.masked_fill_(logits < 0, -torch.inf)
-    # The release has no weights at all in a row whose entries are all negative.
-    logits.diagonal().copy_(own)
+    # The release has no weights at all in a row whose entries are all negative; here such a patch sees itself.
+    logits.diagonal().copy_(diagonal)
     return logits.softmax(dim=-1)

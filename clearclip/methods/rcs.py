@@ -69,6 +69,7 @@ class RCS(Method):
 
     def required_blocks(self, blocks: int) -> tuple[int, ...]:
         layers = self.layers or PUBLISHED_LAYERS
+        # The last block's own attention is the one that the others are mixed into.
         if max(layers) > blocks - 2:
             raise UserError(
                 f"RCS reads the attention of blocks {', '.join(map(str, layers))} and needs at least "
@@ -87,8 +88,9 @@ class RCS(Method):
             return sum(gather_by_block(blocks[layer], context.inputs[layer], v) for layer in layers) / len(layers)
 
         # The same for every base: computed by the first method of a pass that asks.
-        residual_attention = context.once(("RCS", layers), mean_over_layers)
-        mixed = torch.lerp(self.base.gather(block, tokens, v, context), residual_attention, self.lambda_r)
+        residual_gathered = context.once(("RCS", layers), mean_over_layers)
+        base_gathered = self.base.gather(block, tokens, v, context)
+        mixed = torch.lerp(base_gathered, residual_gathered, self.lambda_r)
         return self.base.finish(block, x, self.tau * mixed)
 
 

@@ -35,7 +35,7 @@ DEFAULTS: dict[int, tuple[Any, ...]] = {
 }
 
 
-_block = of_type(int, None, low=0)
+_block_number = of_type(int, None, low=0)
 
 
 @METHODS.register_module("SC-CLIP")
@@ -54,8 +54,8 @@ class SCCLIP(Method):
         UserError: a value that cannot be meant.
     """
 
-    pre: int | None = option(None, _block)
-    post: int | None = option(None, _block)
+    pre: int | None = option(None, _block_number)
+    post: int | None = option(None, _block_number)
     summed: tuple[int, ...] | None = option(None, block_numbers)
     rho: float | None = option(None, of_type(int, float, None, low=0, high=1))
     beta: float = option(0.4, of_type(int, float, low=0, high=1))
@@ -80,6 +80,7 @@ class SCCLIP(Method):
                 f"{self.name} has its own layers for {' or '.join(map(str, DEFAULTS))} blocks only, but this model "
                 f"has {blocks}; give it pre, post, summed and rho, or choose another method"
             )
+        # Each option that is None is filled in alone: rho of one's own goes with the published layers.
         for index, value in enumerate(layers):
             if value is None:
                 layers[index] = published[index]
@@ -91,22 +92,25 @@ class SCCLIP(Method):
 
     def required_blocks(self, blocks: int) -> set[int]:
         pre, post, summed, _ = self.layers(blocks)
-        return {layer + 1 for layer in (pre, post, *summed)}  # the output of one is the input of the next
+        # The output of one block is the input of the next.
+        return {layer + 1 for layer in (pre, post, *summed)}
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D); the class token is ``x``'s."""
         pre, post, summed, rho = self.layers(len(blocks))
         block, first, grid = blocks[-1], context.num_prefix_tokens, context.grid_size
-        outlier = self.outliers(blocks, x, context)
-        s1 = cosines(repair(context.inputs[pre + 1][:, first:], outlier, grid))
+        is_outlier = self.outliers(blocks, x, context)
+        s1 = cosines(repair(context.inputs[pre + 1][:, first:], is_outlier, grid))
         s2 = cosines(context.inputs[post + 1][:, first:])
+        # Sums of tokens of several blocks exceed what fp16 holds.
         total = sum(context.inputs[layer + 1].float() for layer in summed)
         # Softmax apart, all that the two passes differ in is linear: their sum goes through the rest once.
-        repaired = aggregate(s1, self.beta, repair(x[:, first:], outlier, grid))
+        repaired = aggregate(s1, self.beta, repair(x[:, first:], is_outlier, grid))
         normed = block.ln_1(torch.cat([repaired, total[:, first:]])).to(x.dtype)
         # Twice the mean of the passes, and not their sum: the bias of out_proj counts twice.
-        out = 2 * block.merge(self.gather(block, normed, s1) / 2) + rho * (x[:, :1] + total[:, :1])
-        return torch.cat([x[:, :first], aggregate(s2, self.beta, out).to(x.dtype)], dim=1)
+        attended = 2 * block.merge(self.gather(block, normed, s1) / 2)
+        patches = attended + rho * (x[:, :1] + total[:, :1])
+        return torch.cat([x[:, :first], aggregate(s2, self.beta, patches).to(x.dtype)], dim=1)
 
     def outliers(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Which patches are repaired, (B, N) bool; arguments as for :meth:`__call__`."""
@@ -123,9 +127,12 @@ class SCCLIP(Method):
         Returns:
             (B, heads, N, D // heads)
         """
-        k, v = block.project(normed, "k"), block.project(normed, "v")
-        gathered = sum(F.scaled_dot_product_attention(k, k, v).chunk(2))
-        return (gathered + softmax_above_mean(s1)[:, None].to(v.dtype) @ sum(v.chunk(2))) / 2
+        k = block.project(normed, "k")
+        v = block.project(normed, "v")
+        by_keys = sum(F.scaled_dot_product_attention(k, k, v).chunk(2))
+        # These weights are the same for all heads and both passes, whose values can be added first.
+        by_similarity = softmax_above_mean(s1)[:, None].to(v.dtype) @ sum(v.chunk(2))
+        return (by_keys + by_similarity) / 2
 
 
 def cosines(patches: Tensor) -> Tensor:
@@ -146,5 +153,5 @@ def softmax_above_mean(similarity: Tensor) -> Tensor:
     Where all are equal, rounding may put every other entry of a row below the mean.
     """
     logits = 3 * (similarity - similarity.mean(dim=(1, 2), keepdim=True))
-    own = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
-    return logits.masked_fill((logits < 0) & ~own, -torch.inf).softmax(dim=-1)
+    is_diagonal = torch.eye(logits.shape[-1], dtype=torch.bool, device=logits.device)
+    return logits.masked_fill((logits < 0) & ~is_diagonal, -torch.inf).softmax(dim=-1)

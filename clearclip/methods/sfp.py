@@ -41,20 +41,27 @@ class SFP(SCCLIP):
         return super().required_blocks(blocks) | {blocks - 2}
 
     def outliers(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
-        first, block = context.num_prefix_tokens, blocks[-2]
         if self.detector == "lof":
             return super().outliers(blocks, x, context)
+        first, block = context.num_prefix_tokens, blocks[-2]
         if self.detector == "l2":
             return largest(x[:, first:].float().norm(dim=-1))
         tokens = block.ln_1(context.inputs[len(blocks) - 2])
-        q, k = (block.project(tokens, name).float() for name in "qk")
-        attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)  # over heads
-        of_class = self.class_factor * self.layers(len(blocks))[-1] * attention[:, 0, first:]
-        return largest(of_class.masked_fill(of_class <= attention.diagonal(dim1=1, dim2=2)[:, first:], -torch.inf))
+        q = block.project(tokens, "q").float()
+        k = block.project(tokens, "k").float()
+        # The weights themselves are compared, so here they have to be held; the mean is over heads.
+        attention = (q @ k.mT * q.shape[-1] ** -0.5).softmax(dim=-1).mean(dim=1)
+        *_, rho = self.layers(len(blocks))
+        from_class_token = self.class_factor * rho * attention[:, 0, first:]
+        to_itself = attention.diagonal(dim1=1, dim2=2)[:, first:]
+        return largest(from_class_token.masked_fill(from_class_token <= to_itself, -torch.inf))
 
     def gather(self, block: BlockParts, normed: Tensor, s1: Tensor) -> Tensor:
         v, second_v = block.project(normed, "v").chunk(2)
-        q, k = (block.project(normed[: len(s1)], name) for name in "qk")
-        shared = softmax_above_mean(s1.where(s1 >= self.beta, 0))[:, None].to(v.dtype)
-        gathered = shared @ v + F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
-        return gathered / 3 + shared @ second_v
+        # The second pass has no attention of its own, so only the first one's queries and keys are computed.
+        first_pass = normed[: len(s1)]
+        q = block.project(first_pass, "q")
+        k = block.project(first_pass, "k")
+        m = softmax_above_mean(s1.where(s1 >= self.beta, 0))[:, None].to(v.dtype)
+        gathered = m @ v + F.scaled_dot_product_attention(q, q, v) + F.scaled_dot_product_attention(k, k, v)
+        return gathered / 3 + m @ second_v

@@ -35,6 +35,7 @@ LOGIT_SCALE = 40.0  # before the softmax over words, whatever the model's own
 def with_logits(name: str, value: Any) -> Method:
     """A check: a method whose attention is a softmax of logits, or its description."""
     method = any_method(name, value)
+    # RCS mixes another method's attention, to whose logits SFR adds.
     attention = method.base if isinstance(method, RCS) else method
     if not (isinstance(attention, AttentionMethod) and attention.has_logits):
         raise UserError(f"{name} must be one attention with logits of the last block, which {method.label} has not")
@@ -82,68 +83,103 @@ class SFR(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, P+N, D) to (B, P+N, D)."""
         first = context.num_prefix_tokens
-        labels = self.patch_labels(self.base(blocks, x, context)[:, first:], context)
-        added = feedback_matrix(labels, self.sigma, self.path)
+        first_pass = self.base(blocks, x, context)[:, first:]
+        labels = self.patch_labels(first_pass, context)
+        matrix = feedback_matrix(labels, self.sigma, self.path)
         # In fp16, whatever the model's precision, as in the release.
-        added = self.lambda_s * (added / added.amax(dim=(1, 2), keepdim=True)).half()
-        added = F.pad(self.tau * added.float(), (first, 0, first, 0))[:, None]
-        return self.base(blocks, x, replace(context, feedback=(self.tau * (1 - self.lambda_s), added)))
+        matrix = self.lambda_s * (matrix / matrix.amax(dim=(1, 2), keepdim=True)).half()
+        # Nothing is added to the logits of the tokens before the patches, which have no labels.
+        bias = F.pad(self.tau * matrix.float(), (first, 0, first, 0))[:, None]
+        factor = self.tau * (1 - self.lambda_s)
+        return self.base(blocks, x, replace(context, feedback=(factor, bias)))
 
     def patch_labels(self, patches: Tensor, context: Context) -> Tensor:
         """The word of each patch, for patch tokens after the last block: (B, N, D) to (B, rows, columns) int64."""
         rows, columns = context.grid_size
-        height, width = (
-            length // count for length, count in zip(context.image.shape[-2:], context.grid_size, strict=True)
-        )
-        size, words = (rows * height, columns * width), torch.arange(len(context.text), device=patches.device)
-        similarities = F.normalize(context.embed(patches).float(), dim=-1) @ context.text.T
+        height = context.image.shape[-2] // rows
+        width = context.image.shape[-1] // columns
+        # What is beyond the last full patch has no patch whose label could be read.
+        size = (rows * height, columns * width)
+        words = torch.arange(len(context.text), device=patches.device)
+        embeddings = F.normalize(context.embed(patches).float(), dim=-1)
+        similarities = (embeddings @ context.text.T).unflatten(1, context.grid_size)
         grid = WindowGrid.of(size, 0, 0, (height, width))
         readout = Readout(LOGIT_SCALE, self.threshold)
-        found = []
-        for similarity, window in zip(similarities.unflatten(1, context.grid_size), context.image, strict=True):
+        labels = []
+        # One window at a time: PAMR holds the colours of all neighbours of a window's pixels.
+        for similarity, window in zip(similarities, context.image, strict=True):
             scores = ScoreMap(similarity, grid)
             if self.pamr:
                 image = window[:, : size[0], : size[1]]
                 scores = PAMR()(scores, ImageContext(image, size, context.text, words))
             pixels = readout.labels(scores, size, words)
-            pixels = pixels.unflatten(1, (columns, width)).unflatten(0, (rows, height)).transpose(1, 2).flatten(2)
-            counts = pixels.new_zeros(rows, columns, len(words)).scatter_add_(2, pixels, torch.ones_like(pixels))
-            found.append(counts.argmax(dim=-1))
-        return torch.stack(found)
+            labels.append(most_frequent(pixels, context.grid_size, len(words)))
+        return torch.stack(labels)
+
+
+def most_frequent(pixels: Tensor, grid: tuple[int, int], words: int) -> Tensor:
+    """The word that most pixels of each patch have, the first of equals.
+
+    Args:
+        pixels: the words of pixels, (height, width) int64; both are multiples of the grid's.
+        grid: rows and columns of patches.
+        words: how many words there are.
+
+    Returns:
+        (rows, columns) int64
+    """
+    rows, columns = grid
+    by_patch = pixels.unflatten(1, (columns, -1)).unflatten(0, (rows, -1)).transpose(1, 2).flatten(2)
+    counts = pixels.new_zeros(rows, columns, words)
+    return counts.scatter_add_(2, by_patch, torch.ones_like(by_patch)).argmax(dim=-1)
 
 
 def feedback_matrix(labels: Tensor, sigma: float, path: bool) -> Tensor:
     """S of patches with these labels, (B, rows, columns) int64 to (B, N, N) float32, rows summing to 1."""
-    grid, flat = tuple(labels.shape[1:]), labels.flatten(1)
-    same = flat[:, :, None] == flat[:, None]
-    matrix = same.float()
+    grid = tuple(labels.shape[1:])
+    flat_labels = labels.flatten(1)
+    has_same_label = flat_labels[:, :, None] == flat_labels[:, None]
+    matrix = has_same_label.float()
     if path:
-        apart, steps = _distance(grid, labels.device), max(grid) - 1
-        connected = same
-        for step in range(1, steps + 1):
-            rows, columns = (_between(length, step, steps, labels.device) for length in grid)
-            cells = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
-            # Only the first of the steps are looked at, as many as the patches are apart.
-            tested = flat[:, cells.flatten()].view_as(same) == flat[:, :, None]
-            connected = connected & (tested | (apart < step))
-        matrix = torch.where(connected, matrix, matrix * torch.exp(-apart / max(steps, 1)))
-    matrix = matrix @ _smoothing(flat.shape[1], sigma, labels.device)
+        distance = _distance(grid, labels.device)
+        is_connected = has_same_label & _paths_of_one_label(flat_labels, grid)
+        decay = torch.exp(-distance / max(max(grid) - 1, 1))
+        matrix = torch.where(is_connected, matrix, matrix * decay)
+    matrix = matrix @ _smoothing(flat_labels.shape[1], sigma, labels.device)
     return matrix / (matrix.sum(dim=-1, keepdim=True) + 1e-8)
+
+
+def _paths_of_one_label(flat_labels: Tensor, grid: tuple[int, int]) -> Tensor:
+    """Whether all patches on the line from i to j have the label of i, (B, N, N) bool, for labels (B, N)."""
+    device, steps = flat_labels.device, max(grid) - 1
+    distance = _distance(grid, device)
+    is_connected = torch.ones(*flat_labels.shape, flat_labels.shape[1], dtype=torch.bool, device=device)
+    for step in range(1, steps + 1):
+        rows = _points_on_lines(grid[0], step, steps, device)
+        columns = _points_on_lines(grid[1], step, steps, device)
+        cells = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
+        labels_there = flat_labels[:, cells.flatten()].view_as(is_connected)
+        # Only the first of the steps are looked at, as many as the patches are apart.
+        is_connected &= (labels_there == flat_labels[:, :, None]) | (distance < step)
+    return is_connected
 
 
 @lru_cache(maxsize=16)
 def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
     """Chebyshev distances of all pairs of patches, (N, N) int64."""
-    rows, columns = ((torch.arange(n)[:, None] - torch.arange(n)).abs() for n in grid)
-    return torch.maximum(rows[:, None, :, None], columns[None, :, None, :]).reshape(grid[0] * grid[1], -1).to(device)
+    rows, columns = torch.arange(grid[0]), torch.arange(grid[1])
+    down = (rows[:, None] - rows).abs()
+    across = (columns[:, None] - columns).abs()
+    distances = torch.maximum(down[:, None, :, None], across[None, :, None, :])
+    return distances.reshape(grid[0] * grid[1], -1).to(device)
 
 
-def _between(length: int, step: int, steps: int, device: torch.device) -> Tensor:
+def _points_on_lines(length: int, step: int, steps: int, device: torch.device) -> Tensor:
     """Where the line from i to j is after ``step`` of ``steps``, rounded half to even: (length, length) int64."""
     # The release's linspace, not step / steps: the last digit decides which way a point between two cells is rounded.
-    t = torch.linspace(0, 1, steps + 1, dtype=torch.float32)[step]
-    places = torch.arange(length, dtype=torch.float32)
-    return ((1 - t) * places[:, None] + t * places).round().long().to(device)
+    share = torch.linspace(0, 1, steps + 1, dtype=torch.float32)[step]
+    positions = torch.arange(length, dtype=torch.float32)
+    return ((1 - share) * positions[:, None] + share * positions).round().long().to(device)
 
 
 @lru_cache(maxsize=16)
@@ -152,5 +188,6 @@ def _smoothing(count: int, sigma: float, device: torch.device) -> Tensor:
     half = min(count, int(6 * sigma + 1)) // 2
     kernel = torch.exp(-(torch.arange(-half, half + 1) ** 2) / (2 * sigma**2))
     offset = torch.arange(count)[:, None] - torch.arange(count)
-    inside = (offset.abs() <= half) * torch.exp(-(offset**2) / (2 * sigma**2))
-    return (inside / kernel.sum()).to(device)
+    weights = (offset.abs() <= half) * torch.exp(-(offset**2) / (2 * sigma**2))
+    # By the whole kernel's sum, also at the ends, where a part of it lies outside.
+    return (weights / kernel.sum()).to(device)

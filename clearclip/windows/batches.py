@@ -68,6 +68,7 @@ def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedI
         # Methods that see the same windows are computed in one pass, which shares all but the last blocks.
         for grid, methods in methods_by_grid.items():
             for window in grid.cut(image):
+                # Images of other sizes join in where their windows have the same size.
                 key = (window.shape, grid.incomplete, *methods)
                 batch = batches.setdefault(key, WindowBatch(tuple(methods), grid.incomplete))
                 batch.images.append(number)
@@ -83,8 +84,9 @@ def stack_windows(encoded: Sequence[Sequence[EncodedImage]]) -> None:
             images_by_grid[windows.grid, tuple(windows.scores[0].shape)].append(windows)
     for images in images_by_grid.values():
         scores = torch.stack([window for image in images for window in image.scores])
-        for image, of_image in zip(images, scores.unflatten(0, (len(images), -1)).unbind(), strict=True):
-            image.stacked = of_image
+        scores_by_image = scores.unflatten(0, (len(images), -1)).unbind()
+        for image, scores_of_image in zip(images, scores_by_image, strict=True):
+            image.stacked = scores_of_image
 
 
 def extend(images: Tensor, patch: tuple[int, int], black: Tensor) -> Tensor:

@@ -12,8 +12,10 @@ WHITE = (0.95047, 1.0, 1.08883)
 
 def lab(rgb: Tensor) -> Tensor:
     """L (0 to 100), a and b (about -128 to 128) of 0..1 sRGB: (3, …) float32 to the same."""
+    # The branch that `where` does not take must be finite, too, hence both clamps.
     linear = torch.where(rgb > 0.04045, ((rgb + 0.055) / 1.055).clamp_min(0) ** 2.4, rgb / 12.92)
     xyz = torch.einsum("xc,c...->x...", rgb.new_tensor(XYZ), linear)
-    ratio = xyz / rgb.new_tensor(WHITE).view(3, *[1] * (rgb.dim() - 1))
+    white = rgb.new_tensor(WHITE).view(3, *[1] * (rgb.dim() - 1))
+    ratio = xyz / white
     x, y, z = torch.where(ratio > 0.008856, ratio.clamp_min(0.008856) ** (1 / 3), 7.787 * ratio + 4 / 29)
     return torch.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)])

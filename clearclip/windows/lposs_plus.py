@@ -17,7 +17,7 @@ from clearclip.utils.validators import of_type
 from clearclip.windows.joining import ImageContext
 from clearclip.windows.lab_colours import lab
 from clearclip.windows.label_propagation import propagate
-from clearclip.windows.pixel_stencil import NeighbourPairs, neighbour_sums, normalized_stencil
+from clearclip.windows.pixel_stencil import NeighbourPairs, Region, neighbour_sums, normalized_stencil
 from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing
 from clearclip.windows.score_map import ScoreMap, spread_class_maxima
 
@@ -56,8 +56,8 @@ class LPOSSPlus(PostProcessing):
         """S of an image, (3, H, W) 0..1 RGB."""
         colours = lab(rgb) / rgb.new_tensor(LAB_RANGE)[:, None, None]
 
-        def weigh(pixels: tuple[slice, slice], neighbours: tuple[slice, slice]) -> Tensor:
-            unlike = colours[(slice(None), *pixels)] - colours[(slice(None), *neighbours)]
-            return torch.exp(-unlike.norm(dim=0) / self.tau)
+        def weigh(pixels: Region, neighbours: Region) -> Tensor:
+            difference = colours[:, pixels[0], pixels[1]] - colours[:, neighbours[0], neighbours[1]]
+            return torch.exp(-difference.norm(dim=0) / self.tau)
 
         return normalized_stencil(tuple(rgb.shape[1:]), self.reach, weigh, rgb.device)

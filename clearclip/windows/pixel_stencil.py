@@ -28,12 +28,16 @@ class NeighbourPairs(NamedTuple):
 
 def regions(height: int, width: int, reach: int) -> Iterator[tuple[Region, Region]]:
     """Pixels and their neighbours for each direction in the square up to ``reach`` pixels away, opposite ones once."""
-    for down in range(min(reach, height - 1) + 1):
-        for right in range(-min(reach, width - 1), min(reach, width - 1) + 1):
-            if (down, right) > (0, 0):
-                rows, below = slice(0, height - down), slice(down, height)
-                left, across = max(0, -right), max(0, right)
-                yield (rows, slice(left, width - across)), (below, slice(across, width - left))
+    farthest_down, farthest_right = min(reach, height - 1), min(reach, width - 1)
+    for down in range(farthest_down + 1):
+        for right in range(-farthest_right, farthest_right + 1):
+            # Half of all directions: the opposite one has the same pairs of pixels.
+            if (down, right) <= (0, 0):
+                continue
+            rows, rows_below = slice(0, height - down), slice(down, height)
+            columns = slice(max(0, -right), width - max(0, right))
+            neighbour_columns = slice(max(0, right), width - max(0, -right))
+            yield (rows, columns), (rows_below, neighbour_columns)
 
 
 def normalized_stencil(
@@ -47,12 +51,15 @@ def normalized_stencil(
         weigh: the weights between pixels and their neighbours.
         device: where to compute.
     """
-    stencil = [NeighbourPairs(*pair, weigh(*pair)) for pair in regions(*size, reach)]
+    stencil = []
+    for pixels, neighbours in regions(*size, reach):
+        stencil.append(NeighbourPairs(pixels, neighbours, weigh(pixels, neighbours)))
     degrees = torch.zeros(size, device=device)
     for pixels, neighbours, weights in stencil:
         degrees[pixels] += weights
         degrees[neighbours] += weights
     scale = inverse_roots(degrees)
+    # In place: with a reach of 6 there are 84 maps of the image's size.
     for pixels, neighbours, weights in stencil:
         weights.mul_(scale[pixels]).mul_(scale[neighbours])
     return stencil
@@ -61,6 +68,7 @@ def normalized_stencil(
 def neighbour_sums(stencil: list[NeighbourPairs], maps: Tensor) -> Tensor:
     """The weighted sum over each pixel's neighbours: maps (H, W, K) to the same."""
     sums = torch.zeros_like(maps)
+    # Each pair of neighbours is held once and counts in both directions.
     for pixels, neighbours, weights in stencil:
         sums[pixels].addcmul_(weights[..., None], maps[neighbours])
         sums[neighbours].addcmul_(weights[..., None], maps[pixels])

@@ -55,13 +55,15 @@ def build_post_processing(
     """
     if post is None or isinstance(post, PostProcessing):
         return post
-    kind: Any = post
+    name: Any = post
     if isinstance(post, Mapping):
-        options = {**{str(name): value for name, value in post.items() if name != "type"}, **options}
-        kind = post.get("type")
-    if kind not in POST_PROCESSINGS:
-        raise UserError(f"unknown post {kind!r}; choose from {', '.join(POST_PROCESSINGS)}")
+        name = post.get("type")
+        options_of_dict = {str(option): value for option, value in post.items() if option != "type"}
+        options = {**options_of_dict, **options}
+    if name not in POST_PROCESSINGS:
+        raise UserError(f"unknown post {name!r}; choose from {', '.join(POST_PROCESSINGS)}")
     try:
-        return POST_PROCESSINGS[kind](**options)
+        return POST_PROCESSINGS[name](**options)
     except TypeError as error:
-        raise UserError(f"post {kind} does not take {options}: {error}") from error
+        # A class says in its own words which option it does not know.
+        raise UserError(f"post {name} does not take {options}: {error}") from error

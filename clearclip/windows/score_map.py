@@ -76,10 +76,12 @@ class ScoreMap:
         strip = max(1, min(width, STRIP_BYTES // (4 * words * patch_rows)))
         tile = max(1, min(height, TILE_BYTES[self.device.type] // (4 * words * strip)))
         bands = self.grid.rows.bands(height, tile)
-        for left in range(0, width, strip):
-            columns = slice(left, min(left + strip, width))
+        for first_column in range(0, width, strip):
+            columns = slice(first_column, min(first_column + strip, width))
+            # Columns first: the product is used by all tiles of the strip.
             spread = by_word @ column_weights[columns].T
             for rows, band in bands:
+                # Most patch rows do not reach a tile, and their weights are 0.
                 yield Tile(rows, columns, [row_weights[rows, band] @ spread[:, band]])
 
     def band(self, size: tuple[int, int], rows: slice, words: slice) -> Tensor:
@@ -92,6 +94,7 @@ class ScoreMap:
     def pooled(self, size: tuple[int, int], blocks: tuple[int, int]) -> Tensor:
         """The mean scores of blocks of pixels, (size[0] // blocks[0], size[1] // blocks[1], words) float64."""
         means = []
+        # The mean of pixels is the mean of their weights: no array of height × width × words is made.
         for axis, length, block in zip((self.grid.rows, self.grid.columns), size, blocks, strict=True):
             weights = axis.weights(length, self.device).double()
             means.append(weights[: length // block * block].unflatten(0, (-1, block)).mean(dim=1))
@@ -100,8 +103,8 @@ class ScoreMap:
     def dense(self, size: tuple[int, int]) -> Tensor:
         """All scores at a size, (height, width, words), at once: for what works on the image as a whole."""
         scores = torch.empty(*size, self.scores.shape[2], device=self.device)
-        for rows, columns, parts in self.tiles(size):
-            scores[rows, columns] = torch.cat(list(parts)).permute(1, 2, 0)
+        for rows, columns, groups_of_words in self.tiles(size):
+            scores[rows, columns] = torch.cat(list(groups_of_words)).permute(1, 2, 0)
         return scores
 
     def word_map(self, word: int, size: tuple[int, int]) -> Tensor:
@@ -129,12 +132,14 @@ class ScoresOfInput(ScoreMap):
         tile = max(1, min(height, TILE_BYTES[self.device.type] // (4 * words * max(width, image_width))))
         for top in range(0, height, tile):
             rows = slice(top, min(top + tile, height))
-            reached = (row_weights[rows] != 0).any(dim=0).nonzero().flatten()
-            image_rows = slice(int(reached[0]), int(reached[-1]) + 1)
+            # The rows of the input that a tile is resized from, computed for this tile alone.
+            input_rows = (row_weights[rows] != 0).any(dim=0).nonzero().flatten()
+            image_rows = slice(int(input_rows[0]), int(input_rows[-1]) + 1)
             scores = self.input_rows(image_rows) @ column_weights.T
             yield Tile(rows, slice(0, width), [row_weights[rows, image_rows] @ scores])
 
     def band(self, size: tuple[int, int], rows: slice, words: slice) -> Tensor:
+        # All words at once, since their softmax or their classes' largest needs all of them.
         return self.dense(size)[rows, :, words]
 
     def pooled(self, size: tuple[int, int], blocks: tuple[int, int]) -> Tensor:
@@ -164,6 +169,7 @@ class WindowProbabilities(ScoresOfInput):
         column_weights = columns.window_weights(self.device)
         for y, window_row in zip(rows.starts, windows, strict=True):
             top, bottom = max(y, image_rows.start), min(y + rows.extent, image_rows.stop)
+            # None of the rows is in these windows.
             if top >= bottom:
                 continue
             inside = slice(top - image_rows.start, bottom - image_rows.start)
@@ -197,6 +203,7 @@ class ClassMaxima(ScoresOfInput):
 def largest_by_class(by_word: Tensor, word_to_class: Tensor) -> Tensor:
     """Per class the largest of its words: (words, …) to (classes, …)."""
     classes = int(word_to_class[-1]) + 1
+    # One word in each class: nothing to choose from, and nothing to copy.
     if classes == len(word_to_class):
         return by_word
     index = word_to_class.view(-1, *[1] * (by_word.dim() - 1)).expand_as(by_word)

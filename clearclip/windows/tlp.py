@@ -28,7 +28,8 @@ from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing
 from clearclip.windows.score_map import ScoreMap
 
 GRADIENT_STEPS = 25
-GREY = (0.299, 0.587, 0.114)  # shares of red, green and blue
+#: Shares of red, green and blue in a grey value.
+GREY_SHARES = (0.299, 0.587, 0.114)
 
 
 @POST_PROCESSINGS.register_module("tlp")
@@ -43,12 +44,14 @@ class TLP(PostProcessing):
     grid: int = option(80, of_type(int, low=1))
 
     def __call__(self, scores: ScoreMap, context: ImageContext) -> ScoreMap:
-        if scores.device.type == "mps":  # has no fp64
+        # MPS has no fp64.
+        if scores.device.type == "mps":
             return self._smoothed(scores.to("cpu"), context).to(scores.device)
         return self._smoothed(scores, context)
 
     def _smoothed(self, scores: ScoreMap, context: ImageContext) -> ScoreMap:
         height, width = context.size
+        # A block is one cell of the grid; of images with fewer pixels than cells it is a pixel.
         blocks = (max(1, round(height / self.grid)), max(1, round(width / self.grid)))
         z = scores.pooled(context.size, blocks)
         image = context.image_at_original_size.to(scores.device, torch.float64)
@@ -59,7 +62,9 @@ class TLP(PostProcessing):
 
 def word_shares(text: Tensor) -> Tensor:
     """s_c of unit text features (words, E): (words,), between 10/11 and 1."""
-    return ((text @ text.T / 0.5).softmax(dim=1).diagonal() + 10) / (11 + 1e-6)
+    # 0.5, 10 and 11 are constants of the release.
+    shares = (text @ text.T / 0.5).softmax(dim=1).diagonal()
+    return (shares + 10) / (11 + 1e-6)
 
 
 def linear_system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -74,8 +79,10 @@ def linear_system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Ten
     shares = word_shares(text)
     gain = (shares * p.square()).sum(dim=-1).clamp(0, 1)
     data = p.amax(dim=-1).clamp_min(0.05).square() * (1 + gain)
-    grey = (torch.tensor(GREY, dtype=z.dtype, device=z.device)[:, None, None] * colours).sum(dim=0)
+    grey_shares = torch.tensor(GREY_SHARES, dtype=z.dtype, device=z.device)
+    grey = (grey_shares[:, None, None] * colours).sum(dim=0)
     across = _weights_across(grey, p, shares)
+    # Columns are rows of the transposed image.
     down = _weights_across(grey.T, p.transpose(0, 1), shares).T
     return data, across, down
 
@@ -91,6 +98,7 @@ def _weights_across(grey: Tensor, p: Tensor, shares: Tensor) -> Tensor:
 def solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
     """F (h, w, words) after 25 steps from ``z``; arguments as :func:`linear_system` gives them."""
     across, down = across[..., None], down[..., None]
+    # Of C + L: a cell's own weight, and the weights to its neighbours, each of which counts at both ends.
     diagonal = data[..., None].clone()
     diagonal[:, :-1] += across
     diagonal[:, 1:] += across
@@ -99,13 +107,14 @@ def solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
 
     def apply(x: Tensor) -> Tensor:
         """(C + L) x."""
-        out = diagonal * x
-        out[:, :-1].addcmul_(across, x[:, 1:], value=-1)
-        out[:, 1:].addcmul_(across, x[:, :-1], value=-1)
-        out[:-1].addcmul_(down, x[1:], value=-1)
-        out[1:].addcmul_(down, x[:-1], value=-1)
-        return out
+        product = diagonal * x
+        product[:, :-1].addcmul_(across, x[:, 1:], value=-1)
+        product[:, 1:].addcmul_(across, x[:, :-1], value=-1)
+        product[:-1].addcmul_(down, x[1:], value=-1)
+        product[1:].addcmul_(down, x[:-1], value=-1)
+        return product
 
+    # Sums are over all words together, as in the release: one length of step for all of them.
     x = z.clone()
     residual = data[..., None] * z - apply(x)
     direction = residual.clone()
@@ -115,6 +124,7 @@ def solve(data: Tensor, across: Tensor, down: Tensor, z: Tensor) -> Tensor:
         step = squared_norm / ((direction * image).sum() + 1e-12)
         x.addcmul_(direction, step)
         residual.addcmul_(image, -step)
-        previous, squared_norm = squared_norm, residual.square().sum()
-        direction = residual + squared_norm / (previous + 1e-12) * direction
+        previous_norm = squared_norm
+        squared_norm = residual.square().sum()
+        direction = residual + squared_norm / (previous_norm + 1e-12) * direction
     return x

@@ -88,26 +88,30 @@ class Axis:
 
     def completed(self, patch: int, multiple: int, incomplete: str) -> Axis:
         """These windows with their patches counted, and with what is done about an incomplete last patch."""
+        cells_rounded_up = -(-self.extent // patch)
         if incomplete == "cut" and self.extent >= patch:
             return replace(self, cells=self.extent // patch)
         if incomplete == "extended":
-            return replace(self, cells=-(-self.extent // patch))
+            return replace(self, cells=cells_rounded_up)
         if incomplete == "stretched" and self.extent % patch:
-            cells = -(-self.extent // patch)
-            return replace(self, cells=cells, resized=cells * patch)
-        missing = -self.extent % (patch if incomplete == "cut" else multiple)
-        pad = (missing // 2, missing - missing // 2)
-        return replace(self, pad=pad, cells=(self.extent + missing) // patch)
+            return replace(self, cells=cells_rounded_up, resized=cells_rounded_up * patch)
+        # Here a "cut" window is smaller than one patch, and padded to it.
+        divisor = patch if incomplete == "cut" else multiple
+        padding = -self.extent % divisor
+        leading = padding // 2
+        return replace(self, pad=(leading, padding - leading), cells=(self.extent + padding) // patch)
 
     def weights(self, out_length: int, device: torch.device) -> Tensor:
         """The linear map from all patches along this axis to output pixels: (out_length, windows × cells), float32."""
         key = (self, out_length, str(device))
+        # Not lru_cache, which counts entries: those of large images take megabytes each.
         with _cache_lock:
             weights = _cached_weights.pop(key, None)
         if weights is None:
             weights = _weights(self, out_length, device)
         with _cache_lock:
-            _cached_weights[key] = weights  # as the latest
+            # As the latest: the matrices of a size that is no longer asked for are dropped first.
+            _cached_weights[key] = weights
             while sum(cached.nbytes for cached in _cached_weights.values()) > CACHED_BYTES:
                 del _cached_weights[next(iter(_cached_weights))]
         return weights
@@ -132,21 +136,24 @@ def _weights(axis: Axis, out_length: int, device: torch.device) -> Tensor:
     if axis.direct:
         return resize_weights(axis.cells, out_length, device).contiguous()
     window = axis.window_weights(device).T
+    # What each patch of each window adds to the input's pixels, before it is divided by the windows that see a pixel.
     spread = torch.zeros(len(axis.starts), axis.cells, axis.length, device=device)
     windows_of_pixel = torch.zeros(axis.length, device=device)
     for index, start in enumerate(axis.starts):
         spread[index, :, start : start + axis.extent] += window
         windows_of_pixel[start : start + axis.extent] += 1
-    return _resize((spread / windows_of_pixel).flatten(0, 1)[None], out_length)[0].T.contiguous()
+    by_input_pixel = (spread / windows_of_pixel).flatten(0, 1)
+    return _resize(by_input_pixel[None], out_length)[0].T.contiguous()
 
 
 @lru_cache(maxsize=256)
 def _bands(axis: Axis, out_length: int, tile: int) -> list[tuple[slice, slice]]:
-    reached = axis.weights(out_length, torch.device("cpu")) != 0
+    # On the CPU: the slices are Python numbers, for which a GPU would be waited for at every tile.
+    is_reached = axis.weights(out_length, torch.device("cpu")) != 0
     bands = []
     for start in range(0, out_length, tile):
         pixels = slice(start, min(start + tile, out_length))
-        patches = reached[pixels].any(dim=0).nonzero().flatten()
+        patches = is_reached[pixels].any(dim=0).nonzero().flatten()
         bands.append((pixels, slice(int(patches[0]), int(patches[-1]) + 1)))
     return bands
 
@@ -162,13 +169,13 @@ class WindowGrid:
     Args:
         rows, columns: the windows along each axis.
         incomplete: what is done about windows that are no multiple of the patch: see the option ``incomplete_windows``.
-        whole: whether the whole image is one window, however large it is.
+        is_whole_image: whether the whole image is one window, however large it is.
     """
 
     rows: Axis
     columns: Axis
     incomplete: str = "padded"
-    whole: bool = False
+    is_whole_image: bool = False
 
     @classmethod
     def of(
@@ -201,18 +208,18 @@ class WindowGrid:
         """
         check_windows(crop, stride)
         axes: list[Axis] = []
-        for length, step in zip(size, patch, strict=True):
+        for length, patch_length in zip(size, patch, strict=True):
             if square is not None:
+                # Patches of 1 pixel: no window is incomplete, since the tower stretches each to its own size.
                 axis = Axis.sliding(length, crop or length, stride or 1, 1, 1)
-                axis = replace(axis, cells=square // step, direct=not crop and whole_resize == "once")
+                axis = replace(axis, cells=square // patch_length, direct=not crop and whole_resize == "once")
             elif crop:
-                axis = Axis.sliding(length, crop, stride, step, multiple or step, incomplete)
+                axis = Axis.sliding(length, crop, stride, patch_length, multiple or patch_length, incomplete)
             else:
-                axis = Axis.whole(length, step, multiple is None, whole_resize, incomplete)
+                axis = Axis.whole(length, patch_length, multiple is None, whole_resize, incomplete)
             axes.append(axis)
-        # Towers of one size stretch windows themselves.
         rows, columns = axes
-        return cls(rows, columns, incomplete if square is None else "padded", whole=not crop)
+        return cls(rows, columns, incomplete if square is None else "padded", is_whole_image=not crop)
 
     def with_cells(self, rows: int, columns: int) -> WindowGrid:
         """The same windows with so many rows and columns of features in each."""
@@ -228,7 +235,7 @@ class WindowGrid:
         """Row and column in pixels of the first pixel of each window, row by row."""
         return [(y, x) for y in self.rows.starts for x in self.columns.starts]
 
-    def places(self, cells: tuple[int, int], patch: tuple[int, int]) -> Tensor:
+    def cell_positions(self, cells: tuple[int, int], patch: tuple[int, int]) -> Tensor:
         """Row and column in pixels where each cell of each window begins, (windows, *cells, 2) int64.
 
         Args:
@@ -246,13 +253,13 @@ class WindowGrid:
 
     def cut(self, image: Tensor) -> list[Tensor]:
         """The windows of ``image`` (3, H, W), zero-padded or stretched, row by row: views where nothing is done."""
-        top, bottom = self.rows.pad
-        left, right = self.columns.pad
+        padding = (*self.columns.pad, *self.rows.pad)
         windows = []
         for y, x in self.corners:
             window = image[:, y : y + self.rows.extent, x : x + self.columns.extent]
-            if top + bottom + left + right:
-                window = F.pad(window, (left, right, top, bottom))
+            # F.pad copies also where there is nothing to pad.
+            if any(padding):
+                window = F.pad(window, padding)
             windows.append(self._stretched(window))
         return windows
 
@@ -272,6 +279,7 @@ class WindowGrid:
 def check_windows(crop: int, stride: int) -> None:
     """Raise a UserError for windows that cannot tile an image."""
     for name, value in (("slide_crop", crop), ("slide_stride", stride)):
+        # True is an int, but no number of pixels.
         if not isinstance(value, int) or isinstance(value, bool) or value < 0:
             raise UserError(f"{name} must be a whole number of pixels, 0 or more, not {value!r}")
     if crop and not stride:

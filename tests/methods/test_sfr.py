@@ -101,7 +101,7 @@ def test_the_path_passes_the_cells_of_the_release(longest):
             [int(np.rint((1 - t) * np.float32(start) + t * np.float32(end))) for end in range(longest + 1)]
             for start in range(longest + 1)
         ]
-        assert sfr._between(longest + 1, step, longest, torch.device("cpu")).tolist() == cells
+        assert sfr._points_on_lines(longest + 1, step, longest, torch.device("cpu")).tolist() == cells
 
 
 @pytest.mark.parametrize("size", [(4, 13), (7, 7), (11, 3), (2, 15), (19, 2)])

@@ -38,16 +38,24 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
     """A line for each part or attention; the band is one standard deviation over images, where there is one."""
 
     def draw_lines(axes: Axes, table: pd.DataFrame) -> None:
-        if x == "alpha":  # evenly spaced; the last place is X_attn alone
+        if x == "alpha":
+            # As texts, α is evenly spaced; ∞ is X_attn alone, which has no number.
             names = {"0.25": "¼", "0.5": "½", "inf": "∞"}
             table = table.assign(alpha=table["alpha"].map("{:g}".format).replace(names))
-        for name, rows in table.groupby("part" if "part" in table else "attention", sort=False):
-            axes.plot(rows[x], rows[y], markevery=0.12 if len(rows) > 30 else None, **STYLES[name])
+        line_column = "part" if "part" in table else "attention"
+        for name, rows in table.groupby(line_column, sort=False):
+            # A marker at each of 768 channels would hide the line.
+            marker_spacing = 0.12 if len(rows) > 30 else None
+            axes.plot(rows[x], rows[y], markevery=marker_spacing, **STYLES[name])
             if f"{y}_std" in rows:
-                low, high = rows[y] - rows[f"{y}_std"], rows[y] + rows[f"{y}_std"]
-                axes.fill_between(rows[x], low, high, color=STYLES[name]["color"], alpha=0.15, linewidth=0)
+                deviation = rows[f"{y}_std"]
+                colour = STYLES[name]["color"]
+                axes.fill_between(
+                    rows[x], rows[y] - deviation, rows[y] + deviation, color=colour, alpha=0.15, linewidth=0
+                )
         if x == "block":
             axes.xaxis.get_major_locator().set_params(integer=True)
+        # The largest ten channels are what the paper speaks of, and would be a hundredth of the axis.
         if x == "rank":
             axes.set_xscale("log")
             axes.xaxis.set_major_formatter("{x:g}")
@@ -58,9 +66,12 @@ def lines(x: str, y: str) -> Callable[[Axes, pd.DataFrame], None]:
 
 def draw_bars(axes: Axes, table: pd.DataFrame) -> None:
     """mIoU of features from X_res, X_attn and X_sum, or of several methods."""
-    styles = [STYLES.get(name, {"label": textwrap.fill(name, 18), "color": "0.5"}) for name in table.iloc[:, 0]]
-    labels = [style["label"] for style in styles]
-    colours = [style["color"] for style in styles]
+    labels, colours = [], []
+    for name in table.iloc[:, 0]:
+        # Parts look as they do in the other panels; methods are grey, and their names may be long.
+        style = STYLES.get(name, {"label": textwrap.fill(name, 18), "color": "0.5"})
+        labels.append(style["label"])
+        colours.append(style["color"])
     bars = axes.barh(labels, table["mIoU"], color=colours)
     axes.bar_label(bars, fmt="%.1f", padding=2)
     axes.invert_yaxis()
@@ -78,7 +89,9 @@ def draw_cells(axes: Axes, table: pd.DataFrame) -> None:
         colour = "w" if value < (low + high) / 2 else "k"
         weight = "bold" if value == high else "normal"
         axes.text(column, row, f"{value:.1f}", ha="center", va="center", color=colour, weight=weight)
-    axes.set_xticks(range(len(cells.columns)), [name.replace(" ", "\n", 1) for name in cells.columns])
+    # "residual + FFN" fits under a cell on two lines only.
+    column_names = [name.replace(" ", "\n", 1) for name in cells.columns]
+    axes.set_xticks(range(len(cells.columns)), column_names)
     axes.set_yticks(range(len(cells)), cells.index)
 
 

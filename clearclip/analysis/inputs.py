@@ -38,8 +38,8 @@ IMAGES_ON_A_PAGE = 3
 
 
 @dataclass
-class Images:
-    """Images, and for a benchmark its config and ground truth.
+class AnalysisImages:
+    """The images of an analysis, and for a benchmark its config and ground truth.
 
     Attributes:
         paths: image files.
@@ -54,7 +54,9 @@ class Images:
     dataset: evaluation.CheckedDataset | None = None
 
     @classmethod
-    def of_benchmark(cls, config: Any, overrides: dict[str, Any], data_root: str | None, limit: int | None) -> Images:
+    def of_benchmark(
+        cls, config: Any, overrides: dict[str, Any], data_root: str | None, limit: int | None
+    ) -> AnalysisImages:
         """The images of a config, or the first ``limit``; ``overrides`` and ``data_root`` as for ``load_config``.
 
         Raises:
@@ -93,6 +95,7 @@ class Images:
 
     def scores(self, model: ClearCLIP, methods: Sequence[Method], work_dir: Path) -> dict[str, float]:
         """A benchmark's mIoU in percent by the methods' labels, in one evaluation, which goes on if it was killed."""
+        # The record of the evaluation is to have the options of the model that is there.
         for option_field in fields(ModelSettings):
             self.cfg.model[option_field.name] = getattr(model.settings, option_field.name)
         evaluations = evaluate(self.cfg, work_dir, model=model, methods=methods, limit=len(self.paths), resume="auto")
@@ -109,15 +112,19 @@ class Images:
         pictures = [self.picture(index) for index in indices]
         results = model.compare(pictures, self.classes, [*SWITCHES.values(), *methods])
         name_by_label = {method.label: name for name, method in SWITCHES.items()}
-        titles = ["image", *(name_by_label.get(label, label) for label in results[0])]
+        method_titles = [name_by_label.get(label, label) for label in results[0]]
+        titles = ["image", *method_titles]
         rows = []
         for picture, result_by_method in zip(pictures, results, strict=True):
-            rows.append([picture, *(result.labels for result in result_by_method.values())])
+            label_maps = [result.labels for result in result_by_method.values()]
+            rows.append([picture, *label_maps])
         palette = None
         if self.dataset is not None:
             palette = self.dataset.metainfo.get("palette")
+            # Beside the image, so that each map is compared with it from the same side.
             titles.insert(1, "ground truth")
             for index, row in zip(indices, rows, strict=True):
-                row.insert(1, self.dataset[index]["data_samples"].gt_sem_seg.data.squeeze(0).numpy())
+                truth = self.dataset[index]["data_samples"].gt_sem_seg.data
+                row.insert(1, truth.squeeze(0).numpy())
         legend = list(zip(self.classes.names, class_palette(self.classes.names, palette), strict=True))
         save_image(grid_picture(rows, titles, legend, model.label), path)

@@ -53,14 +53,17 @@ def collect(encoder: DenseEncoder, batches: Iterable[Tensor]) -> dict[str, pd.Da
         for number, block in enumerate(encoder.parts(encoder.grid(images)), start=1):
             x_attn = _ATTENTION([block], x_res)
             x_sum = x_res + x_attn
-            tokens_of_parts = [_as_float64(x) for x in (x_res, x_attn, x_sum)]
+            # In the order of PARTS.
+            tokens_of_parts = [_as_float64(x_res), _as_float64(x_attn), _as_float64(x_sum)]
             for name, x in zip(PARTS, tokens_of_parts, strict=True):
-                norms, entropies = frobenius_norm(x).tolist(), normalized_entropy(x).tolist()
+                norms = frobenius_norm(x).tolist()
+                entropies = normalized_entropy(x).tolist()
                 for norm, entropy in zip(norms, entropies, strict=True):
                     rows.append((number, name, norm, entropy))
             x_res = block.feed_forward(x_sum)
-        # Those of the last block, (3, B, D).
-        token_means.append(torch.stack([x.mean(dim=1) for x in tokens_of_parts]).cpu())
+        # The loop leaves the last block's tokens; their means are (3, B, D).
+        means = [x.mean(dim=1) for x in tokens_of_parts]
+        token_means.append(torch.stack(means).cpu())
     table = pd.DataFrame(rows, columns=["block", "part", "norm", "entropy"])
     channel_means = torch.cat(token_means, dim=1).mean(dim=1).numpy()
     return {
@@ -72,12 +75,15 @@ def collect(encoder: DenseEncoder, batches: Iterable[Tensor]) -> dict[str, pd.Da
 
 def _as_float64(x: Tensor) -> Tensor:
     # MPS has no float64.
-    return x.cpu().double() if x.device.type == "mps" else x.double()
+    if x.device.type == "mps":
+        return x.cpu().double()
+    return x.double()
 
 
 def _means_over_images(table: pd.DataFrame, measure: str) -> pd.DataFrame:
     """A row for each block and part: number of images, mean and standard deviation of a measure."""
     values = table.groupby(["block", "part"], sort=False)[measure]
+    # ddof=0: the images are all that is described, and no sample of more.
     columns = {"images": values.count(), measure: values.mean(), f"{measure}_std": values.std(ddof=0)}
     return pd.DataFrame(columns).reset_index()
 
@@ -85,6 +91,7 @@ def _means_over_images(table: pd.DataFrame, measure: str) -> pd.DataFrame:
 def _channel_table(part: str, means: np.ndarray) -> pd.DataFrame:
     """A row for each channel, that of the largest |mean| first, and the share that it and those before it hold."""
     table = pd.DataFrame({"part": part, "channel": range(len(means)), "mean": means})
+    # Stable, so that equal channels have the same ranks in every run.
     table = table.sort_values("mean", key=abs, ascending=False, kind="stable")
     table.insert(1, "rank", range(1, len(table) + 1))
     sizes = table["mean"].abs()

@@ -18,18 +18,21 @@ FEATURES = {
     "X_sum": LastBlock("qk", residual=True),
 }
 #: (attention, α) → X_res + α·X_attn (section 3.3). At 0 there is X_res alone, whatever the attention.
-SWEEP = {
-    (attention, alpha): LastBlock(attention if alpha else "qk", residual=True, alpha=alpha)
-    for attention in ("qk", "qq")
-    for alpha in (0.0, 0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0)
-}
-SWEEP |= {(attention, np.inf): LastBlock(attention) for attention in ("qk", "qq")}  # X_attn alone
+SWEEP: dict[tuple[str, float], LastBlock] = {}
+for attention in ("qk", "qq"):
+    SWEEP[attention, 0.0] = FEATURES["X_res"]
+    for alpha in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0, 16.0):
+        SWEEP[attention, alpha] = LastBlock(attention, residual=True, alpha=alpha)
+# X_attn alone comes last, as the limit of large α.
+for attention in ("qk", "qq"):
+    SWEEP[attention, np.inf] = LastBlock(attention)
 #: (attention, what is kept beside it) → the last block.
-ABLATION = {
-    (attention, kept): LastBlock(attention, residual="residual" in kept, ffn="FFN" in kept)
-    for attention in ATTENTIONS
-    for kept in ("residual + FFN", "residual only", "FFN only", "neither")
-}
+ABLATION: dict[tuple[str, str], LastBlock] = {}
+for attention in ATTENTIONS:
+    ABLATION[attention, "residual + FFN"] = LastBlock(attention, residual=True, ffn=True)
+    ABLATION[attention, "residual only"] = LastBlock(attention, residual=True)
+    ABLATION[attention, "FFN only"] = LastBlock(attention, ffn=True)
+    ABLATION[attention, "neither"] = LastBlock(attention)
 #: Every variant that a figure needs, once.
 VARIANTS = tuple(dict.fromkeys((*FEATURES.values(), *SWEEP.values(), *ABLATION.values())))
 LARGEST_CHANNELS = 10  # whose share is named
@@ -42,8 +45,9 @@ def score_tables(miou: Mapping[str, float], methods: Sequence[Method] = ()) -> d
         miou: label of a method → mIoU in percent.
         methods: more methods.
     """
+    features = {(name,): method for name, method in FEATURES.items()}
     tables = {
-        "features": _score_table(miou, ["features"], {(name,): method for name, method in FEATURES.items()}),
+        "features": _score_table(miou, ["features"], features),
         "alpha": _score_table(miou, ["attention", "alpha"], SWEEP),
         "ablation": _score_table(miou, ["attention", "kept"], ABLATION),
     }
@@ -77,13 +81,13 @@ def summary(tables: Mapping[str, pd.DataFrame]) -> str:
 def _last_block_statistics(tables: Mapping[str, pd.DataFrame]) -> pd.DataFrame:
     """Norm, entropy and dominating channels of X_res, X_attn and X_sum in the last block."""
     largest = tables["channels"].query("rank <= @LARGEST_CHANNELS")
+    # Rows are in the order of blocks and of ranks, so the last of each part is what is asked for.
     columns = {
         "norm": tables["norms"].groupby("part", sort=False)["norm"].last(),
         "entropy": tables["entropy"].groupby("part", sort=False)["entropy"].last(),
-        f"share of the {LARGEST_CHANNELS} largest |channel means|": largest.groupby("part", sort=False)[
-            "share_held"
-        ].last(),
     }
+    share_held = largest.groupby("part", sort=False)["share_held"].last()
+    columns[f"share of the {LARGEST_CHANNELS} largest |channel means|"] = share_held
     return pd.DataFrame(columns)
 
 

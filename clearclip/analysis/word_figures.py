@@ -38,17 +38,19 @@ def draw_word_table(study: WordTable, path: Path) -> Path:
 def _draw_words(axes: Axes, study: WordTable) -> None:
     """A row for each method, a marker for each kind of words; a bar from the lowest to the highest draw."""
     kind_count = len(study.kinds)
-    for number, kind in enumerate(study.kinds):
-        scores = [method.words[kind] for method in study.methods]
+    for number, words_kind in enumerate(study.kinds):
         # Kinds stand a little below each other, so that equal scores do not hide each other.
-        rows = [row + (number - (kind_count - 1) / 2) * 0.16 for row in range(len(scores))]
-        means = [score.mean for score in scores]
-        spread = [
-            [score.mean - score.lowest for score in scores],
-            [score.highest - score.mean for score in scores],
-        ]
+        offset = (number - (kind_count - 1) / 2) * 0.16
+        rows, means, below, above = [], [], [], []
+        for row, method in enumerate(study.methods):
+            score = method.words[words_kind]
+            rows.append(row + offset)
+            means.append(score.mean)
+            # Matplotlib wants the lengths of the bar's two halves, not its ends.
+            below.append(score.mean - score.lowest)
+            above.append(score.highest - score.mean)
         marker = MARKERS[number % len(MARKERS)]
-        axes.errorbar(means, rows, xerr=spread, fmt=marker, linestyle="none", label=kind, capsize=2)
+        axes.errorbar(means, rows, xerr=[below, above], fmt=marker, linestyle="none", label=words_kind, capsize=2)
     axes.set_yticks(range(len(study.methods)), [method.name for method in study.methods])
     axes.invert_yaxis()
     axes.grid(axis="x")
@@ -59,9 +61,12 @@ def _draw_words(axes: Axes, study: WordTable) -> None:
 def _draw_curves(axes: Axes, study: WordTable) -> None:
     """A line for each method with the protocol's scale; the protocol's threshold is marked."""
     colours = colormaps["viridis"].resampled(max(2, len(study.methods)))
+    line_styles = ("-", "--", ":")
     for number, method in enumerate(study.methods):
         thresholds, scores = zip(*method.thresholds[0].curve, strict=True)
-        axes.plot(thresholds, scores, color=colours(number), label=method.name, linestyle=("-", "--", ":")[number % 3])
+        # Neighbouring colours are alike, so neighbouring lines differ in their style, too.
+        line_style = line_styles[number % len(line_styles)]
+        axes.plot(thresholds, scores, color=colours(number), label=method.name, linestyle=line_style)
     protocol_thd = study.methods[0].thresholds[0].protocol_thd
     axes.axvline(protocol_thd, color="0.6", linewidth=0.8, label="protocol")
     axes.grid(axis="y")

@@ -22,10 +22,11 @@ def confusion_with_misses(truth: Tensor, labels: Tensor, classes: int, ignore_in
     Returns:
         (classes, classes + 1) int64
     """
-    counted = truth != ignore_index
-    label = labels[counted].clamp(max=classes)
-    pixel_kind = truth[counted].long() * (classes + 1) + label
-    counts = torch.bincount(pixel_kind, minlength=classes * (classes + 1))
+    is_counted = truth != ignore_index
+    label = labels[is_counted].clamp(max=classes)
+    # One number for each pair of true class and label, so that one pass counts all pairs.
+    cell = truth[is_counted].long() * (classes + 1) + label
+    counts = torch.bincount(cell, minlength=classes * (classes + 1))
     return counts.view(classes, classes + 1).cpu().numpy()
 
 
@@ -57,6 +58,7 @@ class MeanIoU:
     @classmethod
     def of(cls, iou: np.ndarray) -> MeanIoU:
         """The means of (classes,) IoU, some of them NaN."""
+        # NumPy would warn of the mean of nothing.
         if np.isnan(iou).all():
             return cls(float("nan"), float("nan"))
         return cls(float(np.nanmean(iou)), float(np.nan_to_num(iou).mean()))
@@ -93,26 +95,28 @@ class ThresholdCounts:
             truth, labels: (H, W) integers; the labels are those without any threshold.
             probability: (H, W) float32, of the label.
         """
-        counted = truth != ignore_index
-        true_class = truth[counted].long()
-        label = labels[counted]
+        is_counted = truth != ignore_index
+        true_class = truth[is_counted].long()
+        label = labels[is_counted]
         # How many thresholds are at most the probability: those that the pixel passes.
-        passed = torch.bucketize(probability[counted], self._edges.to(probability.device), right=True)
+        passed = torch.bucketize(probability[is_counted], self._edges.to(probability.device), right=True)
         bins = len(self.thresholds) + 1
         cell = label * bins + passed
-        for counts, selection in (
-            (self.labelled, slice(None)),
-            (self.right, label == true_class),
-            (self.truly_zero, true_class == 0),
-        ):
-            counts += torch.bincount(cell[selection], minlength=counts.size).view(counts.shape).cpu().numpy()
+        self._add_cells(self.labelled, cell)
+        self._add_cells(self.right, cell[label == true_class])
+        self._add_cells(self.truly_zero, cell[true_class == 0])
         self.truth += torch.bincount(true_class, minlength=self.classes).cpu().numpy()
+
+    def _add_cells(self, counts: np.ndarray, cells: Tensor) -> None:
+        """Add to (classes, bins) how often each cell, by its index, is there."""
+        counts += torch.bincount(cells, minlength=counts.size).view(counts.shape).cpu().numpy()
 
     def iou_by_threshold(self) -> np.ndarray:
         """IoU in percent, (thresholds, classes); NaN where a class is neither in the truth nor predicted."""
-        labelled, right = self._kept(self.labelled), self._kept(self.right)
+        labelled = self._above_thresholds(self.labelled)
+        right = self._above_thresholds(self.right)
         fallen = self.labelled.sum() - labelled.sum(axis=0)
-        fallen_right = self.truly_zero.sum() - self._kept(self.truly_zero).sum(axis=0)
+        fallen_right = self.truly_zero.sum() - self._above_thresholds(self.truly_zero).sum(axis=0)
         # Pixels that fall below the threshold are added to label 0, those of class 0 that fell are hits again.
         labelled[0] += fallen
         right[0] += fallen_right
@@ -120,8 +124,9 @@ class ThresholdCounts:
         with np.errstate(invalid="ignore"):
             return (100 * right / union).T
 
-    def _kept(self, counts: np.ndarray) -> np.ndarray:
+    def _above_thresholds(self, counts: np.ndarray) -> np.ndarray:
         """Of (classes, bins): how many pixels pass each threshold, (classes, thresholds)."""
+        # A pixel that passes a threshold passes all lower ones, too.
         from_the_end = counts[:, ::-1].cumsum(axis=1)[:, ::-1]
         return from_the_end[:, 1:].copy()
 
@@ -146,8 +151,8 @@ class ThresholdCounts:
 
     def _best_iou_of_zero(self) -> float:
         """The largest IoU of class 0 over one threshold for each other class, by Dinkelbach's method for ratios."""
-        fallen = self.labelled.sum(axis=1, keepdims=True) - self._kept(self.labelled)
-        fallen_right = self.truly_zero.sum(axis=1, keepdims=True) - self._kept(self.truly_zero)
+        fallen = self.labelled.sum(axis=1, keepdims=True) - self._above_thresholds(self.labelled)
+        fallen_right = self.truly_zero.sum(axis=1, keepdims=True) - self._above_thresholds(self.truly_zero)
         right_before = self.right[0].sum()
         union_before = self.truth[0] + self.labelled[0].sum() - right_before
         rows = np.arange(1, self.classes)
@@ -159,6 +164,7 @@ class ThresholdCounts:
             right = right_before + fallen_right[rows, choice].sum()
             union = union_before + (fallen - fallen_right)[rows, choice].sum()
             better = right / union if union else 0.0
+            # Dinkelbach's ratios grow until none of the choices reaches a larger one.
             if better <= ratio + 1e-12:
                 return 100 * float(max(better, ratio))
             ratio = better

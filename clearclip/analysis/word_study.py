@@ -65,17 +65,18 @@ class WordStudy:
 
     def rank(self, method: str, word_set: str) -> int:
         """The place of a method among all, from 1, by mIoU with these words. Equal methods share a place."""
-        scores = [self.mean_iou(other, word_set).occurring for other in self.methods]
-        return 1 + sum(score > self.mean_iou(method, word_set).occurring for score in scores)
+        own_score = self.mean_iou(method, word_set).occurring
+        scores = [self.mean_iou(label, word_set).occurring for label in self.methods]
+        return 1 + sum(score > own_score for score in scores)
 
     @property
     def kinds(self) -> list[str]:
         """The kinds of word sets, in order."""
         return list(dict.fromkeys(word_set.kind for word_set in self.word_sets))
 
-    def sets_of_kind(self, kind: str) -> list[str]:
-        """The names of the sets of words of a kind."""
-        return [word_set.name for word_set in self.word_sets if word_set.kind == kind]
+    def sets_of_kind(self, words_kind: str) -> list[str]:
+        """The names of the sets of words of a kind, such as the draws of synonyms."""
+        return [word_set.name for word_set in self.word_sets if word_set.kind == words_kind]
 
 
 def choose_word_sets(
@@ -155,10 +156,11 @@ def study_words(
         images, samples = _preprocessed(batch, preprocessor, study, on_error)
         maps_by_image = _score_maps(model, images, samples, texts, methods, settings)
         for sample, maps_by_text in zip(samples, maps_by_image, strict=True):
+            # Counted where the labels are: of each image only the counts leave a GPU.
             truth = sample.gt_sem_seg.data.squeeze(0).to(model.device)
             for word_set, text, maps in zip(word_sets, texts, maps_by_text, strict=True):
                 for method, scores in zip(methods, maps, strict=True):
-                    row = Row(method.label, word_set.name, scores, text.word_to_class)
+                    row = StudyRow(method.label, word_set.name, scores, text.word_to_class)
                     _count(study, row, truth, dataset.ignore_index, settings.readout)
             study.images += 1
             on_image()
@@ -167,7 +169,7 @@ def study_words(
     return study
 
 
-class Row(NamedTuple):
+class StudyRow(NamedTuple):
     """What one method says of one image with one set of words."""
 
     method: str
@@ -215,21 +217,26 @@ def _score_maps(
 ) -> list[list[list[ScoreMap]]]:
     """For each image, for each set of words, the score map of each method; every image is encoded once."""
     sizes = [tuple(sample.ori_shape[:2]) for sample in samples]
-    text_of_row = [text for text in texts for _ in methods]
-    maps_by_image = model.score_maps(images, sizes, text_of_row, [*methods] * len(texts), settings)
-    grouped = []
+    # All methods with the first set of words, then all with the second: what does not depend on words is shared.
+    text_of_row = []
+    for text in texts:
+        text_of_row += [text] * len(methods)
+    methods_of_rows = [*methods] * len(texts)
+    maps_by_image = model.score_maps(images, sizes, text_of_row, methods_of_rows, settings)
+    maps_by_image_and_text = []
     for maps in maps_by_image:
         starts = range(0, len(maps), len(methods))
-        grouped.append([maps[start : start + len(methods)] for start in starts])
-    return grouped
+        maps_by_image_and_text.append([maps[start : start + len(methods)] for start in starts])
+    return maps_by_image_and_text
 
 
-def _count(study: WordStudy, row: Row, truth: Tensor, ignore_index: int, readout: Readout) -> None:
+def _count(study: WordStudy, row: StudyRow, truth: Tensor, ignore_index: int, readout: Readout) -> None:
     """Count the pixels of an image for one row of the study."""
     size = tuple(truth.shape)
     labels = readout.labels(row.scores, size, row.word_to_class)
     counts = confusion_with_misses(truth, labels, len(study.class_names), ignore_index)
     study.confusion[row.method, row.word_set] += counts
+    # The threshold was published for the published words; the others are compared at that one.
     if row.word_set != PUBLISHED:
         return
     for (method, scale), threshold_counts in study.threshold_counts.items():
@@ -254,6 +261,7 @@ def _preprocessed(
                 raise UserError(f"{sample.failure}; or go on without such images (--on-error skip)")
             study.failures[sample.img_path] = sample.failure
             continue
+        # Images of a batch have sizes of their own, so each is a batch to the preprocessor.
         data = preprocessor({"inputs": [image], "data_samples": [sample]})
         images += data["inputs"]
         samples += data["data_samples"]

@@ -10,7 +10,7 @@ from pathlib import Path
 import pandas as pd
 
 from clearclip.analysis import figures
-from clearclip.analysis.inputs import Images
+from clearclip.analysis.inputs import AnalysisImages
 from clearclip.analysis.statistics import collect
 from clearclip.analysis.variants import VARIANTS, score_tables, summary
 from clearclip.commands.analyze_parser import analyze_parser
@@ -36,10 +36,12 @@ def run_analyze(args: Namespace) -> None:
     check_stray_words(args)
     methods = [build_method(name) for name in args.methods]
     if args.images:
-        images = Images(find_images(args.images)[: args.limit], read_words(args.classes) if args.classes else None)
+        images = AnalysisImages(
+            find_images(args.images)[: args.limit], read_words(args.classes) if args.classes else None
+        )
     else:
         config = args.config or CONFIGS / "cfg_miniature.py"
-        images = Images.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
+        images = AnalysisImages.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
     settings = images.settings(**model_options(args))
     warn_of_photographs(settings, map(Path, images.paths))
     model = ClearCLIP.from_settings(settings)

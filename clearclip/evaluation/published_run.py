@@ -17,6 +17,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
+import torch
 from mmengine.runner import Runner
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
@@ -82,6 +83,8 @@ def _program() -> Iterator[str]:
     replaced = _IMPORTED_CODE.replaced()
     if replaced:
         yield f"code was replaced while the program ran: {', '.join(replaced[:3])}"
+    if torch.nn.modules.module._has_any_global_hook():
+        yield "all modules have hooks of PyTorch"
 
 
 def _own_code(run: PreparedRun) -> Iterator[str]:
@@ -108,7 +111,8 @@ def _own_code(run: PreparedRun) -> Iterator[str]:
 
 def _model_parts(run: PreparedRun) -> Iterator[Any]:
     """The objects that make labels of files."""
-    yield from run.loaded.model.modules()
+    # The segmentor holds the model; what it does with images and labels counts as well.
+    yield from dict.fromkeys([*run.segmentor.modules(), *run.loaded.model.modules()])
     yield from filter(None, (run.loaded.model.text_encoder, run.loaded.settings.chosen_post_processing))
     for dataset in plain_datasets(run.dataset.dataset):
         yield from (dataset, *dataset.pipeline.transforms)

@@ -85,6 +85,8 @@ def evaluate(
         with explaining_errors(f"config {run.cfg.filename}", overrides):
             reasons = not_in_table_because(run)
         seconds = _segment_and_count(run)
+        if run.segmentor.isolated_methods.has_own:
+            _check_code(run, reasons)
         return _evaluations(run, seconds, reasons)
 
 
@@ -116,6 +118,15 @@ def _segment_and_count(run: PreparedRun) -> float:
         listed_scores = ", ".join(f"{name} {value}" for name, value in scores.items())
         print(f"other metrics of the config{suffix}: {listed_scores}")
     return seconds
+
+
+def _check_code(run: PreparedRun, reasons_before: Sequence[Sequence[str]]) -> None:
+    """Raise a UserError where a method of the user's own has put code in the place of what other methods run."""
+    with failing_together("after the last image"):
+        for reasons, earlier_reasons in zip(not_in_table_because(run), reasons_before, strict=True):
+            added = [reason for reason in reasons if reason not in earlier_reasons]
+            if added:
+                raise UserError(f"{added[0]}, by a method of your own during the run; nothing was recorded")
 
 
 def _evaluations(run: PreparedRun, seconds: float, reasons: Sequence[Sequence[str]]) -> list[Evaluation]:

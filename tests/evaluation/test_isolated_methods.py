@@ -6,7 +6,9 @@ import sys
 
 import numpy as np
 import pytest
+import torch
 
+import clearclip.windows.readout
 from clearclip import METHODS, UserError
 from clearclip.commands.command_line import import_file
 from clearclip.evaluation.run import evaluate
@@ -15,7 +17,11 @@ METHOD = """
 from dataclasses import dataclass
 import itertools
 import torch
+import clearclip.windows.readout
 from clearclip import METHODS, Method
+
+def double(*arguments):
+    return None
 
 calls = itertools.count()
 
@@ -91,6 +97,30 @@ def test_changed_weights_record_nothing(body, writer, tmp_path):
     file = writer(body)
     with pytest.raises(UserError, match=r"weights or words are not what they were .*Writer.*nothing was recorded"):
         run(tmp_path, ["Writer", "ClearCLIP"], imports=[file])
+
+
+# What a method does at its first image → a word of the error.
+REPLACING_CODE = {
+    "context.embed.__self__.register_forward_hook(lambda *_: None)": "hooks of PyTorch",
+    "torch.nn.modules.module.register_module_forward_hook(double)": "all modules have hooks",
+    "e = context.embed.__self__; e.forward = lambda *a, **k: type(e).forward(e, *a, **k)": "a function of",
+    "clearclip.windows.readout.Readout.probabilities = double": "code was replaced",
+    "torch.nn.functional.softmax.__defaults__ = (1,) * 4": "code was replaced",
+}
+
+
+@pytest.mark.parametrize("body", REPLACING_CODE)
+def test_replaced_code_records_nothing(body, writer, tmp_path, monkeypatch):
+    """It would be in effect for the images that follow, whichever method computes them."""
+    readout, defaults = clearclip.windows.readout.Readout, torch.nn.functional.softmax.__defaults__
+    monkeypatch.setattr(readout, "probabilities", readout.probabilities)  # which restores it
+    file = writer(body)
+    try:
+        with pytest.raises(UserError, match=rf"{REPLACING_CODE[body]}.*by a method of your own.*nothing was recorded"):
+            run(tmp_path, ["Writer", "ClearCLIP"], imports=[file], limit=1)
+    finally:
+        torch.nn.functional.softmax.__defaults__ = defaults
+        torch.nn.modules.module._global_forward_hooks.clear()
 
 
 def test_what_is_random_is_the_same_again(writer, tmp_path):

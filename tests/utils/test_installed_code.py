@@ -11,6 +11,7 @@ from pathlib import Path
 
 import mmcv
 import pytest
+from edited_record import EditedRecord
 
 from clearclip import LastBlock
 from clearclip.utils import installed_code
@@ -32,19 +33,6 @@ def test_packages_are_as_pip_installed_them(fresh):
     assert installed_code.changed_packages() == ()
     assert {"torch", "numpy", "pillow", "scipy", "tokenizers"} <= package_versions().keys()
     assert mmcv.__file__ in recorded_files()
-
-
-class EditedRecord:
-    """A package as pip recorded it, with another list of files."""
-
-    def __init__(self, distribution, change):
-        self.distribution, self.change, self.version = distribution, change, distribution.version
-
-    def locate_file(self, path):
-        return self.distribution.locate_file(path)
-
-    def read_text(self, name):
-        return self.change(self.distribution.read_text(name))
 
 
 def test_an_edited_file_and_a_clone_are_noticed(fresh, tmp_path, monkeypatch):

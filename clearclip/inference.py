@@ -95,7 +95,10 @@ class WindowedInference(WindowEncoder):
         for size, maps_of_image, labels_of_image in zip(sizes, maps, labels, strict=True):
             predictions_of_image = []
             for scores, labels_of_method in zip(maps_of_image, labels_of_image, strict=True):
-                probabilities = readout.probabilities(scores, size, text.word_to_class) if keep_probabilities else None
+                # The only array of classes × height × width that there is, and only where it is asked for.
+                probabilities = None
+                if keep_probabilities:
+                    probabilities = readout.probabilities(scores, size, text.word_to_class)
                 predictions_of_image.append(Prediction(labels_of_method, probabilities))
             predictions.append(predictions_of_image)
         return predictions
@@ -116,6 +119,9 @@ class WindowedInference(WindowEncoder):
             images, text, sizes, methods, settings: see there.
             mark_invalid: in place of raising, label every pixel of an image whose features are not finite
                 :data:`~clearclip.windows.INVALID_LABEL`. Then nothing waits for a GPU.
+
+        Raises:
+            UserError: features that are not finite, unless they are marked.
         """
         settings = settings or self.settings
         maps = self.score_maps(images, sizes, text, methods, settings, check=not mark_invalid)
@@ -169,6 +175,13 @@ class WindowedInference(WindowEncoder):
             sizes: height and width of the original images, which a post-processing may ask for.
             post_process: whether to do what the settings' ``post`` says.
             check: whether to raise for scores that are not finite.
+
+        Returns:
+            For each image, for each method its score map.
+
+        Raises:
+            UserError: a feature is not finite, a method that the model cannot compute, or memory for not even one
+                window.
         """
         settings = settings or self.settings
         methods = methods or [settings.chosen_method]
@@ -179,7 +192,9 @@ class WindowedInference(WindowEncoder):
         for method in completed.values():
             self.check(method)
 
-        encoded = [[EncodedImage(self._grid(image, method, settings)) for method in methods] for image in images]
+        encoded: list[list[EncodedImage]] = []
+        for image in images:
+            encoded.append([EncodedImage(self._grid(image, method, settings)) for method in methods])
         for batch in window_batches(images, encoded):
             finished = 0
             while finished < len(batch.windows):
@@ -190,9 +205,10 @@ class WindowedInference(WindowEncoder):
                     finished += len(next_batch.windows)
 
         post = settings.chosen_post_processing if post_process else None
-        contexts = []
+        contexts: list[list[ImageContext]] = []
         for image, size in zip(images, sizes, strict=True):
             contexts.append([self._image_context(image, size, words, settings) for words in texts])
+        # Outside the loop: batches may hold windows of several images, and an image's windows lie in several batches.
         with without_tf32():
             maps = self._join(encoded, methods, contexts, post is not None)
             if check:
@@ -238,8 +254,11 @@ class WindowedInference(WindowEncoder):
                     second_patch=None if second_encoder is None else second_encoder.patch_size,
                     has_post_processing=has_post_processing,
                 )
-                scores = torch.stack(windows.scores) if windows.stacked is None else windows.stacked
+                scores = windows.stacked
+                if scores is None:
+                    scores = torch.stack(windows.scores)
                 maps_of_image.append(method.join(scores, windows.grid, joining_context))
+                # At once: of a large image, what LPOSS keeps takes more memory than the map.
                 windows.clear()
             maps.append(maps_of_image)
         return maps
@@ -261,6 +280,9 @@ class WindowedInference(WindowEncoder):
 
 def _check_finite(maps: Sequence[Sequence[ScoreMap]]) -> None:
     """Raise a UserError for scores that are not finite: a pixel with such must never pass for label 0."""
-    finite = [scores.scores.isfinite().all() for maps_of_image in maps for scores in maps_of_image]
-    if finite and not torch.stack(finite).all():
+    are_finite = []
+    for maps_of_image in maps:
+        are_finite += [scores.scores.isfinite().all() for scores in maps_of_image]
+    # One question for all images: each makes the CPU wait for a GPU.
+    if are_finite and not torch.stack(are_finite).all():
         raise UserError(NOT_FINITE_FEATURES)

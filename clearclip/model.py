@@ -22,7 +22,7 @@ from clearclip.utils.validators import of_type
 from clearclip.windows import Readout
 
 _PROBABILITY = of_type(float, int, low=0, high=1)
-Images: TypeAlias = "ImageLike | Iterable[ImageLike]"
+ImageInputs: TypeAlias = "ImageLike | Iterable[ImageLike]"
 Classes: TypeAlias = ClassWords | Sequence[str]
 MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
 
@@ -55,6 +55,7 @@ class ClearCLIP(WindowedInference):
         super().__init__(image_encoder, settings, mean, std, precision)
         self.text_encoder = text_encoder
         self.weights = weights
+        # Here, and not at the first image: a method that the model is too shallow for is a mistake of the settings.
         self.check(settings.chosen_method)
 
     @classmethod
@@ -86,6 +87,7 @@ class ClearCLIP(WindowedInference):
         Raises:
             UserError: anything that does not exist, fit or load.
         """
+        # The device first: what "auto" means depends on it, and weights are loaded in the precision of use.
         device = choose_device(settings.device)
         precision = choose_precision(settings.precision, device)
         towers = load_towers(settings, device, precision)
@@ -108,7 +110,9 @@ class ClearCLIP(WindowedInference):
     @property
     def label(self) -> str:
         """The name of the weights."""
-        return self.weights.label if self.weights is not None else type(self.image_encoder).__name__
+        if self.weights is None:
+            return type(self.image_encoder).__name__
+        return self.weights.label
 
     def encode_text(self, classes: Classes, progress: bool = False) -> TextFeatures:
         """Text features of classes (a list of names; ``|`` separates the words of one).
@@ -118,6 +122,7 @@ class ClearCLIP(WindowedInference):
         """
         if self.text_encoder is None:
             raise UserError("this model has no text side, so it cannot segment by words; it serves the statistics only")
+        # Words that are parsed already follow the rules of where they come from, such as a file with commas.
         if not isinstance(classes, ClassWords):
             _refuse_commas(classes)
             classes = ClassWords.parse(classes)
@@ -140,7 +145,9 @@ class ClearCLIP(WindowedInference):
     def segment(
         self, images: Iterable[ImageLike], classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
     ) -> Iterator[Segmentation]: ...
-    def segment(self, images: Images, classes: Classes, prob_thd: float | None = None, on_error: str = "raise") -> Any:
+    def segment(
+        self, images: ImageInputs, classes: Classes, prob_thd: float | None = None, on_error: str = "raise"
+    ) -> Any:
         """Segment an image, or several, by words.
 
             result = model.segment("photo.jpg", ["sky", "hill | mountain", "horse"])
@@ -164,6 +171,7 @@ class ClearCLIP(WindowedInference):
         """
         text = self.encode_text(classes)
         results = SegmentedImages(self, images, text, self._readout(prob_thd), self.method, self.label, on_error)
+        # In kind: an image gives a result, a sequence a list, an iterator an iterator.
         if is_one_image(images):
             return next(results)
         return list(results) if isinstance(images, Sequence) else results
@@ -197,7 +205,7 @@ class ClearCLIP(WindowedInference):
     ) -> Iterator[dict[str, Segmentation]]: ...
     def compare(
         self,
-        images: Images,
+        images: ImageInputs,
         classes: Classes,
         methods: MethodsLike,
         prob_thd: float | None = None,
@@ -219,6 +227,7 @@ class ClearCLIP(WindowedInference):
         Raises:
             UserError: as for :meth:`segment`; no method, or an unknown one.
         """
+        # A single method is a likely slip, and a string would be read letter by letter.
         if isinstance(methods, str | Mapping | Method):
             methods = [methods]
         method_by_name: dict[str, Method] = {}
@@ -230,6 +239,7 @@ class ClearCLIP(WindowedInference):
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
         text = self.encode_text(classes)
         results = SegmentedImages(self, images, text, self._readout(prob_thd), method_by_name, self.label, on_error)
+        # In kind: an image gives a result, a sequence a list, an iterator an iterator.
         if is_one_image(images):
             return next(results)
         return list(results) if isinstance(images, Sequence) else results
@@ -250,7 +260,10 @@ def _refuse_commas(classes: Any) -> None:
     Raises:
         UserError: a class with a comma; shows both spellings.
     """
-    for name in classes if isinstance(classes, list | tuple) else ():
+    # Other kinds of sequences are refused by ClassWords.parse.
+    if not isinstance(classes, list | tuple):
+        return
+    for name in classes:
         if isinstance(name, str) and "," in name:
             words = [word.strip() for word in name.split(",")]
             raise UserError(

@@ -43,26 +43,23 @@ WINDOWS_JOINED_BY = ("similarities", "probabilities")
 #: How the patches of a whole image become pixels of the original: resized to its size at once, or to the input's size
 #: first, as windows are.
 WHOLE_IMAGE_RESIZES = ("once", "twice")
-#: The options that say which weights.
-NAMING = ("clip_type", "vit_type", "model_name", "pretrained", "quick_gelu", "pretrained_tag")
 #: Options of methods that earlier versions took beside ``method``, too.
 _METHOD_OPTIONS = ("attention", "residual", "ffn", "alpha", "guide", "guide_weights")
-#: The options that have facts of their own, and those of the others that tables compare.
-_ELSEWHERE = (*NAMING, "precision", "model_type", "ignore_residual", "method")
-_USUAL = ("slide_crop", "slide_stride", "logit_scale", "prob_thd", "post")
 _flag, _optional_flag, _text = of_type(bool), of_type(bool, None), of_type(str, None)
 
 
-def option(default: Any, check: Check, help: str, result: bool = True) -> Any:
+def _model_option(default: Any, check: Check, help: str, role: str = "result") -> Any:
     """A field of :class:`ModelSettings`.
 
     Args:
         default: its default.
         check: raises a UserError for a value that cannot be meant.
         help: what it means.
-        result: whether it can change a result; if not, it plays no part in the fingerprint of a run.
+        role: how it is part of what a run is known by. "weights", "precision" and "method" have facts of their own;
+            "protocol" (what tables compare) and "result" change labels, and the former are recorded also at their
+            default; "effort" changes no result of an evaluation.
     """
-    return field(default=default, metadata={"check": check, "help": help, "result": result})
+    return field(default=default, metadata={"check": check, "help": help, "role": role})
 
 
 def _method_name(name: str, value: Any) -> str:
@@ -97,48 +94,57 @@ class ModelSettings:
     """
 
     # fmt: off
-    clip_type: str | None = option(None, choice(None, *CLIP_TYPES), "whose weights (default: CLIP, OpenAI's)")
-    vit_type: str | None = option(None, choice(None, *VIT_TYPES), "size of the image tower (default: ViT-B/16)")
-    model_name: str | os.PathLike | None = option(None, of_type(str, os.PathLike, None),
-        "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature")
-    pretrained: str | None = option(None, of_type(str, os.PathLike, None),
-        "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)")
-    pretrained_tag: str | None = option(None, _text,
-        "of a local file: the tag whose weights it holds, as you say; tables mark such results")
-    quick_gelu: bool | None = option(None, _optional_flag, "force the activation, which otherwise follows the tag")
-    model_type: str = option("ClearCLIP", _method_name, "the method, by its registered name")
-    ignore_residual: bool = option(True, _flag, "drop the last block's residual connection and FFN, or keep both")
-    method: Any = option(None, _method_description,
-        "overrides both: SCLIP + ClearCLIP, or a dict with type and the method's options")
-    slide_crop: int = option(448, of_type(int, low=0), "side of the windows in pixels; 0 takes the whole image at once")
-    slide_stride: int = option(224, of_type(int, low=0), "step between windows in pixels")
-    incomplete_windows: str = option("padded", choice(*INCOMPLETE_WINDOWS),
+    clip_type: str | None = _model_option(None, choice(None, *CLIP_TYPES),
+        "whose weights (default: CLIP, OpenAI's)", role="weights")
+    vit_type: str | None = _model_option(None, choice(None, *VIT_TYPES),
+        "size of the image tower (default: ViT-B/16)", role="weights")
+    model_name: str | os.PathLike | None = _model_option(None, of_type(str, os.PathLike, None),
+        "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature", role="weights")
+    pretrained: str | None = _model_option(None, of_type(str, os.PathLike, None),
+        "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)", role="weights")
+    pretrained_tag: str | None = _model_option(None, _text,
+        "of a local file: the tag whose weights it holds, as you say; tables mark such results", role="weights")
+    quick_gelu: bool | None = _model_option(None, _optional_flag,
+        "force the activation, which otherwise follows the tag", role="weights")
+    model_type: str = _model_option("ClearCLIP", _method_name, "the method, by its registered name", role="method")
+    ignore_residual: bool = _model_option(True, _flag,
+        "drop the last block's residual connection and FFN, or keep both", role="method")
+    method: Any = _model_option(None, _method_description,
+        "overrides both: SCLIP + ClearCLIP, or a dict with type and the method's options", role="method")
+    slide_crop: int = _model_option(448, of_type(int, low=0),
+        "side of the windows in pixels; 0 takes the whole image at once", role="protocol")
+    slide_stride: int = _model_option(224, of_type(int, low=0), "step between windows in pixels", role="protocol")
+    incomplete_windows: str = _model_option("padded", choice(*INCOMPLETE_WINDOWS),
         "windows that are no multiple of the patch are padded, stretched, cut, or extended with black")
-    whole_image_resize: str = option("once", choice(*WHOLE_IMAGE_RESIZES),
+    whole_image_resize: str = _model_option("once", choice(*WHOLE_IMAGE_RESIZES),
         "of whole images: resize patches to the original size once, or twice: to the input's size first")
-    windows_joined_by: str = option("similarities", choice(*WINDOWS_JOINED_BY),
+    windows_joined_by: str = _model_option("similarities", choice(*WINDOWS_JOINED_BY),
         "what is averaged where windows overlap: similarities, or their softmax over words in each window")
-    logit_scale: float = option(50.0, of_type(int, float, low=0),
-        "factor of the similarities before the softmax over words")
-    softmax: bool = option(True, _flag, "take probabilities of the scores, or the scores themselves in their place")
-    post: Any = option(None, _post_description,
-        "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges")
-    tlp_grid: int = option(80, of_type(int, low=1), "cells of each side of the grid that tlp works on, about")
-    prob_thd: float = option(0.0, of_type(int, float, low=0, high=1), "less probable pixels get label 0 (background)")
-    area_thd: float = option(0.0, of_type(int, float, low=0, high=1),
+    logit_scale: float = _model_option(50.0, of_type(int, float, low=0),
+        "factor of the similarities before the softmax over words", role="protocol")
+    softmax: bool = _model_option(True, _flag,
+        "take probabilities of the scores, or the scores themselves in their place")
+    post: Any = _model_option(None, _post_description,
+        "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges", role="protocol")
+    tlp_grid: int = _model_option(80, of_type(int, low=1), "cells of each side of the grid that tlp works on, about")
+    prob_thd: float = _model_option(0.0, of_type(int, float, low=0, high=1),
+        "less probable pixels get label 0 (background)", role="protocol")
+    area_thd: float = _model_option(0.0, of_type(int, float, low=0, high=1),
         "classes that cover at most this share of what is not background are dropped")
-    normalization: str | None = option(None, choice(None, "openai", "pretrained"),
+    normalization: str | None = _model_option(None, choice(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
-    templates: str | os.PathLike = option("imagenet80", of_type(str, os.PathLike),
+    templates: str | os.PathLike = _model_option("imagenet80", of_type(str, os.PathLike),
         "prompts of a word: imagenet80, tips9, talk2dino7, one, or a file with a template a line, {} for the word")
-    precision: str = option("auto", choice(*PRECISIONS), "auto: fp16 on CUDA, as published, and fp32 elsewhere")
-    short_side: int | None = option(448, of_type(int, None, low=1),
-        "segment() resizes images to it; None keeps their size", result=False)
-    long_side: int = option(2048, of_type(int, low=1), "and to a long side of at most this", result=False)
-    device: Any = option(None, of_type(object), "cpu, cuda, cuda:N or mps (default: the best there is)", result=False)
-    window_batch: int | None = option(None, of_type(int, None, low=1),
-        "windows per batch (default: what fits)", result=False)
-    cached: bool = option(True, _flag, "keep text features on disk", result=False)
+    precision: str = _model_option("auto", choice(*PRECISIONS),
+        "auto: fp16 on CUDA, as published, and fp32 elsewhere", role="precision")
+    short_side: int | None = _model_option(448, of_type(int, None, low=1),
+        "segment() resizes images to it; None keeps their size", role="effort")
+    long_side: int = _model_option(2048, of_type(int, low=1), "and to a long side of at most this", role="effort")
+    device: Any = _model_option(None, of_type(object),
+        "cpu, cuda, cuda:N or mps (default: the best there is)", role="effort")
+    window_batch: int | None = _model_option(None, of_type(int, None, low=1),
+        "windows per batch (default: what fits)", role="effort")
+    cached: bool = _model_option(True, _flag, "keep text features on disk", role="effort")
     # fmt: on
 
     def __post_init__(self):
@@ -147,6 +153,7 @@ class ModelSettings:
 
         for option_field in fields(self):
             value = option_field.metadata["check"](option_field.name, getattr(self, option_field.name))
+            # A frozen dataclass has no other way to keep what the check made of a value (5 becomes 5.0).
             object.__setattr__(self, option_field.name, value)
         check_windows(self.slide_crop, self.slide_stride)
         clip_type = self.clip_type or "CLIP"
@@ -213,8 +220,8 @@ class ModelSettings:
         """The options of the model that are options of a post-processing."""
         from clearclip.windows import POST_PROCESSINGS
 
-        kind: Any = POST_PROCESSINGS[post]
-        spellings = [f"{post}_{option_field.name}" for option_field in fields(kind)]
+        post_class: Any = POST_PROCESSINGS[post]
+        spellings = [f"{post}_{option_field.name}" for option_field in fields(post_class)]
         return [name for name in spellings if hasattr(self, name)]
 
     @property
@@ -233,7 +240,7 @@ class ModelSettings:
         """
         from clearclip.weights import choose_weights
 
-        return choose_weights(**{name: getattr(self, name) for name in NAMING})
+        return choose_weights(**{name: getattr(self, name) for name in WEIGHT_OPTIONS})
 
     @property
     def chosen_normalization(self) -> str:
@@ -254,8 +261,9 @@ class ModelSettings:
         values: dict[str, Any] = {}
         defaults: dict[str, Any] = {}
         for option_field in fields(self):
-            if option_field.metadata["result"] and option_field.name not in _ELSEWHERE:
+            if option_field.metadata["role"] in ("protocol", "result"):
                 values[option_field.name] = getattr(self, option_field.name)
+            if option_field.metadata["role"] == "result":
                 defaults[option_field.name] = option_field.default
         if Path(self.templates).is_file():
             from clearclip.utils.fingerprint import hash_file
@@ -263,6 +271,7 @@ class ModelSettings:
             # The file's content counts, and not its place.
             values["templates"] = {"file": hash_file(self.templates)}
         values["normalization"] = self.chosen_normalization
+        # As published, so that records of earlier versions, which had no such option, compare equal.
         defaults["normalization"] = "openai"
         if self.post is not None and not isinstance(self.post, str):
             values["post"] = self.chosen_post_processing.settings
@@ -271,7 +280,15 @@ class ModelSettings:
             if post != self.post:
                 for name in self._options_of(post):
                     del values[name]
-        return {name: value for name, value in values.items() if name in _USUAL or value != defaults[name]}
+        return {name: value for name, value in values.items() if name not in defaults or value != defaults[name]}
+
+
+def _options_with_role(role: str) -> tuple[str, ...]:
+    return tuple(option_field.name for option_field in fields(ModelSettings) if option_field.metadata["role"] == role)
+
+
+#: The options that say which weights.
+WEIGHT_OPTIONS = _options_with_role("weights")
 
 
 def _refuse_method_options(options: Mapping[str, Any]) -> None:
@@ -293,10 +310,13 @@ def _refuse_method_options(options: Mapping[str, Any]) -> None:
     # LastBlock is registered as ClearCLIP, too, which is the name that users know.
     *_, method_type = (name for name, registered in METHODS.items() if registered is type(method))
     # The class's own defaults need not be written; those of SCLIP without residual and FFN have to be.
-    changed = {name: value for name, value in method.settings.items() if value != getattr(type(method), name, None)}
-    description = {**changed, **moved, "type": method_type}
+    class_defaults = type(method)
+    description: dict[str, Any] = {}
+    for name, value in {**method.settings, **moved, "type": method_type}.items():
+        if name in moved or value != getattr(class_defaults, name, None):
+            description[name] = value
     build_method(description)  # raises where the method has no such option, so that what is proposed works
-    spelling = ", ".join(f"{name}={value!r}" for name, value in {"type": method_type, **description}.items())
+    spelling = ", ".join(f"{name}={value!r}" for name, value in description.items())
     raise UserError(f"{' and '.join(moved)} cannot be set beside the method any more; write method=dict({spelling})")
 
 

@@ -55,15 +55,17 @@ class Segmentation:
         self.model = model
         self.method = method
         self.image_name = ""
+        # On the CPU: a list of results must not fill a GPU.
         self._scores = scores.to("cpu")
         self._text = text.to(self._scores.device)
         self._readout = readout
         self.colours: visualize.Palette = visualize.class_palette(self.classes)
         self.georeference: Georeference | None = None
-        labels = readout.labels(scores, image.shape[:2], text.word_to_class)
-        self.labels: NDArray[np.uint8 | np.uint16] = (
-            labels.cpu().numpy().astype(np.uint8 if len(self.classes) <= 256 else np.uint16)
-        )
+        # Where the scores were computed, before they are moved: a GPU does it faster.
+        labels = readout.labels(scores, image.shape[:2], text.word_to_class).cpu().numpy()
+        # The smallest type that has an id for each class, as label maps in files have.
+        label_type = np.uint8 if len(self.classes) <= 256 else np.uint16
+        self.labels: NDArray[np.uint8 | np.uint16] = labels.astype(label_type)
         self.class_pixels: NDArray[np.int64] = np.bincount(self.labels.ravel(), minlength=len(self.classes))
 
     @cached_property
@@ -87,8 +89,12 @@ class Segmentation:
     @property
     def similarity_range(self) -> tuple[float, float]:
         """The scale of :meth:`heat_maps`: from the smallest similarity, or 0 if that is negative, to the largest."""
-        low, high = float(self._scores.scores.min()), float(self._scores.scores.max())
-        return (low, high) if high <= 0 else (max(0.0, low), high)
+        low = float(self._scores.scores.min())
+        high = float(self._scores.scores.max())
+        # Negative similarities all mean "not there", and would take half of the colours.
+        if high > 0:
+            low = max(0.0, low)
+        return low, high
 
     def similarity_map(self, word: int | str, size: tuple[int, int] | None = None) -> np.ndarray:
         """Cosine similarity of one word with every place of the image.
@@ -104,6 +110,7 @@ class Segmentation:
             UserError: the word is none of those that were asked for.
         """
         words = self._text.classes.words
+        # A word of two classes is there twice with the same map, so the first one will do.
         if isinstance(word, str) and word in words:
             word = words.index(word)
         if isinstance(word, str) or not -len(words) <= word < len(words):
@@ -112,10 +119,14 @@ class Segmentation:
 
     def titled_maps(self, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
         """:meth:`similarity_map` of each word, with its title: the word, its class and its largest similarity."""
-        named = [word if word == words[0] else f"{word} ({words[0]})" for words in self.words for word in words]
-        for index, name in enumerate(named):
-            values = self.similarity_map(index, size)
-            yield f"{name} · {values.max():.2f}", values
+        index = 0
+        for words in self.words:
+            for word in words:
+                title = word if word == words[0] else f"{word} ({words[0]})"
+                # By its number: one word may belong to two classes.
+                values = self.similarity_map(index, size)
+                yield f"{title} · {values.max():.2f}", values
+                index += 1
 
     @property
     def _title(self) -> str:
@@ -139,13 +150,14 @@ class Segmentation:
 
     def heat_map_page(self) -> visualize.PageLayout:
         """What :meth:`heat_maps` draws, as a page that can be written as SVG or PDF, too."""
-        columns, scale = 4 if len(self._text.classes.words) < 16 else 8, self.similarity_range
+        columns = 4 if len(self._text.classes.words) < 16 else 8
+        scale = self.similarity_range
         photo = visualize.fit(self.image, 2000 // columns)
-        maps = [
-            (title, visualize.heat_map(photo, values, *scale)) for title, values in self.titled_maps(photo.shape[:2])
-        ]
+        panels = [("image", photo)]
+        for title, values in self.titled_maps(photo.shape[:2]):
+            panels.append((title, visualize.heat_map(photo, values, *scale)))
         note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return visualize.sheet_page([("image", photo), *maps], columns, note=note, title=self._title, scale=scale)
+        return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=scale)
 
     def save(self, path: str | Path) -> Path:
         """Write the result, whole or not at all; the suffix says what.
@@ -163,7 +175,9 @@ class Segmentation:
         """
         suffix = Path(path).suffix.lower()
         if suffix == ".json":
-            return write_bytes(path, json.dumps(self.to_coco(), ensure_ascii=False).encode(errors="backslashreplace"))
+            text = json.dumps(self.to_coco(), ensure_ascii=False)
+            # A file's name may have bytes that are no text, which Python holds as lone surrogates.
+            return write_bytes(path, text.encode(errors="backslashreplace"))
         if suffix == ".zip":
             return formats.write_cvat_masks(path, [(self._file_name, self.labels)], self.classes, self._palette)
         if suffix in (".tif", ".tiff"):
@@ -194,6 +208,7 @@ class Segmentation:
         Raises:
             UserError: another suffix, such as .jpg, which would change ids; or a place that cannot be written.
         """
+        # A palette has at most 256 colours.
         if palette and len(self.classes) <= 256:
             return visualize.save_image(visualize.palette_image(self.labels, self._palette), path, lossless=True)
         return visualize.save_image(self.labels, path, lossless=True)
@@ -231,11 +246,11 @@ class Segmentation:
 
     def __repr__(self) -> str:
         height, width = self.labels.shape
-        shares = sorted(self.shares.items(), key=lambda item: -item[1])[:3]
-        found = ", ".join(f"{name} {share:.0%}" for name, share in shares)
-        more = ", …" if len(self.classes) > 3 else ""
-        count = f"{len(self.classes)} class{'es' * (len(self.classes) != 1)}"
-        return f"Segmentation({width} × {height} pixels, {count}: {found}{more})"
+        largest_first = sorted(self.shares.items(), key=lambda item: -item[1])
+        shares = ", ".join(f"{name} {share:.0%}" for name, share in largest_first[:3])
+        ellipsis = ", …" if len(self.classes) > 3 else ""
+        noun = "class" if len(self.classes) == 1 else "classes"
+        return f"Segmentation({width} × {height} pixels, {len(self.classes)} {noun}: {shares}{ellipsis})"
 
 
 class ClassMasks(Mapping[str, NDArray[np.bool_]]):
@@ -271,8 +286,10 @@ def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
 def comparison_page(results: Mapping[str, Segmentation]) -> visualize.PageLayout:
     """What :func:`compare_picture` draws, as a page that can be written as SVG or PDF, too."""
     first = next(iter(results.values()))
-    panels = [first.image, *(result.labels for result in results.values())]
-    columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)  # the fullest rows
+    label_maps = [result.labels for result in results.values()]
+    panels = [first.image, *label_maps]
+    # As many columns as leave the fewest places empty in the last row; of equals the most.
+    columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
     return visualize.grid_page(rows, ["image", *results], legend, first.model)

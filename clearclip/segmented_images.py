@@ -61,7 +61,8 @@ class SegmentedImages(Iterator[Any]):
         self._text = text
         self._readout = readout
         self._has_names = isinstance(methods, Mapping)
-        self._method_by_name = methods if isinstance(methods, Mapping) else {"": methods}
+        # A single method goes the same way, by a name that nobody sees.
+        self._method_by_name: Mapping[str, Method] = {"": methods} if isinstance(methods, Method) else methods
         self._model_label = model_label
         self._skips_errors = on_error == "skip"
         # Labels are made in an image's turn: those of eight large images would take more memory than their scores.
@@ -89,7 +90,9 @@ class SegmentedImages(Iterator[Any]):
             result.georeference = georeference
             result.image_name = image_name(source)
             result_by_name[name] = result
-        return result_by_name if self._has_names else result_by_name[""]
+        if self._has_names:
+            return result_by_name
+        return result_by_name[""]
 
     def _score_next_images(self) -> None:
         """Read the next images and compute their scores by all methods.
@@ -112,7 +115,9 @@ class SegmentedImages(Iterator[Any]):
             sizes = [picture.shape[:2] for picture in pictures]
             maps = iter(self._model.score_maps(self._tensors(pictures), sizes, self._text, methods))
         for source, picture in batch:
-            maps_of_image = () if isinstance(picture, ImageFailure) else next(maps)
+            maps_of_image: Sequence[ScoreMap] = ()
+            if not isinstance(picture, ImageFailure):
+                maps_of_image = next(maps)
             self._scored_images.append((source, picture, maps_of_image))
         self._images = images
 

@@ -21,7 +21,7 @@ from clearclip.evaluation.dataset_report import quick_check
 from clearclip.evaluation.run import evaluate
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
-from clearclip.model_settings import NAMING, ModelSettings
+from clearclip.model_settings import WEIGHT_OPTIONS, ModelSettings
 from clearclip.text import ClassWords
 from clearclip.utils.images import read_image
 from clearclip.visualize import class_palette, grid_picture, save_image
@@ -75,9 +75,9 @@ class AnalysisImages:
         if self.cfg is None:
             return ModelSettings.from_options(options)
         settings = model_settings(self.cfg)
-        if not options.keys().isdisjoint(NAMING):
+        if not options.keys().isdisjoint(WEIGHT_OPTIONS):
             # The names of another model must not mix with the config's.
-            settings = replace(settings, **dict.fromkeys(NAMING))
+            settings = replace(settings, **dict.fromkeys(WEIGHT_OPTIONS))
         return replace(settings, **options)
 
     def picture(self, index: int) -> np.ndarray:

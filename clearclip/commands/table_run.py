@@ -18,7 +18,7 @@ from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, work_di
 from clearclip.commands.table_repetition import NO_REPETITION, Repetition
 from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.run import evaluate
-from clearclip.model_settings import NAMING, ModelSettings
+from clearclip.model_settings import WEIGHT_OPTIONS, ModelSettings
 from clearclip.results.record import Record
 from clearclip.results.records import append, command_id, read_records
 from clearclip.utils.errors import UserError
@@ -183,7 +183,7 @@ def _model_key(settings: ModelSettings) -> tuple:
     """What groups have in common that share a model."""
     # BLIP's positional embeddings are resized for one window.
     crop = settings.slide_crop if settings.clip_type == "BLIP" else None
-    return (crop, *(getattr(settings, name) for name in (*NAMING, "normalization", "precision")))
+    return (crop, *(getattr(settings, name) for name in (*WEIGHT_OPTIONS, "normalization", "precision")))
 
 
 def _run_processes(group: Group, results: Path, gpus: int, options: Mapping[str, Any]) -> list[Record]:

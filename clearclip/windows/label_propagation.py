@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 SIMILARITY_BYTES = 64 << 20  # of nodes × nodes that are held at a time
-TOLERANCE = 1e-6  # of the residual's norm: words that have reached it change no more
+RESIDUAL_TOLERANCE = 1e-6  # of the residual's norm: words that have reached it change no more
 
 
 def propagate(neighbour_sums: Callable[[Tensor], Tensor], y: Tensor, alpha: float, steps: int) -> Tensor:
@@ -34,7 +34,7 @@ def propagate(neighbour_sums: Callable[[Tensor], Tensor], y: Tensor, alpha: floa
     residual = y.clone()
     direction = y.clone()
     squared_norm = residual.square().sum(dim=over_nodes)
-    converged_norm = TOLERANCE**2 * squared_norm
+    converged_norm = RESIDUAL_TOLERANCE**2 * squared_norm
     for _ in range(steps):
         # A word that has converged would divide 0 by 0.
         is_active = squared_norm > converged_norm

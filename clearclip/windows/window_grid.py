@@ -108,7 +108,7 @@ class Axis:
         with _cache_lock:
             weights = _cached_weights.pop(key, None)
         if weights is None:
-            weights = _weights(self, out_length, device)
+            weights = _weights_of_axis(self, out_length, device)
         with _cache_lock:
             # As the latest: the matrices of a size that is no longer asked for are dropped first.
             _cached_weights[key] = weights
@@ -132,7 +132,7 @@ def resize_weights(length: int, out_length: int, device: torch.device) -> Tensor
     return _resize(torch.eye(length, device=device)[None], out_length)[0].T
 
 
-def _weights(axis: Axis, out_length: int, device: torch.device) -> Tensor:
+def _weights_of_axis(axis: Axis, out_length: int, device: torch.device) -> Tensor:
     if axis.direct:
         return resize_weights(axis.cells, out_length, device).contiguous()
     window = axis.window_weights(device).T

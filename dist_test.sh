@@ -55,5 +55,5 @@ if [ -n "${PORT:-}" ]; then
     MEETING=(--node_rank="$NODE_RANK" --master_addr="${MASTER_ADDR:-127.0.0.1}" --master_port="$PORT")
 fi
 
-exec "$PYTHON" -m clearclip.evaluation.torchrun --nnodes="$NNODES" --nproc_per_node="$GPUS" "${MEETING[@]}" \
+exec "$PYTHON" -m clearclip.commands.torchrun --nnodes="$NNODES" --nproc_per_node="$GPUS" "${MEETING[@]}" \
     "$(dirname "$0")/eval.py" --config "$CONFIG" --launcher pytorch "$@"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import threading
-import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, TypeVar
@@ -18,10 +16,9 @@ from clearclip.evaluation.launchers import JOIN_TIMEOUT, LAUNCHERS, describe_pro
 from clearclip.utils.continuation import command_to_continue
 from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import differences
+from clearclip.utils.parent_process import end_with_parent
 
 T = TypeVar("T")
-#: The process that started those of a group, by its id.
-PARENT_VARIABLE = "CLEARCLIP_PARENT"
 #: Where in the store a process says why it failed.
 FAILURE_KEY = "failed"
 #: What all processes of a group can write to and read; None outside a group.
@@ -56,7 +53,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         yield
         return
     describe_process(launcher)
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    end_with_parent()
     if torch.cuda.is_available() and device != "cpu":
         torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count(), launcher))
     else:
@@ -82,17 +79,6 @@ def _announce_failure(error: BaseException) -> None:
             _store.set(FAILURE_KEY, f"process {dist.get_rank()} stopped: {error or type(error).__name__}")
     except RuntimeError:  # who kept the store is gone, and so are the others
         return
-
-
-def _end_with_parent() -> None:
-    """End this process when what started it is gone.
-
-    Where torchrun is killed its processes are not told, and would wait for each other for half an hour.
-    """
-    parent = int(os.environ.get(PARENT_VARIABLE) or os.getppid())
-    while os.getppid() == parent:
-        time.sleep(1)
-    os._exit(1)
 
 
 class GroupStopHook(Hook):

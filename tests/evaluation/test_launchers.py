@@ -155,7 +155,7 @@ def started_jobs(launcher: str, count: int) -> Iterator[list[subprocess.Popen]]:
         else:
             options = ["--rdzv-backend=c10d", "--rdzv-endpoint=127.0.0.1:0", "--local-addr=127.0.0.1"]
             script = ["--no-python", sys.executable, "-c", TASK, f"job {job}"]
-            torchrun = [sys.executable, "-m", "clearclip.evaluation.torchrun", "--nproc_per_node=2", *options]
+            torchrun = [sys.executable, "-m", "clearclip.commands.torchrun", "--nproc_per_node=2", *options]
             yield [start({}, *torchrun, *script)]
 
 

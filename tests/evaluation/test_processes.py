@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import socket
 import subprocess
@@ -67,42 +68,18 @@ def test_processes_without_a_gpu_share_the_cpus(monkeypatch):
         torch.set_num_threads(before)
 
 
-def nodes(folder: Path, name: str, *own: list[str]) -> list[subprocess.Popen]:
-    """One process on each of two hosts, as ``torchrun`` would start them, with arguments of its own."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = str(free.getsockname()[1])
-    common = {"WORLD_SIZE": "2", "LOCAL_RANK": "0", "MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port}
-    started = []
-    for rank, arguments in enumerate(own):
-        files = ["--workdir", str(folder / f"work{rank}"), "--results", str(folder / "results.xlsx")]
-        command = [sys.executable, str(CONFIG.parents[1] / "eval.py"), "--config", str(CONFIG), *files]
-        command += ["--launcher", "pytorch", "--device", "cpu", "--workers", "0", *arguments]
-        command += ["--cfg-options", f"model.model_name={name}", "model.clip_type=None", "model.vit_type=None"]
-        variables = environment(RANK=str(rank), **common)
-        started.append(subprocess.Popen(command, env=variables, stderr=subprocess.PIPE, text=True))
-    return started
-
-
-@pytest.mark.parametrize(
-    ("second", "words"),
-    [
-        (["--limit", "3"], r"process 1 has other settings or data than process 0 \(dataset\.count was 2, is 3"),
-        (["--limit", "2", "--data-root", "nowhere"], r"process 1 stopped \(before the first image\): root nowhere"),
-    ],
-)
-def test_hosts_that_disagree_stop_together(second, words, tmp_path, quick_name):
-    """Before the first image, in one line each, and nothing is recorded: whichever host has what is wrong."""
-    for rank, process in enumerate(nodes(tmp_path, quick_name, ["--limit", "2"], second)):
-        _, said = process.communicate()
-        assert process.returncode == 2
-        lines = [line for line in said.splitlines() if line.startswith("error")]
-        assert len(lines) == 1
-        assert re.search(words.partition(": ")[2] if rank and "stopped" in words else words, lines[0])
-        assert "Traceback" not in said
-    assert not (tmp_path / "results.jsonl").exists()
-
-
+#: One of two hosts: runs eval.py's command by each list of arguments, each time meeting the other host at a port.
+HOST = """
+import json, os, sys
+from clearclip.commands.command_line import run_command
+from clearclip.commands.main import parse_and_run
+answers = []
+for port, arguments in json.loads(sys.argv[1]):
+    os.environ["MASTER_PORT"] = str(port)
+    print("next", file=sys.stderr)
+    answers.append(run_command(lambda: parse_and_run("eval", arguments)))
+print(json.dumps(answers))
+"""
 OWN_METHOD = """
 import sys
 from dataclasses import dataclass
@@ -117,30 +94,60 @@ class OfHost(Method):
     def __call__(self, blocks, x, context):
         return FACTOR * x
 """
+LIMIT = r"process 1 has other settings or data than process 0 \(dataset\.count was 2, is 3"
+STOPPED = r"process 1 stopped \(before the first image\): root nowhere"
+OWN_CODE = r"process 1 has other settings or data than process 0 .*constant_of_host\.py"
+#: Arguments of both hosts, and what the first and the second one say.
+DISAGREEMENTS = [
+    (["--limit", "2"], ["--limit", "3"], LIMIT, LIMIT),
+    (["--limit", "2"], ["--limit", "2", "--data-root", "nowhere"], STOPPED, "root nowhere"),
+    (["--import", "0/of_host.py", "--methods", "OfHost"], ["--import", "1/of_host.py", "--methods", "OfHost"],
+     OWN_CODE, OWN_CODE),
+]  # fmt: skip
 
 
-def test_hosts_whose_own_code_differs_stop_together(tmp_path, quick_name):
-    """A constant in a file that the method's own imports: no row is made of two methods."""
-    arguments = []
+def free_port() -> int:
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        return free.getsockname()[1]
+
+
+def test_hosts_that_disagree_stop_together(tmp_path, quick_name):
+    """Before the first image, in one line each, and nothing is recorded: whichever host has what is wrong.
+
+    A constant in a file that a method's own imports differs as well: no row is made of two methods.
+    """
     for host in ("0", "1"):
-        folder = tmp_path / host
-        folder.mkdir()
-        (folder / "of_host.py").write_text(OWN_METHOD)
-        (folder / "constant_of_host.py").write_text(f"FACTOR = {1 + int(host)}\n")
-        arguments.append(["--limit", "2", "--import", str(folder / "of_host.py"), "--methods", "OfHost"])
-    for process in nodes(tmp_path, quick_name, *arguments):
-        _, stderr = process.communicate()
-        assert process.returncode == 2
-        assert "process 1 has other settings or data than process 0" in stderr
-        assert "constant_of_host.py" in stderr and "Traceback" not in stderr
+        (tmp_path / host).mkdir()
+        (tmp_path / host / "of_host.py").write_text(OWN_METHOD)
+        (tmp_path / host / "constant_of_host.py").write_text(f"FACTOR = {1 + int(host)}\n")
+    common = ["--config", str(CONFIG), "--launcher", "pytorch", "--device", "cpu", "--workers", "0"]
+    common += ["--results", "results.xlsx"]
+    model = ["--cfg-options", f"model.model_name={quick_name}", "model.clip_type=None", "model.vit_type=None"]
+    ports = [free_port() for _ in DISAGREEMENTS]
+    processes = []
+    for rank in range(2):
+        scenarios = []
+        for port, disagreement in zip(ports, DISAGREEMENTS, strict=True):
+            scenarios.append((port, [*common, "--workdir", f"work{rank}", *disagreement[rank], *model]))
+        variables = environment(RANK=str(rank), WORLD_SIZE="2", LOCAL_RANK="0", MASTER_ADDR="127.0.0.1")
+        command = [sys.executable, "-c", HOST, json.dumps(scenarios)]
+        pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+        processes.append(subprocess.Popen(command, env=variables, cwd=tmp_path, text=True, **pipes))
+    for rank, process in enumerate(processes):
+        answers, said = process.communicate()
+        assert "Traceback" not in said
+        assert json.loads(answers) == [2] * len(DISAGREEMENTS)
+        for disagreement, lines in zip(DISAGREEMENTS, said.split("next\n")[1:], strict=True):
+            (error,) = [line for line in lines.splitlines() if line.startswith("error")]
+            assert re.search(disagreement[2 + rank], error)
     assert not (tmp_path / "results.jsonl").exists()
 
 
 def test_an_orphan_ends_by_itself():
     """A process whose starter is gone, by SIGKILL for example, does not wait for others."""
     child = (
-        "import threading, time; from clearclip.evaluation.processes import _end_with_parent; "
-        "threading.Thread(target=_end_with_parent, daemon=True).start(); time.sleep(9999)"
+        "import time; from clearclip.utils.parent_process import end_with_parent; end_with_parent(); time.sleep(9999)"
     )
     starter = (
         "import os, subprocess, sys; os.environ['CLEARCLIP_PARENT'] = str(os.getpid()); "

@@ -12,8 +12,8 @@ from torch.distributed.elastic.multiprocessing.api import SignalException
 from torch.distributed.elastic.multiprocessing.errors import ChildFailedError
 from torch.distributed.run import main as run_processes
 
-from clearclip.evaluation.processes import PARENT_VARIABLE
 from clearclip.utils.continuation import command_to_continue
+from clearclip.utils.parent_process import PARENT_VARIABLE
 
 
 def run_torchrun(arguments: Sequence[str]) -> int:

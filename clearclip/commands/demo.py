@@ -6,7 +6,7 @@ import os
 import sys
 import warnings
 from argparse import Namespace
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from clearclip.commands.result_files import (
     existing_facts,
     file_digest,
     label_map_path,
+    largest_shares,
     result_facts,
     settings_facts,
     write_facts,
@@ -39,7 +40,7 @@ from clearclip.methods import Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.results.table_definitions import FAMILY
-from clearclip.segmentation import comparison_page
+from clearclip.segmentation import Segmentation, comparison_page
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder
@@ -143,39 +144,49 @@ class _DemoRun:
         self.names = ResultNames(args.out, args.format)
         self.all_facts: list[dict[str, Any]] = []
         self.label_maps: list[tuple[str, Path]] = []
+        self.failed_images: list[Path] = []
         self.has_said_size = False
 
     def segment_all(self, images: Sequence[ImageFile]) -> int:
         """Segment all images; 0, or 2 where one could not be read."""
         self.names.occupied |= {image.path.resolve() for image in images}
-        failed_images: list[Path] = []
-        # The bar has count, rate and time left; a file or a pipe gets lines only.
-        bar = tqdm(images, unit="image", disable=None if len(images) > 1 else True, file=sys.stderr)
         try:
-            for number, image in enumerate(bar, start=1):
-                prefix = f"[{number}/{len(images)}] " if len(images) > 1 else ""
-                try:
-                    self._segment_one(image, prefix)
-                except UserError as error:
-                    failed_images.append(image.path)
-                    tqdm.write(f"error: {prefix}{printable(error)}", file=sys.stderr)
+            self._segment_each(images)
         except KeyboardInterrupt:
             hint = "the same command with --skip-existing goes on"
             raise KeyboardInterrupt(f"{len(self.all_facts)} of {len(images)} images are done; {hint}") from None
         finally:
             # Also after Ctrl-C, so that nothing of what was computed is missing in the tables.
-            bar.close()
             self._write_tables()
         if self.all_facts:
             files = f"{self.args.out / '*_labels.png'}, *_labels.json"
             print(f"label maps (pixels are class ids, in the classes' colours) and what they mean: {files}")
-        if failed_images and len(images) > 1:
-            # Said again at the end: of many images, a line in their midst is easily missed.
-            names = ", ".join(str(path) for path in failed_images[:MAX_NAMED_FAILURES])
-            more = ", …" if len(failed_images) > MAX_NAMED_FAILURES else ""
-            line = f"{len(failed_images)} of {len(images)} images could not be read: {names}{more}"
-            print(printable(line), file=sys.stderr)
-        return 2 if failed_images else 0
+        if not self.failed_images:
+            return 0
+        if len(images) > 1:
+            # Said again: a line in the midst of many is easily missed.
+            self._say_what_failed(len(images))
+        return 2
+
+    def _segment_each(self, images: Sequence[ImageFile]) -> None:
+        """Segment one image after the other; those that cannot be read are kept in ``failed_images``."""
+        are_several = len(images) > 1
+        # The bar has count, rate and time left; a file or a pipe gets lines only, which None means.
+        with tqdm(images, unit="image", disable=None if are_several else True, file=sys.stderr) as bar:
+            for number, image in enumerate(bar, start=1):
+                prefix = f"[{number}/{len(images)}] " if are_several else ""
+                try:
+                    self._segment_one(image, prefix)
+                except UserError as error:
+                    self.failed_images.append(image.path)
+                    tqdm.write(f"error: {prefix}{printable(error)}", file=sys.stderr)
+
+    def _say_what_failed(self, image_count: int) -> None:
+        names = [str(path) for path in self.failed_images[:MAX_NAMED_FAILURES]]
+        if len(self.failed_images) > MAX_NAMED_FAILURES:
+            names.append("…")
+        line = f"{len(self.failed_images)} of {image_count} images could not be read: {', '.join(names)}"
+        print(printable(line), file=sys.stderr)
 
     def _segment_one(self, image: ImageFile, prefix: str) -> None:
         """Segment an image and write its files, unless they are there and ``--skip-existing`` was given."""
@@ -194,15 +205,7 @@ class _DemoRun:
         results = segment(self.model, pixels, self.classes, [self.model.method, *self.compared])
         result = results[self.model.method.label]
         result.image_name = image.path.name
-        picture = result.save(self.names.picture(stem, "segmentation"))
-        largest_shares = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-        shares = ", ".join(f"{name} {share:.1%}" for name, share in largest_shares if share)
-        self._say(f"{prefix}{picture}  ({shares})")
-        if self.args.heatmaps:
-            self._say(save_image(result.heat_map_page(), self.names.picture(stem, "heatmaps")))
-        if self.compared:
-            page = comparison_page({method.label: results[method.label] for method in self.compared})
-            self._say(save_image(page, self.names.picture(stem, "compare")))
+        self._write_pictures(stem, result, results, prefix)
         result.save_labels(label_map_path(stem))
         seen_size = self.model.seen_size(pixels.shape[:2])
         facts = result_facts(result, str(image.path), self.model.settings, digest, seen_size, self.model.method)
@@ -210,6 +213,26 @@ class _DemoRun:
         # Last of all: --skip-existing takes an image with its facts for done.
         write_facts(stem, facts)
         self._remember(image, stem, facts)
+
+    def _write_pictures(
+        self, stem: Path, result: Segmentation, results: Mapping[str, Segmentation], prefix: str
+    ) -> None:
+        """Write the pictures that :meth:`_pictures` lists, and say where they are.
+
+        Args:
+            stem: of the result.
+            result: of the chosen method.
+            results: of it and of the methods that are compared, by their labels.
+            prefix: of the first line.
+        """
+        picture = result.save(self.names.picture(stem, "segmentation"))
+        self._say(f"{prefix}{picture}  ({largest_shares(result.shares)})")
+        if self.args.heatmaps:
+            self._say(save_image(result.heat_map_page(), self.names.picture(stem, "heatmaps")))
+        if self.compared:
+            # In the order in which they were named; the chosen method may not be among them.
+            page = comparison_page({method.label: results[method.label] for method in self.compared})
+            self._say(save_image(page, self.names.picture(stem, "compare")))
 
     def _expected_facts(self, digest: str) -> dict[str, Any]:
         """What the facts of an earlier result must say for it to be this one."""

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from clearclip.commands.image_search import ImageFile
-from clearclip.commands.result_files import ResultNames
+from clearclip.commands.result_files import ResultNames, largest_shares
 from clearclip.map_segmentation import MapSegmentation, segment_map
 from clearclip.model import ClearCLIP
 from clearclip.rasters.georeference import raster_header
@@ -33,6 +33,7 @@ def separate_maps(images: Sequence[ImageFile]) -> tuple[list[ImageFile], list[Im
 
 def is_map(path: Path) -> bool:
     """Whether a file has coordinates, or is a raster of more pixels than a picture may have."""
+    # The header alone: the raster may be larger than the memory.
     header = raster_header(path)
     if header is None:
         return False
@@ -51,17 +52,19 @@ def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], c
     Raises:
         UserError: ``--compare`` or ``--heatmaps``, which are pictures.
     """
+    # Before the first of them is computed, which may take hours.
     if maps and (args.compare is not None or args.heatmaps):
         raise UserError(f"{maps[0].path} is a map, of which --compare and --heatmaps make no picture; leave them out")
     failed = 0
     names = ResultNames(args.out, occupied={image.path.resolve() for image in maps})
     for image in maps:
-        out = Path(f"{names.stem_for(image)}_labels.tif")
+        labels_path = Path(f"{names.stem_for(image)}_labels.tif")
         try:
             result = segment_map(
-                model, image.path, classes, out, polygons=args.polygons, progress=True, **picture_options(args)
+                model, image.path, classes, labels_path, polygons=args.polygons, progress=True, **picture_options(args)
             )
         except UserError as error:
+            # The others are segmented all the same.
             print(f"error: {printable(error)}", file=sys.stderr)
             failed += 1
             continue
@@ -72,8 +75,7 @@ def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], c
 def _report(result: MapSegmentation) -> None:
     for remark in result.remarks:
         print(f"warning: {printable(remark)}", file=sys.stderr)
-    largest = sorted(result.shares.items(), key=lambda item: -item[1])[:5]
-    shares = ", ".join(f"{name} {share:.1%}" for name, share in largest if share)
+    shares = largest_shares(result.shares)
     coordinates = "coordinates, palette and class names are those of the map"
     print(printable(f"{result.path}  ({shares}); {coordinates}"), flush=True)
     if result.polygons_path is not None:

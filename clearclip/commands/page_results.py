@@ -9,7 +9,7 @@ import os
 import re
 import tempfile
 from argparse import Namespace
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -199,29 +199,35 @@ def legend_html(results: Mapping[str, Segmentation], method: str) -> str:
         results: of one image by the names of methods.
         method: whose shares come first; the others are what it is compared with.
     """
-    result = results[method]
-    columns = [method, *(name for name in results if name != method)]
-    # A class that only the other method sees has a colour in the comparison, and so it has a line.
-    pixels = np.array([results[name].class_pixels for name in columns])
+    columns = [results[method]]
+    for name, result in results.items():
+        if name != method:
+            columns.append(result)
+    # A class that only another method sees has a colour in the comparison, and so it has a line.
+    pixels = np.stack([result.class_pixels for result in columns])
     order = np.lexsort(-pixels[::-1])
     present = [label for label in order if pixels[:, label].any()]
-    header = "".join(f"<th>{html.escape(name)}</th>" for name in columns)
-    lines = [f'<tr><th colspan="2">shares</th>{header}</tr>']
+    lines = [_table_row('<th colspan="2">shares</th>', "th", [result.method for result in columns])]
     for label in present[:MAX_SHOWN]:
-        colour = f"#{bytes(result.colours[label]).hex()}"
-        shares = "".join(f"<td>{count / result.labels.size:.1%}</td>" for count in pixels[:, label])
+        colour = f"#{bytes(columns[0].colours[label]).hex()}"
         # Names are anybody's text, and this is HTML.
-        name = html.escape(result.classes[label])
-        swatch = f'<td><span class="swatch" style="background:{colour}"></span></td>'
-        lines.append(f'<tr>{swatch}<td class="name">{name}</td>{shares}</tr>')
-    notes = []
+        name = html.escape(columns[0].classes[label])
+        cells = f'<td><span class="swatch" style="background:{colour}"></span></td><td class="name">{name}</td>'
+        shares = pixels[:, label] / columns[0].labels.size
+        lines.append(_table_row(cells, "td", [f"{share:.1%}" for share in shares]))
+    note = ""
     if len(present) > MAX_SHOWN:
-        notes.append(f"{len(present) - MAX_SHOWN} more are in the files")
-    absent_count = len(result.classes) - len(present)
-    if absent_count:
-        notes.append(f"{absent_count} of {len(result.classes)} classes were not found")
-    note = "".join(f"<p>{note}</p>" for note in notes)
+        note += f"<p>{len(present) - MAX_SHOWN} more are in the files</p>"
+    class_count = len(columns[0].classes)
+    if len(present) < class_count:
+        note += f"<p>{class_count - len(present)} of {class_count} classes were not found</p>"
     return f'<table class="legend">{"".join(lines)}</table>{note}'
+
+
+def _table_row(first_cells: str, tag: str, texts: Sequence[str]) -> str:
+    """A row of a table: HTML of its first cells, then a cell of such a tag for each text."""
+    cells = [f"<{tag}>{html.escape(text)}</{tag}>" for text in texts]
+    return f"<tr>{first_cells}{''.join(cells)}</tr>"
 
 
 def scale_html(low: float, high: float) -> str:

@@ -23,6 +23,8 @@ from clearclip.utils.files import write_bytes
 
 #: Columns of the table of shares before those of the classes.
 SHARE_COLUMNS = ("image", "width", "height")
+#: What the pictures of a result may show, by the end of their names.
+PICTURE_TYPES = ("segmentation", "compare", "heatmaps")
 #: Bytes of a file's name that a result's name takes from its image; file systems take 255 in all.
 MAX_STEM_BYTES = 200
 
@@ -56,14 +58,15 @@ class ResultNames:
         self.occupied |= self._files(stem)
         return stem
 
-    def picture(self, stem: Path, kind: str) -> Path:
-        """The path of a picture: "segmentation", "compare" or "heatmaps"."""
-        return Path(f"{stem}_{kind}.{self.picture_format}")
+    def picture(self, stem: Path, picture_type: str) -> Path:
+        """The path of a picture of such a type, one of :data:`PICTURE_TYPES`."""
+        return Path(f"{stem}_{picture_type}.{self.picture_format}")
 
     def _files(self, stem: Path) -> set[Path]:
         """All files that may be written for a stem, resolved."""
-        pictures = [self.picture(stem, kind) for kind in ("segmentation", "compare", "heatmaps")]
-        files = [*pictures, label_map_path(stem), facts_path(stem), label_map_path(stem).with_suffix(".tif")]
+        files = [self.picture(stem, picture_type) for picture_type in PICTURE_TYPES]
+        # The label map of a map, a GeoTIFF, stands in the same folder as the results of pictures.
+        files += [label_map_path(stem), facts_path(stem), label_map_path(stem).with_suffix(".tif")]
         return {file.resolve() for file in files}
 
 
@@ -87,6 +90,7 @@ def file_digest(path: Path) -> str:
 
 def settings_facts(settings: ModelSettings, method: Any) -> dict[str, str]:
     """What of a model's settings changes a result, as texts."""
+    # As texts, since they are compared with what JSON has kept of an earlier run.
     facts = {name: str(value) for name, value in settings.facts().items()}
     facts["method"] = str(method)
     facts["size"] = f"short side {settings.short_side}, long side at most {settings.long_side}"
@@ -107,20 +111,6 @@ def result_facts(
         seen_size: height and width at which the model saw the image.
     """
     height, width = result.labels.shape
-    classes = []
-    for label, words in enumerate(result.words):
-        pixels = int(result.class_pixels[label])
-        colour = f"#{bytes(result.colours[label]).hex()}"
-        classes.append(
-            {
-                "id": label,
-                "name": words[0],
-                "words": list(words),
-                "colour": colour,
-                "pixels": pixels,
-                "share": pixels / result.labels.size,
-            }
-        )
     return {
         "image": image,
         "image_sha256": digest,
@@ -131,7 +121,21 @@ def result_facts(
         "seen": {"width": seen_size[1], "height": seen_size[0]},
         "width": width,
         "height": height,
-        "classes": classes,
+        "classes": [_class_facts(result, label) for label in range(len(result.words))],
+    }
+
+
+def _class_facts(result: Segmentation, label: int) -> dict[str, Any]:
+    """What an id of a label map means, and how much of the image has it."""
+    words = result.words[label]
+    pixels = int(result.class_pixels[label])
+    return {
+        "id": label,
+        "name": words[0],
+        "words": list(words),
+        "colour": f"#{bytes(result.colours[label]).hex()}",
+        "pixels": pixels,
+        "share": pixels / result.labels.size,
     }
 
 
@@ -163,6 +167,12 @@ def existing_facts(stem: Path, expected: Mapping[str, Any], files: Sequence[Path
     return facts
 
 
+def largest_shares(shares: Mapping[str, float], count: int = 5) -> str:
+    """The classes that cover most of an image, as "sky 38.0%, boat 15.8%"; those that do not occur are left out."""
+    largest_first = sorted(shares.items(), key=lambda item: -item[1])
+    return ", ".join(f"{name} {share:.1%}" for name, share in largest_first[:count] if share)
+
+
 def write_shares(path: Path, all_facts: Sequence[Mapping[str, Any]]) -> Path:
     """Write a CSV with a line for each image: its name, its size and the share of each class, 0 to 1."""
     buffer = io.StringIO(newline="")
@@ -171,7 +181,8 @@ def write_shares(path: Path, all_facts: Sequence[Mapping[str, Any]]) -> Path:
     writer.writerow([*SHARE_COLUMNS, *names])
     for facts in all_facts:
         shares = [f"{entry['share']:.6f}" for entry in facts["classes"]]
-        writer.writerow([*(facts[name] for name in SHARE_COLUMNS), *shares])
+        writer.writerow([facts["image"], facts["width"], facts["height"], *shares])
+    # Names of files may have bytes that are no UTF-8.
     return write_bytes(path, buffer.getvalue().encode(errors="backslashreplace"))
 
 

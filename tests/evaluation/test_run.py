@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import multiprocessing
 import os
 import signal
 
 import numpy as np
 import pytest
-from conftest import die, rows_of
+import torch
+from conftest import rows_of
 from quick_runs import config, quick, run
 
 from clearclip.commands.eval import eval_command
@@ -34,6 +36,25 @@ def test_processes_give_the_identical_confusion_matrix(tmp_path, quick_name):
     assert rows[0] == rows[1]
 
 
+def _evaluate_until_death(arguments: list[str], at: int) -> None:
+    torch.set_num_threads(1)  # threads do not survive a fork
+    os.environ["DIE_AT"] = str(at)
+    import sudden_death  # noqa: F401  (in this process only)
+
+    eval_command(arguments)
+
+
+def killed_evaluation(arguments: list[str], at: int) -> int | None:
+    """Run eval.py in a process that kills itself before its batch number ``at``, and give its exit code.
+
+    The process is a fork, in which everything is imported already.
+    """
+    process = multiprocessing.get_context("fork").Process(target=_evaluate_until_death, args=(arguments, at))
+    process.start()
+    process.join()
+    return process.exitcode
+
+
 def test_killed_and_resumed(tmp_path, quick_name):
     """SIGKILL after random images (more with CLEARCLIP_KILLS), the last resume with another number of processes."""
     kills = int(os.environ.get("CLEARCLIP_KILLS", "2"))
@@ -46,9 +67,8 @@ def test_killed_and_resumed(tmp_path, quick_name):
     arguments = [config("miniature"), *common, "--work-dir", str(work), "--results", str(tmp_path / "killed.xlsx")]
     for number in range(kills):
         resume = ["--resume"] if number else []
-        command = ["eval.py", "--config", *arguments, *resume, *quick(quick_name)]
-        dies = die(command, at=int(rng.integers(1, images // kills)))
-        assert dies.returncode == -signal.SIGKILL, dies.stderr
+        command = ["--config", *arguments, *resume, *quick(quick_name)]
+        assert killed_evaluation(command, at=int(rng.integers(1, images // kills))) == -signal.SIGKILL
         # A kill in the middle of a line leaves a torn one.
         torn = next((work / "journal").rglob("rank*.jsonl"))
         torn.write_text(torn.read_text() + '{"image": "torn')

@@ -17,8 +17,10 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from clearclip.commands.command_line import import_file
+from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.run import evaluate
 from clearclip.miniature import BENCHMARK, CLASSES
+from clearclip.model_settings import ModelSettings
 from clearclip.utils.fingerprint import digest
 
 METHOD = """
@@ -217,32 +219,37 @@ def base(tmp_path_factory, quick_folder):
     shutil.copytree(folder / "data" / "masks", folder / "data" / "images2")
     for path in (folder / "data" / "images2").iterdir():
         change_pixel(path, 5)
-    return folder, run(folder), run(folder, method="{}")
+    settings_of_model = ModelSettings.from_options({"model_name": f"local-dir:{folder / 'model'}", "device": "cpu"})
+    return folder, run(folder), run(folder, method="{}"), LoadedModel.load(settings_of_model)
 
 
 @settings(
-    max_examples=int(os.environ.get("CLEARCLIP_CHANGES", "60")),
+    max_examples=int(os.environ.get("CLEARCLIP_CHANGES", "30")),
     deadline=None,
     suppress_health_check=[HealthCheck.function_scoped_fixture],
 )
 @given(change=changes)
 def test_any_single_change(base, change):
-    origin, plain_run, own_run = base
+    """Those that are drawn are other ones each time; ``CLEARCLIP_CHANGES=200`` draws all of them."""
+    origin, plain_run, own_run, loaded = base
     kind, what = change
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name) / "copy"
-        shutil.copytree(origin, folder, ignore=shutil.ignore_patterns("work", "own?*.py*", "__pycache__"))
-        shutil.copy(origin / "own_method.py", folder)
-        (confusion, fingerprint), (now, changed) = own_run if kind == "own" else plain_run, (None, None)
-        if kind == "setting":
-            now, changed = run(folder, what)
-        elif kind == "file":
-            what(folder)
-            now, changed = run(folder)
-        elif kind == "own":
-            now, changed = run(folder, method=what(folder))
-        else:
-            now, changed = run(folder, spell(folder, what))
+    confusion, fingerprint = own_run if kind == "own" else plain_run
+    if kind == "setting":
+        # The folder stays as it is, and with it the model, but for settings that say how it is loaded.
+        model = None if "model.quick_gelu" in what else loaded
+        now, changed = run(origin, what, model=model)
+    else:
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name) / "copy"
+            shutil.copytree(origin, folder, ignore=shutil.ignore_patterns("work", "own?*.py*", "__pycache__"))
+            shutil.copy(origin / "own_method.py", folder)
+            if kind == "file":
+                what(folder)
+                now, changed = run(folder)
+            elif kind == "own":
+                now, changed = run(folder, method=what(folder))
+            else:
+                now, changed = run(folder, spell(folder, what))
     if kind == "spelling":
         assert np.array_equal(now, confusion)
         assert changed == fingerprint, what
@@ -252,8 +259,8 @@ def test_any_single_change(base, change):
 
 def test_most_changes_change_the_counts(base):
     """Else the property would say nothing."""
-    folder, (confusion, _), _ = base
-    different = [not np.array_equal(run(folder, one)[0], confusion) for one in SETTINGS[::4]]
+    folder, (confusion, _), _, loaded = base
+    different = [not np.array_equal(run(folder, one, model=loaded)[0], confusion) for one in SETTINGS[::4]]
     assert sum(different) > 0.6 * len(different)
 
 

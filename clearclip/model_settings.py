@@ -1,7 +1,8 @@
 """Every option of a model, once: name, type, default, check and meaning.
 
 The segmentor's configs, :meth:`clearclip.ClearCLIP.from_pretrained`, the command lines, the identity by which a run is
-resumed or found again and the tables all read :class:`ModelSettings`. A new option is one more line in it.
+resumed or found again and the tables all read :class:`ModelSettings`. A new option is one more line in it, which also
+says whether command lines have it.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ _METHOD_OPTIONS = ("attention", "residual", "ffn", "alpha", "guide", "guide_weig
 _flag, _optional_flag, _text = of_type(bool), of_type(bool, None), of_type(str, None)
 
 
-def _model_option(default: Any, check: Check, help: str, role: str = "result") -> Any:
+def _model_option(default: Any, check: Check, help: str, role: str = "result", flag: str = "") -> Any:
     """A field of :class:`ModelSettings`.
 
     Args:
@@ -58,8 +59,10 @@ def _model_option(default: Any, check: Check, help: str, role: str = "result") -
         role: how it is part of what a run is known by. "weights", "precision" and "method" have facts of their own;
             "protocol" (what tables compare) and "result" change labels, and the former are recorded also at their
             default; "effort" changes no result of an evaluation.
+        flag: whether it is an option of command lines: of all that have a model ("model"), of those that show a model
+            whole images ("size"), or of none.
     """
-    return field(default=default, metadata={"check": check, "help": help, "role": role})
+    return field(default=default, metadata={"check": check, "help": help, "role": role, "flag": flag})
 
 
 def _method_name(name: str, value: Any) -> str:
@@ -95,25 +98,27 @@ class ModelSettings:
 
     # fmt: off
     clip_type: str | None = _model_option(None, choice(None, *CLIP_TYPES),
-        "whose weights (default: CLIP, OpenAI's)", role="weights")
+        "whose weights (default: CLIP, OpenAI's)", role="weights", flag="model")
     vit_type: str | None = _model_option(None, choice(None, *VIT_TYPES),
-        "size of the image tower (default: ViT-B/16)", role="weights")
+        "size of the image tower (default: ViT-B/16)", role="weights", flag="model")
     model_name: str | os.PathLike | None = _model_option(None, of_type(str, os.PathLike, None),
-        "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature", role="weights")
+        "overrides both: a name that open_clip.create_model takes, a model's folder, or miniature",
+        role="weights", flag="model")
     pretrained: str | None = _model_option(None, of_type(str, os.PathLike, None),
-        "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)", role="weights")
+        "an OpenCLIP tag, a file or folder, or random (default: the model's own weights)", role="weights", flag="model")
     pretrained_tag: str | None = _model_option(None, _text,
         "of a local file: the tag whose weights it holds, as you say; tables mark such results", role="weights")
     quick_gelu: bool | None = _model_option(None, _optional_flag,
-        "force the activation, which otherwise follows the tag", role="weights")
+        "force the activation, which otherwise follows the tag", role="weights", flag="model")
     model_type: str = _model_option("ClearCLIP", _method_name, "the method, by its registered name", role="method")
     ignore_residual: bool = _model_option(True, _flag,
         "drop the last block's residual connection and FFN, or keep both", role="method")
     method: Any = _model_option(None, _method_description,
         "overrides both: SCLIP + ClearCLIP, or a dict with type and the method's options", role="method")
     slide_crop: int = _model_option(448, of_type(int, low=0),
-        "side of the windows in pixels; 0 takes the whole image at once", role="protocol")
-    slide_stride: int = _model_option(224, of_type(int, low=0), "step between windows in pixels", role="protocol")
+        "side of the windows in pixels; 0 takes the whole image at once", role="protocol", flag="model")
+    slide_stride: int = _model_option(224, of_type(int, low=0),
+        "step between windows in pixels", role="protocol", flag="model")
     incomplete_windows: str = _model_option("padded", choice(*INCOMPLETE_WINDOWS),
         "windows that are no multiple of the patch are padded, stretched, cut, or extended with black")
     whole_image_resize: str = _model_option("once", choice(*WHOLE_IMAGE_RESIZES),
@@ -125,26 +130,29 @@ class ModelSettings:
     softmax: bool = _model_option(True, _flag,
         "take probabilities of the scores, or the scores themselves in their place")
     post: Any = _model_option(None, _post_description,
-        "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges", role="protocol")
+        "pamr refines the similarities by the image's colours, tlp smooths them where it has no edges",
+        role="protocol", flag="model")
     tlp_grid: int = _model_option(80, of_type(int, low=1), "cells of each side of the grid that tlp works on, about")
     prob_thd: float = _model_option(0.0, of_type(int, float, low=0, high=1),
-        "less probable pixels get label 0 (background)", role="protocol")
+        "less probable pixels get label 0 (background)", role="protocol", flag="model")
     area_thd: float = _model_option(0.0, of_type(int, float, low=0, high=1),
         "classes that cover at most this share of what is not background are dropped")
     normalization: str | None = _model_option(None, choice(None, "openai", "pretrained"),
         "mean and std: openai, or pretrained: the weights' own (default: openai for clip_type, as published)")
     templates: str | os.PathLike = _model_option("imagenet80", of_type(str, os.PathLike),
-        "prompts of a word: imagenet80, tips9, talk2dino7, one, or a file with a template a line, {} for the word")
+        "prompts of a word: imagenet80, tips9, talk2dino7, one, or a file with a template a line, {} for the word",
+        flag="model")
     precision: str = _model_option("auto", choice(*PRECISIONS),
-        "auto: fp16 on CUDA, as published, and fp32 elsewhere", role="precision")
+        "auto: fp16 on CUDA, as published, and fp32 elsewhere", role="precision", flag="model")
     short_side: int | None = _model_option(448, of_type(int, None, low=1),
-        "segment() resizes images to it; None keeps their size", role="effort")
-    long_side: int = _model_option(2048, of_type(int, low=1), "and to a long side of at most this", role="effort")
+        "segment() resizes images to it; None keeps their size", role="effort", flag="size")
+    long_side: int = _model_option(2048, of_type(int, low=1),
+        "and to a long side of at most this", role="effort", flag="size")
     device: Any = _model_option(None, of_type(object),
-        "cpu, cuda, cuda:N or mps (default: the best there is)", role="effort")
+        "cpu, cuda, cuda:N or mps (default: the best there is)", role="effort", flag="model")
     window_batch: int | None = _model_option(None, of_type(int, None, low=1),
         "windows per batch (default: what fits)", role="effort")
-    cached: bool = _model_option(True, _flag, "keep text features on disk", role="effort")
+    cached: bool = _model_option(True, _flag, "keep text features on disk", role="effort", flag="model")
     # fmt: on
 
     def __post_init__(self):
@@ -285,6 +293,11 @@ class ModelSettings:
 
 def _options_with_role(role: str) -> tuple[str, ...]:
     return tuple(option_field.name for option_field in fields(ModelSettings) if option_field.metadata["role"] == role)
+
+
+def options_with_flag(flag: str) -> tuple[str, ...]:
+    """The options that command lines have, in their order; see :func:`_model_option`."""
+    return tuple(option_field.name for option_field in fields(ModelSettings) if option_field.metadata["flag"] == flag)
 
 
 #: The options that say which weights.

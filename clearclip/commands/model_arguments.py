@@ -8,12 +8,12 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from clearclip.checkpoint_names import CHECKPOINT_BY_MODEL_NAME, named_checkpoint
-from clearclip.commands.model_flags import WEIGHT_FLAGS, model_options
+from clearclip.commands.model_flags import model_options
 from clearclip.commands.typed_words import read_words, with_background
 from clearclip.methods import Method, build_method
 from clearclip.miniature import BENCHMARK, CLASSES, NAME, PALETTE
 from clearclip.model import ClearCLIP
-from clearclip.model_settings import ModelSettings
+from clearclip.model_settings import WEIGHT_OPTIONS, ModelSettings
 from clearclip.segmentation import Segmentation
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
@@ -45,7 +45,7 @@ def warn_of_photographs(settings: ModelSettings, images: Iterable[Path]) -> None
 def read_settings(args: Namespace) -> ModelSettings:
     """The settings that the options mean: the miniature where neither model nor image is named."""
     options = model_options(args)
-    if not args.images and not options.keys() & set(WEIGHT_FLAGS):
+    if not args.images and not options.keys() & set(WEIGHT_OPTIONS):
         options["model_name"] = NAME
     method = build_method(args.model_type)
     if args.ignore_residual:

@@ -6,25 +6,12 @@ import argparse
 from collections.abc import Sequence
 from typing import Any, get_args, get_type_hints
 
-from clearclip.model_settings import ModelSettings
+from clearclip.model_settings import ModelSettings, options_with_flag
 
-#: The options that say which weights to load.
-WEIGHT_FLAGS = ("clip_type", "vit_type", "model_name", "pretrained")
-#: All options of a model that command lines have.
-MODEL_FLAGS = (
-    *WEIGHT_FLAGS,
-    "quick_gelu",
-    "precision",
-    "device",
-    "cached",
-    "post",
-    "prob_thd",
-    "slide_crop",
-    "slide_stride",
-    "templates",
-)
+#: The options of a model that all command lines with a model have.
+MODEL_FLAGS = options_with_flag("model")
 #: The options of how much of an image the model sees, which the demo has.
-SIZE_FLAGS = ("short_side", "long_side")
+SIZE_FLAGS = options_with_flag("size")
 WORDS = 'what to look for: "sky, hill | mountain, tree" (, between classes, | between the words of one)'
 _METAVARS = {int: "N", float: "X", str: "NAME"}
 

@@ -5,23 +5,23 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from clearclip.model import Classes, ClearCLIP
+from clearclip.rasters.finished_blocks import Block, FinishedBlocks, unfinished_map
+from clearclip.rasters.geojson import count_polygons, write_polygons
 from clearclip.rasters.georeference import Georeference, check_not_turned, raster_header
-from clearclip.rasters.label_maps import label_type, write_label_map, write_polygons
+from clearclip.rasters.geotiff import label_type, read_label_map, write_label_map
 from clearclip.rasters.levels import Levels, check_levels
 from clearclip.rasters.reader import RasterReader, check_bands, open_raster
 from clearclip.text import ClassWords, TextFeatures
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import user_path, write_text_atomically
+from clearclip.utils.files import user_path
 from clearclip.visualize import class_palette
 
 #: Side of a block in pixels, about: what is in memory at a time are a block and half a window around it.
@@ -39,6 +39,7 @@ class MapSegmentation:
         classes: names, in label order.
         class_pixels: how many pixels each class has, (classes,) int64.
         remarks: what a user should know about how the raster was read.
+        was_there: an earlier call had written the very same labels, which are left as they are.
     """
 
     path: Path
@@ -47,6 +48,7 @@ class MapSegmentation:
     classes: list[str]
     class_pixels: np.ndarray
     remarks: tuple[str, ...] = ()
+    was_there: bool = False
 
     @property
     def shares(self) -> dict[str, float]:
@@ -67,6 +69,7 @@ def segment_map(
     colours: np.ndarray | None = None,
     block: int = BLOCK,
     progress: bool = False,
+    skip_existing: bool = False,
 ) -> MapSegmentation:
     """Segment a raster of any size, TIFF or JPEG 2000, in bounded memory.
 
@@ -86,57 +89,96 @@ def segment_map(
         colours: (classes, 3) uint8; default: this package's own.
         block: side of what is segmented at a time, in pixels, rounded to windows.
         progress: show a progress bar.
+        skip_existing: leave a map at ``out`` as it is that this very call has written before: of the same file, not
+            changed since, with the same words, model, method, settings, bands, levels and colours.
 
     Raises:
         UserError: no raster; windows or a method that need the whole image; bands or levels that nothing explains; a
             place that cannot be written.
     """
-    raster, out = user_path(raster), user_path(out)
-    words = classes if isinstance(classes, ClassWords) else ClassWords.parse(classes)
+    raster, map_path = user_path(raster), user_path(out)
+    words = classes
+    if not isinstance(words, ClassWords):
+        words = ClassWords.parse(words)
     header = raster_header(raster)
     if header is None:
         raise UserError(f"{raster} is no raster; give a TIFF or JPEG 2000, or use segment()")
-    if out.suffix.lower() not in (".tif", ".tiff"):
-        raise UserError(f"{out}: a map of labels is a GeoTIFF; use .tif")
+    if map_path.suffix.lower() not in (".tif", ".tiff"):
+        raise UserError(f"{map_path}: a map of labels is a GeoTIFF; use .tif")
     check_not_turned(header, raster)
     _check_settings(model)
+    polygons_path = map_path.with_suffix(".geojson") if polygons else None
+    palette = class_palette(words.names, colours)
     with open_raster(raster, header) as dataset:
         reader = RasterReader(dataset, header, str(raster), check_bands(bands), check_levels(levels))
         job = _MapJob(model, reader, model.encode_text(words), block)
-        facts = _facts(job, raster, words)
-        with _unfinished_labels(out, facts, job) as finished:
-            job.run(finished, progress)
-            names = words.names
-            palette = class_palette(names, colours)
-            write_label_map(out, finished.strips(), job.size, names, palette, Georeference.of(dataset))
-            class_pixels = finished.count_pixels(len(names))
-    polygons_path = out.with_suffix(".geojson") if polygons else None
-    count = 0 if polygons_path is None else write_polygons(out, polygons_path, names, palette)
-    return MapSegmentation(out, polygons_path, count, names, class_pixels, tuple(reader.remarks))
+        digest = _digest(job, raster, words, palette)
+        class_pixels = None
+        if skip_existing:
+            class_pixels = _pixels_of_existing_map(map_path, digest, words.names)
+        was_there = class_pixels is not None
+        if class_pixels is None:
+            class_pixels = job.write(map_path, digest, palette, progress)
+    polygon_count = 0
+    if polygons_path is not None:
+        if was_there and _is_newer(polygons_path, map_path):
+            polygon_count = count_polygons(polygons_path)
+        else:
+            polygon_count = write_polygons(map_path, polygons_path, words.names, palette)
+    remarks = tuple(reader.remarks)
+    return MapSegmentation(map_path, polygons_path, polygon_count, words.names, class_pixels, remarks, was_there)
+
+
+def _pixels_of_existing_map(map_path: Path, digest: str, names: list[str]) -> np.ndarray | None:
+    """How many pixels each class has in a map that depends on the same; None where there is none."""
+    existing = read_label_map(map_path, len(names))
+    if existing is None or existing.digest != digest:
+        return None
+    return existing.class_pixels
+
+
+def _is_newer(polygons_path: Path, map_path: Path) -> bool:
+    """Whether polygons are there and were made after the map; older ones are those of a map that was replaced."""
+    return polygons_path.is_file() and polygons_path.stat().st_mtime_ns >= map_path.stat().st_mtime_ns
 
 
 def _check_settings(model: ClearCLIP) -> None:
+    """Refuse settings by which a block's labels depend on more than the windows around it."""
     if not model.settings.slide_crop:
         raise UserError("slide_crop=0 takes a whole image at once, which a map is too large for; give it a window")
     if model.settings.post is not None:
         raise UserError(f"post={model.settings.post} smooths over the whole image; leave it out for a map")
 
 
-def _facts(job: _MapJob, raster: Path, words: ClassWords) -> dict[str, Any]:
-    """What the labels of a map depend on, so that an interrupted map goes on with the same."""
+def _digest(job: _MapJob, raster: Path, words: ClassWords, palette: np.ndarray) -> str:
+    """A hash of all that a map depends on: an interrupted map goes on, and a finished one is left, only with the same.
+
+    The raster is known by its path, size and time of change: to hash its bytes, all of a large file would be read.
+    """
     stat = raster.stat()
-    return {
+    colours = job.reader.colours
+    model = job.model
+    inputs = {
         "raster": [str(raster.resolve()), stat.st_size, stat.st_mtime_ns],
         "size": list(job.size),
         "block": job.block,
-        "colours": [list(job.reader.colours.indexes), str(job.reader.levels)],
+        "colours": [list(colours.indexes), str(job.reader.levels)],
         "classes": [list(class_words) for class_words in words.classes],
-        "model": [job.model.label, repr(job.model.settings), job.model.method.label, job.model.precision],
+        "palette": palette.tolist(),
+        "model": [model.label, repr(model.settings), repr(model.method.settings), model.precision],
     }
+    return hashlib.sha256(json.dumps(inputs, sort_keys=True).encode()).hexdigest()
 
 
 class _MapJob:
-    """The blocks of a raster and their labels."""
+    """The blocks of a raster and their labels.
+
+    Args:
+        model: what segments them.
+        reader: of the raster.
+        text: features of the words.
+        block: side of a block in pixels, about.
+    """
 
     def __init__(self, model: ClearCLIP, reader: RasterReader, text: TextFeatures, block: int):
         self.model = model
@@ -145,32 +187,46 @@ class _MapJob:
         self.size: tuple[int, int] = reader.dataset.shape
         self.crop = model.settings.slide_crop
         self.stride = model.settings.slide_stride
+        # Whole strides, so that no window belongs to more blocks than it must.
         self.block = max(1, block // self.stride) * self.stride
         self.dtype, self.nodata = label_type(len(text.classes))
 
     @property
-    def blocks(self) -> list[tuple[slice, slice]]:
+    def blocks(self) -> list[Block]:
         """Rows and columns of each block, row by row."""
-        row_slices, column_slices = (
-            [slice(start, min(start + self.block, length)) for start in range(0, length, self.block)]
-            for length in self.size
-        )
-        return [(rows, columns) for rows in row_slices for columns in column_slices]
+        height, width = self.size
+        blocks = []
+        for top in range(0, height, self.block):
+            for left_edge in range(0, width, self.block):
+                rows = slice(top, min(top + self.block, height))
+                columns = slice(left_edge, min(left_edge + self.block, width))
+                blocks.append((rows, columns))
+        return blocks
 
-    def run(self, finished: _FinishedBlocks, progress: bool) -> None:
+    def write(self, map_path: Path, digest: str, palette: np.ndarray, progress: bool) -> np.ndarray:
+        """Segment the raster and write the map of its labels; returns how many pixels each class has."""
+        names = self.text.classes.names
+        with unfinished_map(map_path, digest, self.blocks, self.dtype) as finished:
+            self._segment_blocks(finished, progress)
+            georeference = Georeference.of(self.reader.dataset)
+            write_label_map(map_path, finished.strips(), self.size, names, palette, georeference, digest)
+            return finished.count_pixels(len(names))
+
+    def _segment_blocks(self, finished: FinishedBlocks, progress: bool) -> None:
         """Segment the blocks that are not finished."""
         blocks = self.blocks
         bar = tqdm(total=len(blocks), initial=finished.count, desc="map", unit="block", disable=not progress)
         with bar:
             for rows, columns in blocks[finished.count :]:
-                finished.append(self.labels(rows, columns))
+                finished.append(self._block_labels(rows, columns))
                 bar.update()
 
-    def labels(self, rows: slice, columns: slice) -> np.ndarray:
-        """Labels of a block, from all windows that reach into it."""
+    def _block_labels(self, rows: slice, columns: slice) -> np.ndarray:
+        """Labels of a block (rows, columns), from all windows that reach into it."""
         from rasterio.windows import Window
 
-        tile_rows, tile_columns = self._reach(rows, 0), self._reach(columns, 1)
+        tile_rows = self._pixels_of_windows(rows, axis=0)
+        tile_columns = self._pixels_of_windows(columns, axis=1)
         window = Window.from_slices(tile_rows, tile_columns)
         # The block within its tile.
         block_rows = slice(rows.start - tile_rows.start, rows.stop - tile_rows.start)
@@ -186,7 +242,7 @@ class _MapJob:
         block_labels[~has_data] = self.nodata
         return block_labels
 
-    def _reach(self, pixels: slice, axis: int) -> slice:
+    def _pixels_of_windows(self, pixels: slice, axis: int) -> slice:
         """The pixels, along one axis, of all windows of the raster's grid that reach into some pixels.
 
         Windows begin at multiples of the stride; the last one is shifted back, so that it ends with the raster.
@@ -196,86 +252,7 @@ class _MapJob:
         first_start = (pixels.start - self.crop) // self.stride * self.stride + self.stride
         first_start = min(max(0, first_start), final_start)
         last_start = (pixels.stop - 1) // self.stride * self.stride
-        reaches_the_end = final_start < pixels.stop
-        return slice(first_start, length if reaches_the_end else last_start + self.crop)
-
-
-class _FinishedBlocks:
-    """Labels of finished blocks, one after the other in a file, and a note of what they are of and how many.
-
-    The note is written after the block: whenever the process ends, it counts blocks that are there.
-    """
-
-    def __init__(self, path: Path, facts: dict[str, Any], job: _MapJob):
-        self.path = path
-        self.note_path = path.with_name(f"{path.name}.json")
-        self.digest = hashlib.sha256(json.dumps(facts, sort_keys=True).encode()).hexdigest()
-        self.job = job
-        self.count = self._read_count()
-        self._shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in job.blocks]
-        self._file = open(path, "r+b" if self.count else "w+b")  # noqa: SIM115 (closed by its context manager)
-
-    def _read_count(self) -> int:
-        try:
-            note = json.loads(self.note_path.read_text(encoding="utf-8"))
-            if note["of"] == self.digest and self.path.is_file():
-                return int(note["blocks"])
-        except (OSError, ValueError, KeyError, TypeError):  # none, or of something else
-            pass
-        return 0
-
-    def append(self, labels: np.ndarray) -> None:
-        """Keep the labels of the next block."""
-        self._file.seek(self._offset(self.count))
-        self._file.write(labels.tobytes())
-        self._file.flush()
-        self.count += 1
-        write_text_atomically(self.note_path, json.dumps({"of": self.digest, "blocks": self.count}))
-
-    def _offset(self, index: int) -> int:
-        pixels = sum(height * width for height, width in self._shapes[:index])
-        return pixels * np.dtype(self.job.dtype).itemsize
-
-    def _read(self, index: int) -> np.ndarray:
-        height, width = self._shapes[index]
-        self._file.seek(self._offset(index))
-        data = self._file.read(height * width * np.dtype(self.job.dtype).itemsize)
-        return np.frombuffer(data, self.job.dtype).reshape(height, width)
-
-    def strips(self) -> Iterator[np.ndarray]:
-        """Rows of blocks from the top, each (rows, width)."""
-        blocks = self.job.blocks
-        per_row = sum(rows.start == 0 for rows, _ in blocks)
-        for first in range(0, len(blocks), per_row):
-            yield np.concatenate([self._read(index) for index in range(first, first + per_row)], axis=1)
-
-    def count_pixels(self, classes: int) -> np.ndarray:
-        """How many pixels each class has, (classes,) int64."""
-        pixels = np.zeros(classes, np.int64)
-        for index in range(len(self._shapes)):
-            pixels += np.bincount(self._read(index).ravel(), minlength=classes)[:classes]
-        return pixels
-
-    def close(self) -> None:
-        """Leave the file to whoever goes on."""
-        self._file.close()
-
-    def remove(self) -> None:
-        """All is written elsewhere."""
-        self.path.unlink(missing_ok=True)
-        self.note_path.unlink(missing_ok=True)
-
-
-@contextmanager
-def _unfinished_labels(out: Path, facts: dict[str, Any], job: _MapJob) -> Iterator[_FinishedBlocks]:
-    """The labels of an interrupted map, or none; they are removed when all went well."""
-    path = out.with_name(f"{out.name}.part")
-    with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            finished = _FinishedBlocks(path, facts, job)
-        except OSError as error:
-            raise UserError(f"{out} cannot be written ({error.strerror}); choose another place") from error
-        stack.callback(finished.close)
-        yield finished
-    finished.remove()
+        stop = last_start + self.crop
+        if final_start < pixels.stop:
+            stop = length
+        return slice(first_start, stop)

@@ -13,8 +13,9 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from clearclip import formats, visualize
+from clearclip.rasters.geojson import write_polygons
 from clearclip.rasters.georeference import Georeference
-from clearclip.rasters.label_maps import write_label_map, write_polygons
+from clearclip.rasters.geotiff import write_label_map
 from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_bytes

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from dataclasses import replace
@@ -206,8 +207,55 @@ def test_the_demo_makes_maps(quick_name: str, ortho: Path, tmp_path: Path, capsy
     with pytest.warns(UserWarning, match="so it is nearly black"):
         demo_command([str(tmp_path / "dark.tif"), *common])
     assert demo_command([str(tmp_path / "dark.tif"), *common, "--levels", "0", "4095"]) == 0
-    with pytest.raises(UserError, match="is a map, of which --compare"):
-        demo_command([str(ortho), *common, "--compare", "CLIP"])
+    for options, message in (
+        (["--compare", "CLIP"], "is a map, of which --compare"),
+        (["--coco"], r"is a map, of which --coco .*--polygons \(GeoJSON\)"),
+        (["--cvat"], r"is a map, of which --coco and --cvat .*--polygons"),
+    ):
+        with pytest.raises(UserError, match=message):
+            demo_command([str(tmp_path), *common, *options])
+
+
+def test_the_demo_leaves_maps_that_are_there(quick_name: str, ortho: Path, tmp_path: Path, capsys, monkeypatch) -> None:
+    from clearclip.commands.demo import demo_command
+
+    common = [str(tmp_path), "--model", quick_name, "--device", "cpu", "--out", str(tmp_path / "out"),
+              "--skip-existing", "--slide-crop", "64", "--slide-stride", "32"]  # fmt: skip
+    command = [*common, "--classes", "sky, hill, tree"]
+    fewer_words = [*common, "--classes", "sky, hill"]
+    computed = []
+    predict = ClearCLIP.predict
+    monkeypatch.setattr(ClearCLIP, "predict", lambda *args, **kwargs: computed.append(1) or predict(*args, **kwargs))
+    assert demo_command(command) == 0 and computed
+    first_line = capsys.readouterr().out.splitlines()[0]
+    computed.clear()
+    # The map of labels, which lies in the folder by now, is no image.
+    assert demo_command(command) == 0 and not computed
+    # The same shares, counted in the file.
+    output = capsys.readouterr()
+    assert "1 pictures are results of an earlier run" in output.err
+    assert output.out.splitlines()[0] == f"{first_line.partition(';')[0]}; is there"
+    # Polygons that are asked for later are made of the labels.
+    assert demo_command([*command, "--polygons"]) == 0 and not computed
+    assert (tmp_path / "out" / "ortho_labels.geojson").is_file()
+    # Other words, and a raster that has changed since, are another map.
+    assert demo_command(fewer_words) == 0 and computed
+    computed.clear()
+    assert demo_command(fewer_words) == 0 and not computed
+    os.utime(ortho, (1, 1))
+    assert demo_command(fewer_words) == 0 and computed
+
+
+def test_an_existing_map_has_its_polygons(model: ClearCLIP, ortho: Path, tmp_path: Path) -> None:
+    options = dict(polygons=True, skip_existing=True)
+    written = segment_map(model, ortho, WORDS, tmp_path / "labels.tif", **options)
+    existing = segment_map(model, ortho, WORDS, tmp_path / "labels.tif", **options)
+    assert existing.was_there and not written.was_there
+    assert existing.polygon_count == written.polygon_count > 3
+    np.testing.assert_array_equal(existing.class_pixels, written.class_pixels)
+    assert existing.shares == written.shares
+    (tmp_path / "labels.tif").write_bytes(b"II*\0 is no raster")
+    assert not segment_map(model, ortho, WORDS, tmp_path / "labels.tif", **options).was_there
 
 
 def test_without_rasterio(quick_name: str, ortho: Path, monkeypatch, tmp_path: Path) -> None:

@@ -12,7 +12,7 @@ from typing import Any
 
 from tqdm import tqdm
 
-from clearclip.commands.demo_maps import picture_options, segment_maps, separate_maps
+from clearclip.commands.demo_maps import check_map_options, picture_options, segment_maps, separate_maps
 from clearclip.commands.demo_parser import demo_parser
 from clearclip.commands.image_search import ImageFile, search_images
 from clearclip.commands.model_arguments import (
@@ -69,6 +69,7 @@ def run_demo(args: Namespace) -> int:
     classes = choose_classes(args, settings)
     check_folder("--out", args.out)
     maps, pictures = separate_maps(images)
+    check_map_options(args, maps)
     if len(pictures) == 1:
         read_image(pictures[0].path, **picture_options(args))  # before a model is loaded for nothing
     warn_of_photographs(settings, [image.path for image in pictures])

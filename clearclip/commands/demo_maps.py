@@ -46,22 +46,41 @@ def picture_options(args: Namespace) -> dict[str, Any]:
     return {"bands": args.bands, "levels": args.levels}
 
 
-def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], classes: ClassWords) -> int:
-    """Segment maps one after the other; returns how many could not be.
+def check_map_options(args: Namespace, maps: Sequence[ImageFile]) -> None:
+    """Refuse, before a model is loaded, options that a map would ignore.
 
     Raises:
-        UserError: ``--compare`` or ``--heatmaps``, which are pictures.
+        UserError: names the option, and what works in its place.
     """
-    # Before the first of them is computed, which may take hours.
-    if maps and (args.compare is not None or args.heatmaps):
-        raise UserError(f"{maps[0].path} is a map, of which --compare and --heatmaps make no picture; leave them out")
+    if not maps:
+        return
+    path = maps[0].path
+    if args.compare is not None or args.heatmaps:
+        raise UserError(f"{path} is a map, of which --compare and --heatmaps make no picture; leave them out")
+    if args.coco or args.cvat:
+        # Annotation tools have pictures of a size that fits a screen, and COCO knows no coordinates.
+        raise UserError(
+            f"{path} is a map, of which --coco and --cvat make no annotations; its areas are written by --polygons "
+            "(GeoJSON); give pictures in a command of their own"
+        )
+
+
+def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], classes: ClassWords) -> int:
+    """Segment maps one after the other; returns how many could not be."""
     failed = 0
     names = ResultNames(args.out, occupied={image.path.resolve() for image in maps})
     for image in maps:
         labels_path = Path(f"{names.stem_for(image)}_labels.tif")
         try:
             result = segment_map(
-                model, image.path, classes, labels_path, polygons=args.polygons, progress=True, **picture_options(args)
+                model,
+                image.path,
+                classes,
+                labels_path,
+                polygons=args.polygons,
+                progress=True,
+                skip_existing=args.skip_existing,
+                **picture_options(args),
             )
         except UserError as error:
             # The others are segmented all the same.
@@ -76,7 +95,10 @@ def _report(result: MapSegmentation) -> None:
     for remark in result.remarks:
         print(f"warning: {printable(remark)}", file=sys.stderr)
     shares = largest_shares(result.shares)
-    coordinates = "coordinates, palette and class names are those of the map"
-    print(printable(f"{result.path}  ({shares}); {coordinates}"), flush=True)
+    if result.was_there:
+        print(printable(f"{result.path}  ({shares}); is there"), flush=True)
+    else:
+        coordinates = "coordinates, palette and class names are those of the map"
+        print(printable(f"{result.path}  ({shares}); {coordinates}"), flush=True)
     if result.polygons_path is not None:
         print(f"{printable(result.polygons_path)}  ({result.polygon_count:,} polygons)", flush=True)

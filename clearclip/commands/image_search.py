@@ -11,6 +11,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from clearclip.rasters.geotiff import is_label_map
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
 
@@ -149,7 +150,9 @@ def _is_image(file: Path, search: ImageSearch) -> bool:
 
 
 def is_result(file: Path) -> bool:
-    """Whether an earlier run wrote this picture: the facts of its label map are beside it."""
+    """Whether an earlier run wrote this picture: the facts of its label map are beside it, or it is a map of labels."""
+    if file.suffix.lower() in (".tif", ".tiff") and is_label_map(file):
+        return True
     # A name alone says nothing: somebody's own photo may be called "a_labels.png".
     for ending in RESULT_PICTURES:
         if file.stem.endswith(ending):

@@ -12,7 +12,8 @@ from mmseg.datasets import BaseSegDataset
 from mmseg.datasets.transforms import LoadAnnotations
 from PIL import Image
 
-from clearclip.rasters.headers import WHITE_IS_ZERO, file_format, tiff_tags
+from clearclip.rasters.headers import file_format
+from clearclip.rasters.tiff_tags import WHITE_IS_ZERO, tiff_tags
 from clearclip.utils.errors import UserError
 
 #: What LoadAnnotations writes where nothing is to be counted.

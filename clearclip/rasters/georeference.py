@@ -35,8 +35,12 @@ class Georeference:
     def of(cls, dataset: Any) -> Georeference:
         """The coordinates of a raster that rasterio has opened."""
         points, points_crs = dataset.gcps
+        # A raster with ground control points has its reference system there, and none of its own.
         crs = dataset.crs or points_crs
-        return cls(crs.to_wkt() if crs else None, tuple(dataset.transform)[:6], tuple(points))
+        well_known_text = crs.to_wkt() if crs else None
+        # An affine matrix has a third row, which is always 0, 0, 1.
+        transform = tuple(dataset.transform)[:6]
+        return cls(well_known_text, transform, tuple(points))
 
 
 def raster_header(path: Path) -> Header | None:
@@ -46,7 +50,9 @@ def raster_header(path: Path) -> Header | None:
             header = read_header(file)
     except Exception:  # whatever damaged tags bring about; who decodes it says what is wrong
         return None
-    return header if header.format in DRIVERS else None
+    if header.format not in DRIVERS:
+        return None
+    return header
 
 
 def read_georeference(path: str | Path) -> Georeference | None:

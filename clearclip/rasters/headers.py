@@ -8,11 +8,20 @@ from __future__ import annotations
 
 import re
 import struct
-from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, BinaryIO
+from typing import BinaryIO, NamedTuple
 
-from PIL.TiffImagePlugin import ImageFileDirectory_v2
+from clearclip.rasters.tiff_tags import (
+    BLACK_IS_ZERO,
+    CMYK,
+    JPEG_COMPRESSION,
+    PALETTE,
+    RGB,
+    WHITE_IS_ZERO,
+    YCBCR,
+    TiffDescription,
+    tiff_tags,
+)
 
 #: Both decoders read the file alike.
 ALIKE = "alike"
@@ -39,19 +48,10 @@ _PNM_HEADER = re.compile(rb"P[1-6](?:\s+|#[^\n]*\n)+(\d+)(?:\s+|#[^\n]*\n)+(\d+)
 # Colour spaces of JPEG 2000.
 _SRGB, _GREY, _SYCC = 16, 17, 18
 
-# Tags of TIFF.
-_WIDTH, _HEIGHT, _BITS, _COMPRESSION, _PHOTOMETRIC = 256, 257, 258, 259, 262
-_ORIENTATION, _SAMPLES, _MAX_SAMPLE, _PLANAR, _EXTRA, _FORMAT = 274, 277, 281, 284, 338, 339
-_PIXEL_SCALE, _TIE_POINTS, _MATRIX, _GEO_KEYS = 33550, 33922, 34264, 34735
-# Values of its photometric interpretation.
-WHITE_IS_ZERO, BLACK_IS_ZERO, RGB, PALETTE, CMYK, YCBCR = 0, 1, 2, 3, 5, 6
-#: CIE's L*a*b* in three encodings, and LogL and LogLuv.
-OTHER_COLOUR_SPACES = (8, 9, 10, 32844, 32845)
-_JPEG_COMPRESSION, _UNSIGNED = 7, 1
-#: None, fax, LZW, JPEG, deflate and packbits, which all decoders have; LZMA and Zstandard, which OpenCV lacks.
+# Compressions of TIFF: none, fax, LZW, JPEG, deflate and packbits, which all decoders have; LZMA and Zstandard, which
+# OpenCV lacks.
 _COMMON_COMPRESSIONS = {1, 2, 3, 4, 5, 7, 8, 32773, 32946}
 _PILLOW_COMPRESSIONS = {34925, 50000}
-_ASSOCIATED_ALPHA, _UNASSOCIATED_ALPHA = 1, 2
 
 
 @dataclass(frozen=True)
@@ -62,7 +62,7 @@ class Header:
         format: Pillow's name of it, or None for other files.
         decoder: one of the constants of this module.
         reason: why it is not the usual one; empty otherwise.
-        size: width and height where a TIFF states them.
+        size: width and height where a TIFF or JPEG 2000 states them.
         depth: bits of its levels, where the file states that they are fewer than those of its type.
         orientation: as in EXIF, of a TIFF.
         photometric: of a TIFF.
@@ -112,8 +112,8 @@ def read_header(file: BinaryIO) -> Header:
         return _jpeg2000_header(head)
     if name == "GIF":
         return Header(name, PILLOW, "a GIF, whose transparent colour OpenCV replaces")
-    if name == "AVIF":
-        return Header(name, PILLOW, "an AVIF, which OpenCV does not turn") if _turned_avif(head) else Header(name)
+    if name == "AVIF" and _is_turned_avif(head):
+        return Header(name, PILLOW, "an AVIF, which OpenCV does not turn")
     if name == "HEIF":
         return Header(name, PILLOW, "a HEIC, which OpenCV does not read")
     if name == "PPM":
@@ -125,22 +125,30 @@ def _png_header(head: bytes) -> Header:
     """16 bits are read at all bits; the chunk sBIT says how many of them were in use."""
     if head[24:25] != b"\x10":
         return Header("PNG")
-    depth = None
     # Chunks that describe the picture stand before its data, in which the same four letters may occur.
     description = head.partition(b"IDAT")[0]
     chunk = description.find(b"sBIT")
+    significant_bits = 16
     if chunk > 0:
         (length,) = struct.unpack(">I", description[chunk - 4 : chunk])
-        depth = max(description[chunk + 4 : chunk + 4 + min(length, 3)], default=16)
-    return Header("PNG", DEEP, "16 bits", depth=depth if depth in range(8, 16) else None)
+        # One number each for red, green and blue; that of a fourth channel, opacity, says nothing about colours.
+        significant_bits = max(description[chunk + 4 : chunk + 4 + min(length, 3)], default=16)
+    if significant_bits in range(8, 16):
+        return Header("PNG", DEEP, "16 bits", depth=significant_bits)
+    return Header("PNG", DEEP, "16 bits")
 
 
 def _ppm_header(head: bytes) -> Header:
     """PNM states its largest level, which OpenCV leaves out of account."""
-    if head[1:2] in b"Ff14":
-        return Header("PPM", PILLOW, "floats") if head[1:2] in b"Ff" else Header("PPM")
+    variant = head[1:2]
+    if variant in b"Ff":
+        return Header("PPM", PILLOW, "floats")
+    if variant in b"14":  # of black and white, without levels
+        return Header("PPM")
     match = _PNM_HEADER.match(head)
-    largest = int(match[3]) if match else 255
+    if match is None:  # the decoder says what is wrong with it
+        return Header("PPM")
+    largest = int(match[3])
     if largest == 255:
         return Header("PPM")
     if largest == 65535:
@@ -148,7 +156,7 @@ def _ppm_header(head: bytes) -> Header:
     return Header("PPM", PILLOW, f"levels up to {largest}, which OpenCV leaves out of account")
 
 
-def _turned_avif(head: bytes) -> bool:
+def _is_turned_avif(head: bytes) -> bool:
     """Whether the file's properties turn or mirror the picture."""
     return b"irot" in head or b"imir" in head
 
@@ -167,115 +175,109 @@ def _jpeg2000_header(head: bytes) -> Header:
     right, bottom, left_edge, top_edge = struct.unpack(">IIII", head[start + 8 : start + 24])
     size = (right - left_edge, bottom - top_edge)
     (bands,) = struct.unpack(">H", head[start + 40 : start + 42])
+    # The highest bit says whether levels have a sign.
     depth = (head[start + 42] & 0x7F) + 1
-    stated = depth if 8 < depth < 16 else None
     if (colour_space, bands, depth) == (_SYCC, 3, 8):
         return Header("JPEG2000", PILLOW, "JPEG 2000 in YCbCr", size)
-    if (colour_space, bands) in ((_SRGB, 3), (_GREY, 1)) and depth in (8, 16):
-        return Header("JPEG2000", OPENCV if depth == 8 else DEEP, "JPEG 2000", size)
-    return Header("JPEG2000", RASTERIO, f"a JPEG 2000 of {bands} band(s) and {depth} bits", size, stated)
+    has_known_colours = (colour_space, bands) in ((_SRGB, 3), (_GREY, 1))
+    if has_known_colours and depth == 8:
+        return Header("JPEG2000", OPENCV, "JPEG 2000", size)
+    if has_known_colours and depth == 16:
+        return Header("JPEG2000", DEEP, "JPEG 2000", size)
+    reason = f"a JPEG 2000 of {bands} band(s) and {depth} bits"
+    if 8 < depth < 16:
+        return Header("JPEG2000", RASTERIO, reason, size, depth)
+    return Header("JPEG2000", RASTERIO, reason, size)
 
 
-def tiff_tags(file: BinaryIO, head: bytes) -> Mapping[int, Any]:
-    """The tags of a TIFF's first picture."""
-    # BigTIFF has a plus sign for a star, and offsets of eight bytes.
-    is_big = b"+" in head[2:4]
-    directory = ImageFileDirectory_v2(head[:16] if is_big else head[:8])
-    file.seek(directory.next)
-    directory.load(file)
-    return directory
+class _Decoder(NamedTuple):
+    """Which decoder reads a file as its tags say, and why it is not the usual one."""
+
+    name: str
+    reason: str = ""
 
 
 def _tiff_header(file: BinaryIO, head: bytes) -> Header:
-    tags = tiff_tags(file, head)
-    bits = _numbers(tags.get(_BITS, 1))
-    compression = tags.get(_COMPRESSION, 1)
-    size = (int(tags.get(_WIDTH, 0)), int(tags.get(_HEIGHT, 0)))
-    orientation = tags.get(_ORIENTATION, 1)
-    decoder, reason = _tiff_decoder(tags, bits, orientation)
-    if decoder == ALIKE and compression in _PILLOW_COMPRESSIONS:
-        decoder, reason = PILLOW, f"compression {compression}, which OpenCV lacks"
-    elif compression not in _COMMON_COMPRESSIONS and decoder != PILLOW:
-        decoder, reason = RASTERIO, f"compression {compression}"
+    description = TiffDescription(tiff_tags(file, head))
+    decoder = _tiff_decoder(description)
+    orientation = description.orientation
+    if orientation not in range(1, 9):  # a damaged tag turns nothing
+        orientation = 1
     return Header(
         "TIFF",
-        decoder,
-        reason,
-        size,
-        depth=_tiff_depth(tags, bits),
-        orientation=orientation if orientation in range(1, 9) else 1,
-        photometric=tags.get(_PHOTOMETRIC),
-        georeferenced=any(tag in tags for tag in (_PIXEL_SCALE, _TIE_POINTS, _MATRIX, _GEO_KEYS)),
+        decoder.name,
+        decoder.reason,
+        description.size,
+        depth=description.depth,
+        orientation=orientation,
+        photometric=description.photometric,
+        georeferenced=description.is_georeferenced,
     )
 
 
-def _numbers(value: Any) -> tuple[int, ...]:
-    return tuple(value) if isinstance(value, tuple | list) else (value,)
+def _tiff_decoder(description: TiffDescription) -> _Decoder:
+    """The decoder of a TIFF, by its bands and by its compression."""
+    decoder = _decoder_of_bands(description)
+    compression = description.compression
+    if decoder.name == ALIKE and compression in _PILLOW_COMPRESSIONS:
+        return _Decoder(PILLOW, f"compression {compression}, which OpenCV lacks")
+    if compression not in _COMMON_COMPRESSIONS and decoder.name != PILLOW:
+        return _Decoder(RASTERIO, f"compression {compression}")
+    return decoder
 
 
-def _tiff_depth(tags: Mapping[int, Any], bits: tuple[int, ...]) -> int | None:
-    """Bits that a sample uses where they are fewer than 8 or 16: its own number, or the largest level stated."""
-    if len(set(bits)) != 1 or _numbers(tags.get(_FORMAT, _UNSIGNED))[0] != _UNSIGNED:
-        return None
-    depth = bits[0]
-    # Cameras of 10, 12 and 14 bits state the largest level that they can reach.
-    largest = max(_numbers(tags.get(_MAX_SAMPLE, 0)))
-    if depth == 16 and 255 <= largest < 32768:
-        depth = int(largest).bit_length()
-    return None if depth in (8, 16, 32, 64) else depth
+def _decoder_of_bands(description: TiffDescription) -> _Decoder:
+    """The decoder of a TIFF whose compression all decoders have."""
+    bits = set(description.bits)
+    samples = description.samples
+    if not description.is_unsigned:
+        return _Decoder(RASTERIO, "signed or float levels")
+    if bits == {8}:
+        return _decoder_of_8_bits(description)
+    if bits == {16}:
+        return _decoder_of_16_bits(description)
+    if bits == {1} and samples == 1 and not description.is_transposed:
+        return _Decoder(ALIKE)
+    if description.photometric == PALETTE and samples == 1 and bits <= {1, 2, 4}:
+        return _Decoder(PILLOW, f"a palette of {description.bits[0]} bits")
+    return _Decoder(RASTERIO, f"{samples} band(s) of {description.bits[0]} bits")
 
 
-def _tiff_decoder(tags: Mapping[int, Any], bits: tuple[int, ...], orientation: int) -> tuple[str, str]:
-    """The decoder of a TIFF and why; rows are in the order of a reader's questions."""
-    samples = tags.get(_SAMPLES, 1)
-    photometric = tags.get(_PHOTOMETRIC)
-    extra = _numbers(tags.get(_EXTRA, ()))
-    separate = samples > 1 and tags.get(_PLANAR, 1) == 2
-    turned = orientation in (5, 6, 7, 8)
-    if set(_numbers(tags.get(_FORMAT, _UNSIGNED))) != {_UNSIGNED}:
-        return RASTERIO, "signed or float levels"
-    if set(bits) == {8}:
-        return _decoder_of_bytes(photometric, samples, extra, separate, turned, tags.get(_COMPRESSION, 1))
-    if set(bits) == {16}:
-        has_colour_tags = (photometric, samples) in ((BLACK_IS_ZERO, 1), (RGB, 3), (RGB, 4))
-        # In planes, OpenCV takes the levels of neighbouring pixels for red, green and blue.
-        if has_colour_tags and not separate:
-            return DEEP, "16 bits"
-        return RASTERIO, f"{samples} band(s) of 16 bits"
-    if set(bits) == {1} and samples == 1 and not turned:
-        return ALIKE, ""
-    if photometric == PALETTE and samples == 1 and set(bits) <= {1, 2, 4}:
-        return PILLOW, f"a palette of {bits[0]} bits"
-    return RASTERIO, f"{samples} band(s) of {bits[0]} bits"
+def _decoder_of_16_bits(description: TiffDescription) -> _Decoder:
+    colours = (description.photometric, description.samples)
+    has_colour_tags = colours in ((BLACK_IS_ZERO, 1), (RGB, 3), (RGB, 4))
+    # In planes, OpenCV takes the levels of neighbouring pixels for red, green and blue.
+    if has_colour_tags and not description.has_planes:
+        return _Decoder(DEEP, "16 bits")
+    return _Decoder(RASTERIO, f"{description.samples} band(s) of 16 bits")
 
 
-def _decoder_of_bytes(
-    photometric: int | None,
-    samples: int,
-    extra: tuple[int, ...],
-    separate: bool,
-    turned: bool,
-    compression: int,
-) -> tuple[str, str]:
-    """The decoder of a TIFF of 8 bits per sample."""
-    grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE) and samples == 1
-    if grey or (photometric, samples) == (RGB, 3):
-        return (OPENCV, "turned") if turned else (ALIKE, "")
+def _decoder_of_8_bits(description: TiffDescription) -> _Decoder:
+    photometric, samples = description.photometric, description.samples
+    is_transposed = description.is_transposed
+    is_unusual = description.has_planes or is_transposed
+    is_grey = photometric in (WHITE_IS_ZERO, BLACK_IS_ZERO, PALETTE) and samples == 1
+    if is_grey or (photometric, samples) == (RGB, 3):
+        if is_transposed:
+            return _Decoder(OPENCV, "turned")
+        return _Decoder(ALIKE)
     if (photometric, samples) == (RGB, 4):
-        if separate or turned:
-            return RASTERIO, "four bands, turned or in planes"
-        is_alpha = extra[:1] in ((_ASSOCIATED_ALPHA,), (_UNASSOCIATED_ALPHA,))
-        # GDAL calls the fourth band of 8 bits alpha, also where it is near infrared.
-        return (PILLOW, "a fourth band, by which OpenCV multiplies colours") if is_alpha else (ALIKE, "")
-    if (photometric, samples) == (CMYK, 4) and not (separate or turned):
-        return ALIKE, ""
+        return _decoder_of_four_bands(description)
+    if (photometric, samples) == (CMYK, 4) and not is_unusual:
+        return _Decoder(ALIKE)
     if (photometric, samples) == (YCBCR, 3):
-        return (ALIKE, "") if compression == _JPEG_COMPRESSION and not turned else (OPENCV, "YCbCr")
-    if (
-        photometric == BLACK_IS_ZERO
-        and samples == 2
-        and extra[:1] == (_UNASSOCIATED_ALPHA,)
-        and not (separate or turned)
-    ):
-        return PILLOW, "grey with alpha"
-    return RASTERIO, f"{samples} bands"
+        if description.compression == JPEG_COMPRESSION and not is_transposed:
+            return _Decoder(ALIKE)
+        return _Decoder(OPENCV, "YCbCr")
+    if description.is_grey_with_alpha and not is_unusual:
+        return _Decoder(PILLOW, "grey with alpha")
+    return _Decoder(RASTERIO, f"{samples} bands")
+
+
+def _decoder_of_four_bands(description: TiffDescription) -> _Decoder:
+    """Red, green, blue and one more of 8 bits. GDAL calls it alpha, also where it is near infrared."""
+    if description.has_planes or description.is_transposed:
+        return _Decoder(RASTERIO, "four bands, turned or in planes")
+    if description.has_alpha:
+        return _Decoder(PILLOW, "a fourth band, by which OpenCV multiplies colours")
+    return _Decoder(ALIKE)

@@ -30,8 +30,11 @@ def check_levels(levels: Levels | Sequence[float] | None) -> Levels | None:
     Raises:
         UserError: neither two ascending numbers nor "percentiles".
     """
-    if levels is None or levels in (PERCENTILES, [PERCENTILES], (PERCENTILES,)):
-        return None if levels is None else PERCENTILES
+    if levels is None:
+        return None
+    # A command line gives a list of words, also where there is one word only.
+    if levels in (PERCENTILES, [PERCENTILES], (PERCENTILES,)):
+        return PERCENTILES
     try:
         low, high = (float(level) for level in levels)
     except (TypeError, ValueError) as error:
@@ -41,8 +44,8 @@ def check_levels(levels: Levels | Sequence[float] | None) -> Levels | None:
     return low, high
 
 
-def sample_of(values: np.ndarray) -> np.ndarray:
-    """Evenly spaced values of an array, at most a million, flat."""
+def _evenly_spaced(values: np.ndarray) -> np.ndarray:
+    """About a million values of an array, flat: percentiles of all of them would take seconds."""
     flat = values.reshape(-1)
     return flat[:: max(1, flat.size // _SAMPLE)]
 
@@ -54,11 +57,15 @@ def percentile_levels(values: np.ndarray, valid: np.ndarray | None = None) -> tu
         values: (H, W, bands).
         valid: (H, W) bool, where the picture has data; None means everywhere.
     """
-    sample = sample_of(values if valid is None else values[valid])
+    if valid is not None:
+        values = values[valid]
+    sample = _evenly_spaced(values)
     sample = sample[np.isfinite(sample)]
+    # A raster without data anywhere: any two levels will do.
     if sample.size == 0:
         return 0.0, 1.0
     low, high = np.percentile(sample, (2, 98))
+    # A picture of one level must not be divided by a range of 0.
     return float(low), float(max(high, low + 1e-6))
 
 
@@ -88,15 +95,20 @@ def to_bytes(
     Raises:
         UserError: nothing says which levels are black and white.
     """
+    if isinstance(levels, str):
+        levels = percentile_levels(values)
     if levels is not None:
-        low, high = percentile_levels(values) if isinstance(levels, str) else levels
+        low, high = levels
         return _stretch(values, low, high)
     if values.dtype == np.uint8:
-        return values if depth in (None, 8) else _stretch(values, 0, 2**depth - 1)
+        if depth in (None, 8):
+            return values
+        return _stretch(values, 0, 2**depth - 1)
     if values.dtype == np.uint16:
         if depth not in (None, 16):
             return _stretch(values, 0, 2**depth - 1)
         _warn_of_darkness(values, name)
+        # Not values / 257, which would be nearer: MMSegmentation's evaluations see what OpenCV makes of 16 bits.
         return (values >> 8).astype(np.uint8)
     if values.dtype.kind == "f" and _within(values, 0, 1):
         return _stretch(values, 0, 1)
@@ -104,18 +116,25 @@ def to_bytes(
 
 
 def _stretch(values: np.ndarray, low: float, high: float) -> np.ndarray:
+    """Values of any type as uint8, linear from ``low`` (0) to ``high`` (255)."""
+    # float32 halves the memory of a large raster, and differs from float64 by less than the rounding to 8 bits.
     scaled = (np.nan_to_num(values.astype(np.float32)) - np.float32(low)) * np.float32(255 / (high - low))
     return np.clip(scaled, 0, 255).round().astype(np.uint8)
 
 
 def _within(values: np.ndarray, low: float, high: float) -> bool:
-    finite = values[np.isfinite(values)]
-    return finite.size == 0 or bool(finite.min() >= low and finite.max() <= high)
+    finite_values = values[np.isfinite(values)]
+    if finite_values.size == 0:
+        return True
+    return bool(finite_values.min() >= low and finite_values.max() <= high)
 
 
 def _warn_of_darkness(values: np.ndarray, name: str) -> None:
     """16 bits often hold levels of 10, 12 or 14 bits, whose picture would be nearly black."""
-    bright = int(np.percentile(sample_of(values), 99)) if values.size else 0
+    if values.size == 0:
+        return
+    # Not the largest level: one pixel that is broken or shines would hide that all others are dark.
+    bright = int(np.percentile(_evenly_spaced(values), 99))
     if 0 < bright < 65536 * _DARK_SHARE:
         largest = int(values.max())
         white = 2 ** max(8, largest.bit_length()) - 1

@@ -12,8 +12,9 @@ from typing import Any
 
 import numpy as np
 
-from clearclip.rasters.headers import OTHER_COLOUR_SPACES, WHITE_IS_ZERO, Header
+from clearclip.rasters.headers import Header
 from clearclip.rasters.levels import Levels, percentile_levels, to_bytes
+from clearclip.rasters.tiff_tags import OTHER_COLOUR_SPACES, WHITE_IS_ZERO
 from clearclip.utils.errors import UserError
 
 #: The formats that GDAL may open, by the name of Pillow. Others may read further files, or ask a server.
@@ -41,7 +42,7 @@ def import_rasterio(purpose: str) -> ModuleType:
     return rasterio
 
 
-def check_bands(bands: Sequence[int] | None) -> tuple[int, int, int] | None:
+def check_bands(bands: Sequence[int] | int | None) -> tuple[int, int, int] | None:
     """Bands as a user gave them: three numbers, or one for grey, counted from 1.
 
     Raises:
@@ -49,7 +50,9 @@ def check_bands(bands: Sequence[int] | None) -> tuple[int, int, int] | None:
     """
     if bands is None:
         return None
-    numbers = [bands] if isinstance(bands, int) else list(bands)
+    if isinstance(bands, int):
+        bands = [bands]
+    numbers = list(bands)
     are_counted = all(isinstance(number, int) and number >= 1 for number in numbers)
     if not are_counted or len(numbers) not in (1, 3):
         raise UserError(f"bands {bands!r}: give the numbers of red, green and blue, counted from 1, such as 3 2 1")
@@ -103,6 +106,7 @@ class ColourBands:
             raise UserError(f"{name} has colours in L*a*b* or LogLuv; convert it to red, green and blue")
         depth = header.depth or _stated_depth(dataset)
         inverted = header.photometric == WHITE_IS_ZERO
+        # What the user says comes before what the file says: tags of satellites' bands are often wrong.
         if bands is not None:
             if max(bands) > dataset.count:
                 raise UserError(f"{name} has {dataset.count} band(s), so there is no band {max(bands)}")
@@ -110,12 +114,14 @@ class ColourBands:
         interpretation = [colour.name for colour in dataset.colorinterp]
         if interpretation[0] == "palette":
             return cls((1, 1, 1), _palette(dataset))
-        if {"red", "green", "blue"} <= {*interpretation}:
+        if {"red", "green", "blue"} <= set(interpretation):
             red, green, blue = (interpretation.index(colour) + 1 for colour in ("red", "green", "blue"))
             return cls((red, green, blue), depth=depth)
         if dataset.count == 1 or (dataset.count == 2 and interpretation[1] == "alpha"):
             return cls((1, 1, 1), depth=depth, inverted=inverted)
-        if dataset.count == 3 and not {"hue", "cyan", "Y"} & {*interpretation}:
+        # The first band of HSL, CMY and YCbCr, which would be taken for red.
+        is_other_space = bool({"hue", "cyan", "Y"} & set(interpretation))
+        if dataset.count == 3 and not is_other_space:
             return cls((1, 2, 3), depth=depth, assumed=True)
         raise UserError(f"{name} has {dataset.count} bands, of which no tag says which are colours; {BANDS_REMEDY}")
 
@@ -123,10 +129,13 @@ class ColourBands:
 def _stated_depth(dataset: Any) -> int | None:
     """GDAL's NBITS of the first band."""
     bits = dataset.tags(1, ns="IMAGE_STRUCTURE").get("NBITS", "")
-    return int(bits) if bits.isdecimal() and int(bits) not in (8, 16, 32, 64) else None
+    if not bits.isdecimal() or int(bits) in (8, 16, 32, 64):
+        return None
+    return int(bits)
 
 
 def _palette(dataset: Any) -> np.ndarray:
+    """The palette of the first band, (largest index + 1, 3) uint8 RGB; indexes without a colour are black."""
     colours = dataset.colormap(1)
     palette = np.zeros((max(colours) + 1, 3), np.uint8)
     for index, colour in colours.items():
@@ -166,6 +175,7 @@ class RasterReader:
         self.remarks: list[str] = []
         if self.colours.assumed:
             self.remarks.append(f"{name}: no tag names its 3 bands, which are taken as red, green and blue")
+        # Of the whole raster, once: percentiles of each window would make a patchwork of it.
         if isinstance(levels, str):
             values, valid = self.overview()
             self.levels = percentile_levels(values, valid)
@@ -178,20 +188,26 @@ class RasterReader:
         height, width = self.dataset.shape
         step = max(1, max(height, width) / _OVERVIEW)
         shape = (max(1, round(height / step)), max(1, round(width / step)))
-        indexes = list(dict.fromkeys(self.colours.indexes))
+        indexes = self._band_indexes()
         values = np.moveaxis(self.dataset.read(indexes, out_shape=(len(indexes), *shape)), 0, -1)
         return values, self.dataset.dataset_mask(out_shape=shape) > 0
 
     def read(self, window: Any = None) -> np.ndarray:
         """(H, W, 3) uint8 RGB of a window, rows and columns as slices, or of the whole raster."""
-        indexes = list(dict.fromkeys(self.colours.indexes))
+        indexes = self._band_indexes()
         values = np.moveaxis(self.dataset.read(indexes, window=window), 0, -1)
-        return self.picture(values)
+        return self._picture(values)
 
-    def picture(self, values: np.ndarray) -> np.ndarray:
+    def _band_indexes(self) -> list[int]:
+        """The bands to read: three, or the one of grey, which is not read three times."""
+        return list(dict.fromkeys(self.colours.indexes))
+
+    def _picture(self, values: np.ndarray) -> np.ndarray:
         """Levels (H, W, 1 or 3) of the colour bands as (H, W, 3) uint8 RGB."""
         if self.colours.palette is not None:
-            return self.colours.palette[np.minimum(values[..., 0], len(self.colours.palette) - 1)]
+            # A damaged file may have an index beyond its palette.
+            largest_index = len(self.colours.palette) - 1
+            return self.colours.palette[np.minimum(values[..., 0], largest_index)]
         values = to_bytes(values, self.levels, self.colours.depth, self.name)
         if self.colours.inverted:
             values = 255 - values

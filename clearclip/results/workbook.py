@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import shutil
 import warnings
 from pathlib import Path
 
@@ -16,6 +17,7 @@ from clearclip.results.data_files import data_digest
 from clearclip.results.records import check_results_path, locked_records, read_records, records_path
 from clearclip.results.sheet_style import sheet_title
 from clearclip.results.word_tables import read_studies, studies_digest
+from clearclip.results.workbook_parts import unreadable_parts
 from clearclip.results.workbook_sheets import Sheet, make_sheets
 from clearclip.utils.files import write_atomically
 from clearclip.utils.fingerprint import digest, hash_file
@@ -57,6 +59,7 @@ def update_workbook(results: str | Path, force: bool = False, opens_on: str | No
                     raise PermissionError("it is read-only")
                 make_workbook(make_sheets(*read_records(results), studies), book, is_new, opens_on)
                 _set_property(book, _MADE_OF, made_of)
+                _keep_unreadable_parts(results)
                 write_atomically(results, book.save)
     except OSError as error:
         warnings.warn(
@@ -79,6 +82,19 @@ def _open_workbook(results: Path) -> tuple[Workbook, bool]:
         warnings.warn(f"{results} is no workbook ({error}); it is kept as {kept_as}", stacklevel=3)
         results.replace(kept_as)
         return Workbook(), True
+
+
+def _keep_unreadable_parts(results: Path) -> None:
+    """Keep a copy of the workbook where the user has put something on it that would not come back."""
+    kinds = unreadable_parts(results)
+    if kinds:
+        kept_as = _free_name(results)
+        shutil.copy2(results, kept_as)
+        warnings.warn(
+            f"{results} has {', '.join(kinds)}, which are lost where it is written again; it is kept as {kept_as}, and "
+            "sheets of your own are safe from this in a workbook of their own",
+            stacklevel=4,
+        )
 
 
 def _free_name(results: Path) -> Path:

@@ -32,46 +32,63 @@ def analyze_command(arguments: Sequence[str] | None = None) -> None:
 
 def run_analyze(args: Namespace) -> None:
     """Analyse as the arguments say; a UserError for anything that the user can fix."""
-    _check(args)
+    _check_inputs(args)
     check_stray_words(args)
     methods = [build_method(name) for name in args.methods]
-    if args.images:
-        images = AnalysisImages(
-            find_images(args.images)[: args.limit], read_words(args.classes) if args.classes else None
-        )
-    else:
-        config = args.config or CONFIGS / "cfg_miniature.py"
-        images = AnalysisImages.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
+    images = _read_inputs(args)
     settings = images.settings(**model_options(args))
     warn_of_photographs(settings, map(Path, images.paths))
     model = ClearCLIP.from_settings(settings)
-    tables = collect(model.image_encoder, images.squares(model)) if "statistics" in args.only else {}
+    tables: dict[str, pd.DataFrame] = {}
+    if "statistics" in args.only:
+        tables |= collect(model.image_encoder, images.squares(model))
+    # Labels need words, which towers such as DINO have no text side for.
     if model.text_encoder is None:
         print(f"{model.label}: without a text side there are no mIoU and no maps", file=sys.stderr)
-    elif "scores" in args.only and images.cfg is not None:
-        every = {method.label: method for method in (*VARIANTS, *methods)}
-        tables |= score_tables(images.scores(model, list(every.values()), args.out / "work_dirs"), methods)
-    if model.text_encoder is not None and "maps" in args.only and images.classes is not None:
-        images.draw_maps(model, methods, args.out / "maps.png")
+    else:
+        if "scores" in args.only and images.cfg is not None:
+            scored_methods = {method.label: method for method in (*VARIANTS, *methods)}
+            scores = images.scores(model, list(scored_methods.values()), args.out / "work_dirs")
+            tables |= score_tables(scores, methods)
+        if "maps" in args.only and images.classes is not None:
+            images.draw_maps(model, methods, args.out / "maps.png")
+    _write_tables(tables, model.label, len(images.paths), args.out)
+
+
+def _read_inputs(args: Namespace) -> AnalysisImages:
+    """The images that are named, or those of a benchmark."""
+    if not args.images:
+        config = args.config or CONFIGS / "cfg_miniature.py"
+        return AnalysisImages.of_benchmark(config, args.cfg_options, args.data_root, args.limit)
+    classes = None
+    if args.classes:
+        classes = read_words(args.classes)
+    return AnalysisImages(find_images(args.images)[: args.limit], classes)
+
+
+def _write_tables(tables: dict[str, pd.DataFrame], label: str, image_count: int, folder: Path) -> None:
+    """Write tables as CSV and as figures, and print what they show."""
     for name, table in tables.items():
-        named = pd.concat({model.label: table}, names=["model"]).reset_index("model")  # so that tables can be joined
-        write_bytes(args.out / f"{name}.csv", named.to_csv(index=False, float_format="%.6g").encode())
+        # A column with the model's name, so that tables of several models can be joined.
+        labelled = pd.concat({label: table}, names=["model"]).reset_index("model")
+        write_bytes(folder / f"{name}.csv", labelled.to_csv(index=False, float_format="%.6g").encode())
     if tables:
-        count = f"{len(images.paths)} image{'s' * (len(images.paths) != 1)}"
-        figures.draw(args.out / "analysis.png", tables, f"{model.label} · {count}")
-    report = f"{model.label}\n{summary(tables)}\n"
-    write_text_atomically(args.out / "summary.txt", report)
-    print(f"{report}\nfigures (PNG), their numbers (CSV), and this text as summary.txt: {args.out}")
+        noun = "image" if image_count == 1 else "images"
+        figures.draw(folder / "analysis.png", tables, f"{label} · {image_count} {noun}")
+    report = f"{label}\n{summary(tables)}\n"
+    write_text_atomically(folder / "summary.txt", report)
+    print(f"{report}\nfigures (PNG), their numbers (CSV), and this text as summary.txt: {folder}")
 
 
-def _check(args: Namespace) -> None:
-    for wrong, message in (
+def _check_inputs(args: Namespace) -> None:
+    """Raise a UserError where inputs contradict each other, or lack what a step needs."""
+    for is_wrong, message in (
         (args.limit is not None and args.limit < 1, "--limit must be at least 1"),
         (args.images and args.config, "images and --config are two inputs; give one of them"),
         (args.images and args.only == ["scores"], "mIoU needs masks; give a benchmark's --config"),
         (args.images and args.only == ["maps"] and not args.classes, 'maps need words: --classes "sky, tree, grass"'),
         (args.classes and not args.images, "--classes is for images; a benchmark has a names file (model.name_path)"),
     ):
-        if wrong:
+        if is_wrong:
             raise UserError(message)
     check_folder("--out", args.out)

@@ -19,7 +19,7 @@ from clearclip.commands.table_repetition import repetition_of
 from clearclip.commands.table_run import Outcome, run_all
 from clearclip.commands.word_flags import WORDS_TABLE
 from clearclip.evaluation.launchers import launcher_of_environment
-from clearclip.results.cells import fill_table, headings, marked_name, notes_of, replaced_remarks
+from clearclip.results.cells import FilledRow, fill_table, headings, marked_name, notes_of, replaced_remarks
 from clearclip.results.explanation import explain, explanation_lines
 from clearclip.results.own_rows import own_rows
 from clearclip.results.protocols import protocol_names
@@ -101,7 +101,8 @@ def rebuild(results: Path) -> int:
         raise UserError(f"{records_path(results)} has no records to make a workbook from; name another (--results)")
     if not update_workbook(results, force=True):
         return 1
-    print(f"{printable(results)}: {count} run{'s' if count != 1 else ''}")
+    noun = "run" if count == 1 else "runs"
+    print(f"{printable(results)}: {count} {noun}")
     return 0
 
 
@@ -140,14 +141,16 @@ def print_plan(groups: Sequence[Group], records: Sequence[Record], args: Namespa
     check = TableCheck(args.gpus, args.on_error, may_fetch=False)
     check.check_start()
     for number, group in enumerate(groups, start=1):
+        line = f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images"
         fault = check.missing(group.cfg)
-        reason = f"; cannot run: {printable(fault)}" if fault else ""
-        print(f"{number:3}. {group.dataset}, {group.rows[0].vit}, {group.images} images{reason}")
+        if fault:
+            line += f"; cannot run: {printable(fault)}"
+        print(line)
         for row in group.rows:
-            remark = ""
+            line = f"       {printable(row.system)}"
             if has_result(group, row, records, args.device):
-                remark = f": {OWN_RESULT}" if row.is_own else ": has a result"
-            print(f"       {printable(row.system)}{remark}")
+                line += f": {OWN_RESULT}" if row.is_own else ": has a result"
+            print(line)
 
 
 def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: Namespace) -> int:
@@ -170,9 +173,12 @@ def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: N
 
 def print_outcome(outcome: Outcome, results: Path) -> None:
     """Print how many rows were computed, where they are, and what failed."""
-    count = sum(len(labels) for labels in outcome.failed.values())
-    where = f"; results in {printable(results)}" if results.exists() else ""
-    print(f"{outcome.computed} done; {outcome.skipped} skipped; {count} failed{where}")
+    count = sum(map(len, outcome.failed.values()))
+    line = f"{outcome.computed} done; {outcome.skipped} skipped; {count} failed"
+    # Where all groups failed there is no workbook to be looked for.
+    if results.exists():
+        line += f"; results in {printable(results)}"
+    print(line)
     for reason, labels in outcome.failed.items():
         names = printable(labels[0])
         if len(labels) > 1:
@@ -180,21 +186,40 @@ def print_outcome(outcome: Outcome, results: Path) -> None:
         print(f"failed: {names}: {printable(reason)}")
 
 
-def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
-    """Print measured mIoU with the published figure below it; eight datasets fit into 80 columns."""
-    print("\nmIoU, %, measured and (published)" + (f", protocol {protocol}" if table.any_protocol else ""))
+def _console_table(table: Table, rows: Sequence[FilledRow]) -> ConsoleTable:
+    """A table for the terminal, each cell with its published figure in a second line."""
     sizes = {row.vit for row in table.rows}
-    has_one_size = len(sizes) == 1
+    # The size stands once in the corner, or behind each name.
+    corner = ""
+    if len(sizes) == 1:
+        corner = table.rows[0].vit
     grid = ConsoleTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    grid.add_column(table.rows[0].vit if has_one_size else "")
+    grid.add_column(corner)
     for heading in headings(table):
         grid.add_column(heading.replace("Context", "Cont.").replace("Cityscapes", "City"), justify="right")
-    rows = fill_table(table, records, protocol)
     for row, cells in rows:
-        name = row.system if has_one_size else f"{row.system} {row.vit.removeprefix('ViT-')}"
+        name = row.system
+        if not corner:
+            name += f" {row.vit.removeprefix('ViT-')}"
+        texts = [marked_name(row, name), *(str(cell).replace(" ", "\n") for cell in cells)]
         # Text, so that no name is taken for a format of rich's.
-        grid.add_row(Text(printable(marked_name(row, name))), *(Text(str(cell).replace(" ", "\n")) for cell in cells))
-    Console().print(grid)
+        grid.add_row(*map(Text, map(_printable_lines, texts)))
+    return grid
+
+
+def _printable_lines(text: str) -> str:
+    """A text of several lines without what a terminal would take for a command."""
+    return "\n".join(map(printable, text.split("\n")))
+
+
+def print_table(table: Table, records: Sequence[Record], protocol: str) -> None:
+    """Print measured mIoU with the published figure below it; eight datasets fit into 80 columns."""
+    title = "mIoU, %, measured and (published)"
+    if table.any_protocol:
+        title += f", protocol {protocol}"
+    print(f"\n{title}")
+    rows = fill_table(table, records, protocol)
+    Console().print(_console_table(table, rows))
     for note in (*notes_of(rows), *replaced_remarks(table, rows)):
         print(printable(note))
     if table.remark:

@@ -154,21 +154,32 @@ def word_table(study: WordStudy, task: StudyTask, weights: str) -> WordTable:
 
 
 def _method_study(study: WordStudy, name: str, label: str) -> MethodStudy:
-    words = {}
-    for kind in study.kinds:
-        sets_of_kind = study.sets_of_kind(kind)
-        means = [study.mean_iou(label, word_set) for word_set in sets_of_kind]
-        ranks = [study.rank(label, word_set) for word_set in sets_of_kind]
-        scores = [mean.occurring for mean in means]
-        all_classes = sum(mean.all_classes for mean in means) / len(means)
-        words[kind] = KindScores(
-            sum(scores) / len(scores), min(scores), max(scores), min(ranks), max(ranks), all_classes
-        )
-    thresholds = []
+    words = {word_kind: _kind_scores(study, label, word_kind) for word_kind in study.kinds}
+    thresholds: list[ThresholdScores] = []
     for (method, scale), counts in study.threshold_counts.items():
         if method == label:
             thresholds.append(_threshold_scores(counts, scale, study.prob_thd))
     return MethodStudy(name, words, thresholds)
+
+
+def _kind_scores(study: WordStudy, label: str, word_kind: str) -> KindScores:
+    """What all sets of words of a kind are worth to a method."""
+    scores: list[float] = []
+    scores_of_all_classes: list[float] = []
+    ranks: list[int] = []
+    for word_set in study.sets_of_kind(word_kind):
+        mean = study.mean_iou(label, word_set)
+        scores.append(mean.occurring)
+        scores_of_all_classes.append(mean.all_classes)
+        ranks.append(study.rank(label, word_set))
+    return KindScores(
+        mean=sum(scores) / len(scores),
+        lowest=min(scores),
+        highest=max(scores),
+        best_rank=min(ranks),
+        worst_rank=max(ranks),
+        all_classes=sum(scores_of_all_classes) / len(scores_of_all_classes),
+    )
 
 
 def _threshold_scores(counts: ThresholdCounts, scale: float, protocol_thd: float) -> ThresholdScores:
@@ -191,8 +202,9 @@ def print_word_table(table: WordTable) -> None:
     """Print mIoU with its rank by kind of words, and what a threshold could bring."""
     print(f"\n{printable(table.title)}")
     console_table = ConsoleTable(box=box.SIMPLE_HEAD, padding=(0, 0, 0, 1), pad_edge=False)
-    for heading in ("", *table.kinds, "best\nprob_thd", "oracle\nper class"):
-        console_table.add_column(heading, justify="right" if heading else "left")
+    console_table.add_column("")
+    for heading in (*table.kinds, "best\nprob_thd", "oracle\nper class"):
+        console_table.add_column(heading, justify="right")
     for method in table.methods:
         thresholds = method.thresholds[0]
         cells = [method.words[kind].text for kind in table.kinds]

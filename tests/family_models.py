@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import open_clip
@@ -18,6 +19,23 @@ from clearclip.methods import Method
 from clearclip.text import ClassWords, TextFeatures
 
 HALF_DEPTH = {"pre": 5, "post": 2, "summed": (2, 3, 4, 5), "rho": 0.3}  # SC-CLIP's of the recordings with 8 blocks
+
+#: Pixels of windows: square, wide, one row of patches, 4 patches, a single one.
+WINDOW_SIZES = [(64, 64), (48, 80), (16, 96), (32, 32), (16, 16)]
+#: Square, 4 × 13 patches, one row, one column, a single patch.
+LONG_WINDOW_SIZES = [(64, 64), (64, 208), (16, 96), (80, 16), (16, 16)]
+
+
+def recordings(name: str) -> np.lib.npyio.NpzFile:
+    """Outputs recorded from a release, by keys like ``METHOD|setting|HxW|what``."""
+    return np.load(Path(__file__).parent / "release" / f"{name}.npz")
+
+
+def parse_key(key: str) -> tuple[list[str], tuple[int, int], str]:
+    """A recording's setting in words, the size of its window, and what was recorded."""
+    setting, size, what = key.split("|")[-3:]
+    height, width = map(int, size.split("x"))
+    return setting.split("-"), (height, width), what
 
 
 @pytest.fixture(scope="module")

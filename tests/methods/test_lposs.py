@@ -6,14 +6,13 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from family_models import as_classes, assert_close, load, models, random_text
+from family_models import as_classes, assert_close, load, models, random_text, recordings
 from second_encoders import files, guide
 from tiny import sized_image
 
@@ -22,7 +21,7 @@ from clearclip.methods import LPOSS, build_method, lposs
 from clearclip.windows import ImageContext, LPOSSPlus, ScoreMap, lposs_plus
 from clearclip.windows.lab_colours import lab
 
-RECORDED = np.load(Path(__file__).parents[1] / "release" / "lposs.npz")
+RECORDED = recordings("lposs")
 #: Original sizes where they are not the image's.
 ORIGINALS = {"dino16-crop64|96x144": (90, 135), "dino16-crop64|112x150": (75, 101), "dino8-crop64|96x144": (90, 135)}
 CLASSES = [0, 0, 0, 1, 2, 3, 4, 5]

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from family_models import as_classes, assert_close, load, models, random_text
+from family_models import as_classes, assert_close, features, load, models, random_text
 from hypothesis import example, given
 from hypothesis import settings as examples
 from hypothesis import strategies as st
@@ -30,6 +30,7 @@ from clearclip.methods import (
     ProxyCLIP,
     build_method,
 )
+from clearclip.results.table_definitions import FAMILY
 
 
 def test_a_batch_is_its_windows_one_at_a_time(load, guide):
@@ -42,6 +43,23 @@ def test_a_batch_is_its_windows_one_at_a_time(load, guide):
         for method, together in zip(methods, model.encode(images, methods, text), strict=True):
             for image, one in zip(images, together, strict=True):
                 assert_close(one.numpy(), model.encode(image[None], [method], text)[0][0].numpy())
+
+
+@pytest.mark.parametrize(
+    "method", [NACLIP("nonly"), NACLIP(), RCS(NACLIP()), SCCLIP()], ids=lambda method: method.label
+)
+def test_a_batch_is_its_windows_one_at_a_time_without_words(models, method):
+    images = torch.stack([sized_image(96, 48), 3 * sized_image(96, 48).flip(-1), sized_image(48, 96).mT])
+    of_batch = features(models[12], images, method)
+    for image, of_image in zip(images, of_batch, strict=True):
+        assert_close(of_image, features(models[12], image[None], method)[0])
+
+
+def test_names_and_plain_data_bring_the_method_back():
+    for method in (*map(build_method, FAMILY), build_method("SCLIP + RCS"), RCS(NACLIP("kk"))):
+        assert build_method(json.loads(json.dumps(method.settings))) == method
+        assert json.loads(json.dumps(method.settings)) == method.settings
+    assert [build_method(name).label for name in FAMILY] == list(FAMILY)
 
 
 def test_half_precision(load, guide):

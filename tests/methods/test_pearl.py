@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import torch
-from family_models import assert_close, features, load, models, tower
+from family_models import LONG_WINDOW_SIZES, assert_close, features, load, models, parse_key, recordings, tower
 from second_encoders import files
 from tiny import sized_image
 
@@ -19,23 +17,14 @@ from clearclip.methods import (
 )
 from clearclip.methods.pearl import newton_schulz
 
-RELEASE = Path(__file__).parents[1] / "release"
+RECORDED = recordings("pearl")
 
 
-PEARLS, SFRS, PROXIES = (np.load(RELEASE / f"{name}.npz") for name in ("pearl", "sfr", "proxyclip"))
-
-
-def parse(key: str) -> tuple[list[str], tuple[int, int], str]:
-    setting, size, what = key.split("|")[-3:]
-    height, width = map(int, size.split("x"))
-    return setting.split("-"), (height, width), what
-
-
-@pytest.mark.parametrize("key", [key for key in PEARLS.files if key.startswith("PA|") and key.endswith("|features")])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if key.startswith("PA|") and key.endswith("|features")])
 def test_recorded_pearl(models, key):
-    words, size, _ = parse(key)
+    words, size, _ = parse_key(key)
     got = features(models[int(words[0][1:])], sized_image(*size)[None], recorded_pearl(words))[0].reshape(-1, 64)
-    assert_close(got, PEARLS[key])
+    assert_close(got, RECORDED[key])
 
 
 def recorded_pearl(words: list[str]) -> Method:
@@ -47,10 +36,10 @@ def recorded_pearl(words: list[str]) -> Method:
     return PEARL(alpha, steps=12 if "iters12" in words else 5, svd="svd" in words, **keep)
 
 
-@pytest.mark.parametrize("key", [key for key in PEARLS.files if key.startswith("PA|") and "|attn" in key])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if key.startswith("PA|") and "|attn" in key])
 def test_recorded_attention(models, key):
     """What unit vectors as values gather is the attention: all rows, or those of the class token and a patch."""
-    words, size, what = parse(key)
+    words, size, what = parse_key(key)
     encoder, image = models[int(words[0][1:])].image_encoder, sized_image(*size)[None]
     with torch.inference_mode():
         x = encoder.tokens(image, "scale_factor")
@@ -60,17 +49,13 @@ def test_recorded_attention(models, key):
         unit = torch.eye(x.shape[1]).expand(1, block.heads, -1, -1)
         attention = recorded_pearl(words).gather(block, block.ln_1(x), unit, Context(encoder.grid(image)))[0]
     rows = [0, 1 + x.shape[1] // 2] if what == "attnrows" else slice(None)
-    assert_close(attention[:, rows].numpy(), PEARLS[key])
+    assert_close(attention[:, rows].numpy(), RECORDED[key])
 
 
 def test_recorded_rotation():
     """R of the recorded M."""
-    (key,) = (key for key in PEARLS.files if key.endswith("|96x96|M"))
-    assert_close(newton_schulz(torch.from_numpy(PEARLS[key])).numpy(), PEARLS[key.removesuffix("M") + "R"])
-
-
-#: Windows: square, 4 × 13 patches, one row, one column, single patches.
-SIZES = [(64, 64), (64, 208), (16, 96), (80, 16), (16, 16)]
+    (key,) = (key for key in RECORDED.files if key.endswith("|96x96|M"))
+    assert_close(newton_schulz(torch.from_numpy(RECORDED[key])).numpy(), RECORDED[key.removesuffix("M") + "R"])
 
 
 LOOPS = {
@@ -82,7 +67,7 @@ LOOPS = {
 }
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LONG_WINDOW_SIZES)
 @pytest.mark.parametrize("name", LOOPS)
 def test_pearl_formula(models, tower, name, size):
     method, options = LOOPS[name]

@@ -3,12 +3,22 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from family_models import as_classes, assert_close, features, load, models, random_text, tower
+from family_models import (
+    LONG_WINDOW_SIZES,
+    as_classes,
+    assert_close,
+    features,
+    load,
+    models,
+    parse_key,
+    random_text,
+    recordings,
+    tower,
+)
 from second_encoders import files, guide
 from tiny import sized_image
 
@@ -19,21 +29,12 @@ from clearclip.methods import (
 )
 from clearclip.methods.proxyclip import proxy_attention
 
-RELEASE = Path(__file__).parents[1] / "release"
+RECORDED = recordings("proxyclip")
 
 
-PEARLS, SFRS, PROXIES = (np.load(RELEASE / f"{name}.npz") for name in ("pearl", "sfr", "proxyclip"))
-
-
-def parse(key: str) -> tuple[list[str], tuple[int, int], str]:
-    setting, size, what = key.split("|")[-3:]
-    height, width = map(int, size.split("x"))
-    return setting.split("-"), (height, width), what
-
-
-@pytest.mark.parametrize("key", [key for key in PROXIES.files if not key.startswith("segmentor")])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if not key.startswith("segmentor")])
 def test_recorded_proxyclip(models, guide, key):
-    words, size, what = parse(key)
+    words, size, what = parse_key(key)
     beta, gamma = (1.0, 6.0) if "gamma6" in words else (1.2, 3.0)
     method = ProxyCLIP(**guide(words[0]), beta=beta, gamma=gamma)
     model, image = models[8], sized_image(*size)[None]
@@ -44,12 +45,12 @@ def test_recorded_proxyclip(models, guide, key):
             "attn": proxy_attention(second[0].flatten(0, 1), beta, gamma),
             "features": model.encode(image, [method])[0][0].flatten(0, 1),
         }
-    assert_close(found[what].numpy(), PROXIES[key])
+    assert_close(found[what].numpy(), RECORDED[key])
 
 
-@pytest.mark.parametrize("key", [key for key in PROXIES.files if key.startswith("segmentor")])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if key.startswith("segmentor")])
 def test_recorded_images_by_proxyclip(models, guide, key):
-    (_, name, tag, crop, stride), size, what = parse(key)
+    (_, name, tag, crop, stride), size, what = parse_key(key)
     original = {"pad": (75, 101)}.get(tag, size)
     windows = {"slide_crop": int(crop[4:]), "slide_stride": int(stride[6:])}
     thd = float(what.removeprefix("labels-thd")) if what.startswith("labels") else 0.0
@@ -58,17 +59,13 @@ def test_recorded_images_by_proxyclip(models, guide, key):
     text, image = as_classes(random_text(8), [0, 0, 1, 2, 2, 3, 4, 5]), sized_image(*size)
     if what.startswith("labels"):
         (((labels, _),),) = model.predict([image], text, [original], settings=how)
-        np.testing.assert_array_equal(labels.numpy(), PROXIES[key])
+        np.testing.assert_array_equal(labels.numpy(), RECORDED[key])
     else:
         ((scores,),) = model.similarities([image], text, settings=how)
-        assert_close(scores.dense(original)[::3, ::3].permute(2, 0, 1).numpy(), PROXIES[key])
+        assert_close(scores.dense(original)[::3, ::3].permute(2, 0, 1).numpy(), RECORDED[key])
 
 
-#: Windows: square, 4 × 13 patches, one row, one column, single patches.
-SIZES = [(64, 64), (64, 208), (16, 96), (80, 16), (16, 16)]
-
-
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", LONG_WINDOW_SIZES)
 @pytest.mark.parametrize("name", ["dino8", "dinov2reg"])
 def test_proxyclip_formula(models, tower, guide, name, size):
     """Each encoder on its own grid, also in windows that are not square."""

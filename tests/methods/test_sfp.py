@@ -7,18 +7,28 @@ under ``FULL|setting|HxW|what`` for whole images.
 from __future__ import annotations
 
 from dataclasses import replace
-from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from family_models import HALF_DEPTH, as_classes, assert_close, features, last_inputs, load, models, tower
+from family_models import (
+    HALF_DEPTH,
+    WINDOW_SIZES,
+    as_classes,
+    assert_close,
+    features,
+    last_inputs,
+    load,
+    models,
+    recordings,
+    tower,
+)
 from tiny import sized_image
 
 from clearclip.methods import SFP, Context, build_method
 from clearclip.windows import PAMR
 
-RECORDED = np.load(Path(__file__).parents[1] / "release" / "sfp.npz")
+RECORDED = recordings("sfp")
 #: The present release's; v1 and v2 are earlier ones, and "release" is one that replaces wrong patches.
 WINDOWS = [
     key
@@ -107,7 +117,6 @@ def test_recorded_images(models, key):
         assert len(np.unique(labels)) > 1
 
 
-SIZES = [(64, 64), (48, 80), (16, 96), (32, 32), (16, 16)]
 OPTIONS = {
     "as released": {},
     "l2": {"detector": "l2"},
@@ -118,7 +127,7 @@ OPTIONS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize("size", WINDOW_SIZES)
 @pytest.mark.parametrize("name", OPTIONS)
 def test_formula(models, tower, name, size):
     image = sized_image(*size)

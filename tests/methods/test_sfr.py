@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import numpy as np
 import pytest
 import reference
 import torch
 import torch.nn.functional as F
-from family_models import assert_close, features, load, models, random_text, tower
+from family_models import assert_close, features, load, models, parse_key, random_text, recordings, tower
 from second_encoders import files
 from tiny import sized_image
 from torch import Tensor
@@ -25,10 +23,7 @@ from clearclip.methods import (
 )
 from clearclip.methods.sfr import feedback_matrix
 
-RELEASE = Path(__file__).parents[1] / "release"
-
-
-PEARLS, SFRS, PROXIES = (np.load(RELEASE / f"{name}.npz") for name in ("pearl", "sfr", "proxyclip"))
+RECORDED = recordings("sfr")
 
 
 @torch.inference_mode()
@@ -37,15 +32,9 @@ def word_features(model: ClearCLIP, image: Tensor, method: Method, text: Tensor)
     return model.image_encoder(image[None], [method], text)[0][0].flatten(0, 1).numpy()
 
 
-def parse(key: str) -> tuple[list[str], tuple[int, int], str]:
-    setting, size, what = key.split("|")[-3:]
-    height, width = map(int, size.split("x"))
-    return setting.split("-"), (height, width), what
-
-
-@pytest.mark.parametrize("key", [key for key in SFRS.files if key.endswith("|features") and "-none|" not in key])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if key.endswith("|features") and "-none|" not in key])
 def test_recorded_sfr(models, key):
-    words, size, _ = parse(key)
+    words, size, _ = parse_key(key)
     keep = (words[1] == "w_resi",) * 2
     parameters = {"ade": (0.25, 0.3, 2.1, 0.7), "voc21": (0.5, 0.3, 2.2, 0.7), "voc20": (0.1, 0.6, 2.1, 0.6)}
     threshold, lambda_r, tau, lambda_s = parameters[next(word for word in words if word in parameters)]
@@ -55,17 +44,17 @@ def test_recorded_sfr(models, key):
         base = RCS(base, 2, lambda_r, layers=(3, 4, 5) if words[0] == "L8" else None)
     text = random_text(8)
     if "ownwords" in words:
-        dense = torch.from_numpy(SFRS[f"L12-wo_resi-resclip-std5-ade-none|{key.split('|')[1]}|features"])
+        dense = torch.from_numpy(RECORDED[f"L12-wo_resi-resclip-std5-ade-none|{key.split('|')[1]}|features"])
         text = dense[[index * len(dense) // 8 for index in range(8)]] - dense.mean(dim=0)
         text = F.normalize(text, dim=-1)
     method = SFR(base, threshold, tau, lambda_s, path="nodelete" not in words)
-    assert_close(word_features(models[int(words[0][1:])], sized_image(*size), method, text), SFRS[key])
+    assert_close(word_features(models[int(words[0][1:])], sized_image(*size), method, text), RECORDED[key])
 
 
-@pytest.mark.parametrize("key", [key for key in SFRS.files if key.endswith("|sfr")])
+@pytest.mark.parametrize("key", [key for key in RECORDED.files if key.endswith("|sfr")])
 def test_recorded_feedback_matrix(key):
-    labels = torch.from_numpy(SFRS["sfr-synthetic|" + key.split("|")[1] + "|patchmap"]).long()
-    assert_close(feedback_matrix(labels[None], 5, path="nodelete" not in key)[0].numpy(), SFRS[key][1:, 1:])
+    labels = torch.from_numpy(RECORDED["sfr-synthetic|" + key.split("|")[1] + "|patchmap"]).long()
+    assert_close(feedback_matrix(labels[None], 5, path="nodelete" not in key)[0].numpy(), RECORDED[key][1:, 1:])
 
 
 @pytest.mark.parametrize("size", [(32, 48), (64, 208), (16, 64), (48, 16), (16, 16)])

@@ -12,9 +12,13 @@ import torch
 from open_clip.tokenizer import get_clean_fn
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
+from tiny_reference import CLASSES, WORD_TO_CLASS, WORDS
 
 from clearclip import ClearCLIP
 from clearclip.text import ClassWords
+
+#: Fixtures: the tiny model written out with loops.
+pytest_plugins = ["tiny_reference"]
 
 
 @pytest.fixture
@@ -233,3 +237,11 @@ def test_a_tokenizer_runs_in_one_thread_at_a_time(quick_name):
     encoder.tokenizer = alone
     with ThreadPoolExecutor(8) as pool:
         list(pool.map(lambda number: encoder.encode(ClassWords.parse([f"word {number}"])), range(32)))
+
+
+def test_features_are_those_of_the_templates_one_by_one(tiny_name, tiny_text):
+    """Against OpenCLIP, prompt by prompt."""
+    features = ClearCLIP.from_pretrained(tiny_name, device="cpu").encode_text(CLASSES)
+    assert features.classes.words == WORDS
+    assert features.word_to_class.tolist() == WORD_TO_CLASS
+    np.testing.assert_allclose(features.features.numpy(), tiny_text, atol=1e-6)

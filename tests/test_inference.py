@@ -1,45 +1,19 @@
-"""Numbers against the specification written out with loops (tests/reference.py), to 1e-4 in fp32."""
+"""Windows, thresholds and labels against the whole pipeline written out with loops, to 1e-4 in fp32."""
 
 from __future__ import annotations
 
-from itertools import product
-
 import numpy as np
-import open_clip
 import pytest
 import reference
 import torch
 from mmseg.registry import MODELS
 from mmseg.structures import SegDataSample
+from tiny_reference import CLASSES, PATCH, WORD_TO_CLASS, image_of
 
 import clearclip.evaluation  # noqa: F401  (registers the segmentor)
-from clearclip import ClearCLIP
-from clearclip.methods import ATTENTIONS, LastBlock
 
-CLASSES = ["sky | heaven", "tree", "a horse|pony | foal", "grass"]
-WORDS = ["sky", "heaven", "tree", "a horse", "pony", "foal", "grass"]
-WORD_TO_CLASS = [0, 0, 1, 2, 2, 2, 3]
-PATCH = 8
-
-
-@pytest.fixture(scope="module")
-def tower(tiny_folder):
-    state = torch.load(tiny_folder / "open_clip_pytorch_model.bin", weights_only=True)
-    return reference.Tower(state, heads=4, patch=PATCH, quick_gelu=True)
-
-
-@pytest.fixture(scope="module")
-def text(tiny_name):
-    model = open_clip.create_model(tiny_name).eval()
-    return reference.text_features(
-        model, open_clip.get_tokenizer(tiny_name), WORDS, open_clip.OPENAI_IMAGENET_TEMPLATES
-    )
-
-
-def image_of(height: int, width: int, seed: int = 0) -> torch.Tensor:
-    """A smooth random normalised image, so that neighbouring patches differ but are no noise."""
-    coarse = torch.randn(1, 3, 5, 5, generator=torch.Generator().manual_seed(seed))
-    return torch.nn.functional.interpolate(coarse, size=(height, width), mode="bilinear")[0]
+#: Fixtures: the tiny model written out with loops.
+pytest_plugins = ["tiny_reference"]
 
 
 def build(tiny_name: str, **options):
@@ -52,49 +26,6 @@ def build(tiny_name: str, **options):
             **{"slide_crop": 64, "slide_stride": 32, "keep_logits": True, **options},
         )
     )
-
-
-SWITCHES = list(product(ATTENTIONS, (True, False), (True, False)))
-
-
-@pytest.mark.parametrize(("attention", "residual", "ffn"), SWITCHES)
-@pytest.mark.parametrize("alpha", [1.0, 0.3])
-def test_last_block(tiny_name, tower, attention, residual, ffn, alpha):
-    model = ClearCLIP.from_pretrained(tiny_name, method=LastBlock(attention, residual, ffn, alpha), device="cpu")
-    image = image_of(48, 72)
-    with torch.inference_mode():
-        got = model.image_encoder(image[None], [model.method])[0][0].numpy()
-    wanted = tower.features(image.double().numpy(), attention, residual, ffn, alpha)
-    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
-
-
-@pytest.mark.parametrize("residual", [True, False])
-@pytest.mark.parametrize("size", [(64, 64), (48, 72), (96, 64)])
-def test_gem(tiny_name, tower, residual, size):
-    model = ClearCLIP.from_pretrained(tiny_name, model_type="GEM", ignore_residual=not residual, device="cpu")
-    image = image_of(*size)
-    with torch.inference_mode():
-        got = model.image_encoder(image[None], [model.method])[0][0].numpy()
-    wanted = tower.gem_features(image.double().numpy(), residual)
-    np.testing.assert_allclose(got, wanted, atol=1e-4 * np.abs(wanted).max())
-
-
-def test_vanilla_is_the_tower_itself(tiny_name):
-    """q-k attention with residual and FFN at the model's own size gives OpenCLIP's own class token's neighbours."""
-    model = ClearCLIP.from_pretrained(tiny_name, model_type="vanilla", ignore_residual=False, device="cpu")
-    visual = model.image_encoder.visual
-    image = image_of(64, 64)[None]
-    with torch.inference_mode():
-        own = visual.ln_post(visual.transformer(visual._embeds(image)))[:, 1:] @ visual.proj
-        got = model.image_encoder(image, [model.method])[0].flatten(1, 2)
-    torch.testing.assert_close(got, own, atol=1e-5, rtol=1e-5)
-
-
-def test_text_features(tiny_name, text):
-    features = ClearCLIP.from_pretrained(tiny_name, device="cpu").encode_text(CLASSES)
-    assert features.classes.words == WORDS
-    assert features.word_to_class.tolist() == WORD_TO_CLASS
-    np.testing.assert_allclose(features.features.numpy(), text, atol=1e-6)
 
 
 GEOMETRIES = {
@@ -113,17 +44,17 @@ GEOMETRIES = {
 
 @pytest.mark.parametrize("name", GEOMETRIES)
 @pytest.mark.parametrize("threshold", [0.0, 0.35])
-def test_windows(tiny_name, tower, text, name, threshold):
+def test_windows(tiny_name, tiny_tower, tiny_text, name, threshold):
     (height, width), crop, stride, original = GEOMETRIES[name]
     image = image_of(height, width, seed=height)
     segmentor = build(tiny_name, slide_crop=crop, slide_stride=stride, prob_thd=threshold)
     sample = SegDataSample(metainfo=dict(ori_shape=original))
     (result,) = segmentor.predict(image[None], [sample])
-    check(result, image, tower, text, crop, stride, original, threshold)
+    check(result, image, tiny_tower, tiny_text, crop, stride, original, threshold)
 
 
 @pytest.mark.parametrize("height, width, original", [(64, 96, (128, 190)), (96, 64, (80, 53)), (67, 93, (134, 186))])
-def test_whole_images_in_two_steps(tiny_name, tower, text, height, width, original):
+def test_whole_images_in_two_steps(tiny_name, tiny_tower, tiny_text, height, width, original):
     """PEARL's and ResCLIP's protocols resize patches to the input's size first; another map than in one step."""
     image = image_of(height, width, seed=height)
     sample = SegDataSample(metainfo=dict(ori_shape=original))
@@ -131,8 +62,8 @@ def test_whole_images_in_two_steps(tiny_name, tower, text, height, width, origin
         build(tiny_name, slide_crop=0, whole_image_resize=resize, prob_thd=0.3).predict(image[None], [sample.clone()])
         for resize in ("once", "twice")
     )
-    check(once[0], image, tower, text, 0, 0, original, 0.3)
-    check(twice[0], image, tower, text, 0, 0, original, 0.3, resizes=2)
+    check(once[0], image, tiny_tower, tiny_text, 0, 0, original, 0.3)
+    check(twice[0], image, tiny_tower, tiny_text, 0, 0, original, 0.3, resizes=2)
     assert (once[0].seg_logits.data - twice[0].seg_logits.data).abs().max() > 1e-3
 
 
@@ -150,7 +81,7 @@ def check(result, image, tower, text, crop, stride, original, threshold, resizes
     assert open_to_rounding.mean() < 0.01
 
 
-def test_batch_of_different_sizes(tiny_name, tower, text):
+def test_batch_of_different_sizes(tiny_name, tiny_tower, tiny_text):
     """Windows of all images share batches; no image changes another's result."""
     sizes = [(64, 64), (37, 50), (80, 107), (64, 96)]
     images = [image_of(*size, seed=index) for index, size in enumerate(sizes)]
@@ -160,7 +91,7 @@ def test_batch_of_different_sizes(tiny_name, tower, text):
     results = segmentor.predict(images, samples)
     assert len(results) == 4
     for result, image, original in zip(results, images, originals, strict=True):
-        check(result, image, tower, text, 64, 32, original, 0.3)
+        check(result, image, tiny_tower, tiny_text, 64, 32, original, 0.3)
 
 
 def test_without_samples(tiny_name):

@@ -7,4 +7,5 @@ class UserError(ValueError):
     """A fault that the user can fix. The message names the culprit and the remedy, in one line."""
 
     def __str__(self) -> str:
+        # Errors of libraries, of which some are quoted, may have several lines.
         return " ".join(super().__str__().split())

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from functools import partial
 from pathlib import Path
 from urllib.request import urlopen
 
@@ -19,7 +20,8 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_atomically
 
 #: Seconds to wait for an answer.
-TIMEOUT = 5
+_ANSWER_TIMEOUT = 5
+#: A variable of the context and no global: another thread may want to download meanwhile.
 _cached_only = ContextVar("cached_only", default=False)
 
 
@@ -39,22 +41,37 @@ def fetch(repository: str, *names: str, remedy: str) -> Path:
     Raises:
         UserError: none of them can be had; says why, and the ``remedy``.
     """
-    for step in (_from_cache, download_from_hub):
-        for name in names:
-            try:
-                if (path := step(repository, name)) is not None:
-                    return path
-            except Exception as error:  # whatever the network or the hub's client raises
-                failure = error
-                if not isinstance(error, EntryNotFoundError):
-                    break
-    files = f"{' or '.join(names)} of {repository}"
-    raise UserError(f"{files} cannot be fetched from the Hugging Face hub ({_reason(failure)}); {remedy}") from failure
+    for name in names:
+        cached = _cached_file(repository, name)
+        if cached is not None:
+            return cached
+    try:
+        return _download_first(repository, names)
+    except Exception as error:  # whatever the network or the hub's client raises
+        files = f"{' or '.join(names)} of {repository}"
+        raise UserError(
+            f"{files} cannot be fetched from the Hugging Face hub ({_failure_reason(error)}); {remedy}"
+        ) from error
 
 
-def _from_cache(repository: str, name: str) -> Path | None:
-    cached = try_to_load_from_cache(repository, name)
-    return Path(cached) if isinstance(cached, str) else None
+def _cached_file(repository: str, name: str) -> Path | None:
+    try:
+        cached = try_to_load_from_cache(repository, name)
+    except Exception:  # a name that is none: the download says what is wrong with it
+        return None
+    # A cache may also remember that there is no such file, by an object of its own.
+    if not isinstance(cached, str):
+        return None
+    return Path(cached)
+
+
+def _download_first(repository: str, names: Sequence[str]) -> Path:
+    """The first of these files that the repository has, or the error for the last of them."""
+    for name in names[:-1]:
+        # Only where the repository lacks the file, another one may be there.
+        with suppress(EntryNotFoundError):
+            return download_from_hub(repository, name)
+    return download_from_hub(repository, names[-1])
 
 
 def download_from_hub(repository: str, name: str) -> Path:
@@ -65,7 +82,7 @@ def download_from_hub(repository: str, name: str) -> Path:
         logging.getLogger(client).setLevel(logging.ERROR)
     if not constants.HF_HUB_OFFLINE:
         # Asks once. The download would ask for a minute where there is no network.
-        get_hf_file_metadata(hf_hub_url(repository, name), timeout=TIMEOUT)
+        get_hf_file_metadata(hf_hub_url(repository, name), timeout=_ANSWER_TIMEOUT)
     return Path(hf_hub_download(repository, name))
 
 
@@ -76,28 +93,36 @@ def fetch_url(url: str, remedy: str) -> Path:
         UserError: it cannot be had; says why, and the ``remedy``.
     """
     path = Path(torch.hub.get_dir()) / "checkpoints" / url.rpartition("/")[2]
-
-    def download(temporary: Path) -> None:
-        if _cached_only.get():
-            raise OSError("it is not on this machine")
-        with urlopen(url, timeout=TIMEOUT) as source, open(temporary, "wb") as file:
-            size = int(source.headers["Content-Length"])
-            bar = tqdm.wrapattr(file, "write", total=size, desc=path.name, disable=None)
-            with bar as target:
-                shutil.copyfileobj(source, target, 1 << 20)
-        if temporary.stat().st_size != size:
-            raise OSError("the connection was cut")
-
+    if path.is_file():
+        return path
     try:
-        return path if path.is_file() else write_atomically(path, download)
+        return write_atomically(path, partial(_download_address, url))
     except Exception as error:  # whatever the network raises
-        raise UserError(f"{url} cannot be downloaded ({_reason(error)}); {remedy}") from error
+        raise UserError(f"{url} cannot be downloaded ({_failure_reason(error)}); {remedy}") from error
 
 
-def _reason(error: Exception) -> str:
+def _download_address(url: str, path: Path) -> None:
+    """Download an address to a file, with a progress bar on a terminal."""
+    if _cached_only.get():
+        raise OSError("it is not on this machine")
+    with urlopen(url, timeout=_ANSWER_TIMEOUT) as source, open(path, "wb") as file:
+        size = int(source.headers["Content-Length"])
+        bar = tqdm.wrapattr(file, "write", total=size, desc=url.rpartition("/")[2], disable=None)
+        with bar as target:
+            shutil.copyfileobj(source, target, 1 << 20)
+    # A connection that ends too soon is no error for urlopen.
+    if path.stat().st_size != size:
+        raise OSError("the connection was cut")
+
+
+def _failure_reason(error: Exception) -> str:
+    """Why a file cannot be had, in a few words."""
     if constants.HF_HUB_OFFLINE:
         return "HF_HUB_OFFLINE is set, and the cache does not have it"
     status = getattr(getattr(error, "response", None), "status_code", None) or getattr(error, "code", None)
     if status in (401, 403):
         return f"HTTP {status}: no such repository, or one that needs hf auth login"
-    return f"HTTP {status}" if status else f"{type(error).__name__}: {' '.join(str(error).split())[:200]}"
+    if status:
+        return f"HTTP {status}"
+    message = " ".join(str(error).split())[:200]
+    return f"{type(error).__name__}: {message}"

@@ -38,13 +38,18 @@ def is_one_image(image: Any) -> bool:
 
     A tensor, bytes and a file can be iterated over as well; a mapping is neither.
     """
-    kinds = (str, os.PathLike, Image.Image, np.ndarray, bytes, bytearray, memoryview, Mapping)
-    return isinstance(image, kinds) or hasattr(image, "read") or is_tensor(image) or not isinstance(image, Iterable)
+    # A mapping is refused as an image: as a sequence, its keys would be taken for paths.
+    single_types = (str, os.PathLike, Image.Image, np.ndarray, bytes, bytearray, memoryview, Mapping)
+    if isinstance(image, single_types) or hasattr(image, "read") or is_tensor(image):
+        return True
+    return not isinstance(image, Iterable)
 
 
 def is_tensor(image: Any) -> bool:
     """Whether it is a PyTorch tensor, without PyTorch."""
-    return any(kind.__module__ == "torch" and kind.__name__ == "Tensor" for kind in type(image).__mro__)
+    # By its name, since to import PyTorch would take a second where images are files.
+    classes = type(image).__mro__
+    return any(cls.__module__ == "torch" and cls.__name__ == "Tensor" for cls in classes)
 
 
 def load_image(image: Any) -> np.ndarray:
@@ -61,7 +66,7 @@ def load_image(image: Any) -> np.ndarray:
         address = os.fspath(image)[:200]
         raise UserError(f"{address!r} is an address; fetch it, and give its bytes: urllib.request.urlopen(url).read()")
     if hasattr(image, "read") and not isinstance(image, Image.Image):
-        image = _content(image)
+        image = _file_bytes(image)
     if isinstance(image, bytes | bytearray | memoryview):
         return decode_image(bytes(image), "from bytes")
     if is_tensor(image):
@@ -73,14 +78,14 @@ def load_image(image: Any) -> np.ndarray:
     return read_image(image)
 
 
-def _content(file: Any) -> bytes:
+def _file_bytes(file: Any) -> bytes:
     """The bytes of a file object, from its beginning where it can be set back."""
     if getattr(file, "seekable", bool)():
         file.seek(0)
-    content = file.read()
-    if not isinstance(content, bytes):
+    data = file.read()
+    if not isinstance(data, bytes):
         raise UserError('the file gives text in place of an image\'s bytes; open it with open(path, "rb")')
-    return content
+    return data
 
 
 def _array_of_tensor(tensor: Any) -> np.ndarray:
@@ -122,4 +127,7 @@ def image_name(image: Any) -> str:
     if isinstance(image, str | os.PathLike):
         return os.path.basename(os.fspath(image))  # noqa: PTH119 (any text)
     name = getattr(image, "name", "") or getattr(image, "filename", "")
-    return os.path.basename(name) if isinstance(name, str) else ""  # noqa: PTH119
+    # A file that was opened by its number has that number for a name.
+    if not isinstance(name, str):
+        return ""
+    return os.path.basename(name)  # noqa: PTH119

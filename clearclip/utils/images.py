@@ -30,7 +30,7 @@ from PIL import Image, ImageOps, UnidentifiedImageError
 
 from clearclip.rasters.headers import ALIKE, DEEP, OPENCV, RASTERIO, Header, read_header
 from clearclip.rasters.levels import Levels, PictureWarning, check_levels, to_bytes
-from clearclip.rasters.reader import RasterReader, check_bands, import_rasterio, open_raster
+from clearclip.rasters.reader import DRIVERS, RasterReader, check_bands, import_rasterio, open_raster
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
 
@@ -64,8 +64,10 @@ def check_file(path: Path) -> None:
         is_file = path.is_file()
     except (OSError, ValueError) as error:  # a name that is too long, or that has a null byte
         raise UserError(f"image {name} cannot be read: {getattr(error, 'strerror', None) or error}") from error
+    if path.is_dir():
+        raise UserError(f"{name} is a folder, not an image")
     if not is_file:
-        raise UserError(f"{name} is a folder, not an image" if path.is_dir() else f"image {name} does not exist")
+        raise UserError(f"image {name} does not exist")
 
 
 @contextmanager
@@ -80,7 +82,7 @@ def image_errors(name: str) -> Iterator[None]:
     except UnidentifiedImageError as error:
         raise UserError(f"image {name} cannot be read: {UNKNOWN_FORMAT}") from error
     except Exception as error:  # decoders raise all sorts of errors on damaged files
-        reason = (error.strerror if isinstance(error, OSError) else None) or str(error) or type(error).__name__
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise UserError(f"image {name} cannot be read: {reason}") from error
 
 
@@ -113,7 +115,9 @@ def _open_with_pillow(file: BinaryIO, name: str) -> Iterator[Image.Image]:
         Image.MAX_IMAGE_PIXELS = limit
     Image.init()
     file.seek(0)
-    with Image.open(file, formats=[name for name in (*FORMATS, "HEIF") if name in Image.OPEN]) as image:
+    # Without such a list Pillow tries all of its formats, among them those that start a program.
+    available_formats = [name for name in (*FORMATS, "HEIF") if name in Image.OPEN]
+    with Image.open(file, formats=available_formats) as image:
         if image.width * image.height > limit:
             raise UserError(_too_large(name))
         yield image
@@ -190,19 +194,22 @@ def _decode(
     header = picture_header(file)
     if header.size is not None and header.size[0] * header.size[1] > pixel_limit():
         raise UserError(_too_large(name))
-    chosen = bands is not None or (levels is not None and header.format in ("TIFF", "JPEG2000"))
-    if bands is not None and header.format not in ("TIFF", "JPEG2000"):
+    is_raster = header.format in DRIVERS
+    if bands is not None and not is_raster:
         raise UserError(f"bands are chosen of TIFF and JPEG 2000 only, and {name} is {header.format or 'neither'}")
-    if header.decoder == RASTERIO or chosen:
+    # Only rasterio gives any bands, and levels as they are stored.
+    is_asked_for = is_raster and (bands is not None or levels is not None)
+    if header.decoder == RASTERIO or is_asked_for:
         return _decode_by_rasterio(file, path, header, name, bands, levels, turn)
     if header.format == "HEIF":
         _allow_heif()
     if header.decoder in (OPENCV, DEEP):
-        deep = _decode_by_opencv(file, header, name, levels, turn)
-        if deep is not None:
-            return deep
+        picture = _decode_by_opencv(file, header, name, levels, turn)
+        if picture is not None:
+            return picture
     with _open_with_pillow(file, name) as image:
         if header.decoder == ALIKE and header.format == "JPEG" and image.mode == "CMYK":
+            # Pillow converts CMYK to other colours than OpenCV, by which the published numbers were computed.
             converted = _decode_by_opencv(file, header, name, levels, turn)
             image.load()  # says what is wrong with a damaged file
             if converted is not None:
@@ -232,7 +239,9 @@ def _decode_by_opencv(
     if picture is None:
         return None
     if not turn and header.format == "TIFF":  # which OpenCV turns whatever the flag says
-        picture = turned(picture, {6: 8, 8: 6}.get(header.orientation, header.orientation))
+        # Back: quarter turns undo each other, all other orientations undo themselves.
+        inverse = {6: 8, 8: 6}.get(header.orientation, header.orientation)
+        picture = turned(picture, inverse)
     return to_bytes(np.ascontiguousarray(picture[..., ::-1]), levels, header.depth, name)
 
 
@@ -260,7 +269,9 @@ def _decode_by_rasterio(
         for remark in reader.remarks:
             warnings.warn(remark, PictureWarning, stacklevel=2)
         picture = reader.read()
-    return turned(picture, header.orientation) if turn else picture
+    if not turn:
+        return picture
+    return turned(picture, header.orientation)
 
 
 @contextmanager
@@ -289,11 +300,16 @@ def turned(picture: np.ndarray, orientation: int) -> np.ndarray:
 def _from_pillow(
     image: Image.Image, levels: Levels | None = None, name: str = "an image", turn: bool = True
 ) -> np.ndarray:
-    image = ImageOps.exif_transpose(image) if turn else image.copy()
+    """A picture of Pillow's, of any mode."""
+    if turn:
+        image = ImageOps.exif_transpose(image)
+    else:
+        image = image.copy()
     if image.mode == "F":
         return _from_array(to_bytes(np.asarray(image), levels, name=name))
     if image.mode.startswith("I"):
         return _from_array(_from_integers(np.asarray(image), levels, name))
+    # It is ignored; Pillow would warn that the conversion loses it.
     image.info.pop("transparency", None)
     if image.mode in ("RGBa", "La"):  # colours that were multiplied by their opacity
         image = image.convert(image.mode.upper())
@@ -304,12 +320,15 @@ def _from_integers(values: np.ndarray, levels: Levels | None, name: str) -> np.n
     """Pillow's wider modes hold 8 bits or 16."""
     if levels is None and values.dtype != np.uint16:
         low, high = int(values.min(initial=0)), int(values.max(initial=0))
-        if low >= 0 and high <= 65535:
-            values = values.astype(np.uint8 if high < 256 else np.uint16)
+        if low >= 0 and high < 256:
+            values = values.astype(np.uint8)
+        elif low >= 0 and high <= 65535:
+            values = values.astype(np.uint16)
     return to_bytes(values, levels, name=name)
 
 
 def _from_array(array: np.ndarray, levels: Levels | None = None) -> np.ndarray:
+    """An array of one, three or four channels; the fourth, opacity, is left out."""
     if array.ndim == 2:
         array = array[:, :, None]
     if array.ndim != 3 or array.shape[2] not in (1, 3, 4) or 0 in array.shape:

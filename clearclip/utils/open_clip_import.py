@@ -20,7 +20,8 @@ import torch
 from torch._compile import _disable_dynamo
 
 _COMPILER = "torch._dynamo"
-_lock = threading.RLock()
+#: Held while stand-ins are in place, by the thread that imports; an import may lead to another one.
+_import_lock = threading.RLock()
 
 
 class _StandIn(ModuleType):
@@ -48,10 +49,11 @@ def _disable(function: Any = None, recursive: bool = True, **_: Any) -> Any:
 
 
 def _remove_stand_ins() -> None:
+    """Leave PyTorch as it was, so that the real compiler is loaded by whoever asks for it next."""
     for name in (_COMPILER, f"{_COMPILER}.utils"):
         if isinstance(sys.modules.get(name), _StandIn):
             del sys.modules[name]
-        # An import may have bound it to PyTorch's own module.
+    # An import may have bound it to PyTorch's own module.
     if isinstance(vars(torch).get("_dynamo"), _StandIn):
         del torch._dynamo
 
@@ -59,12 +61,17 @@ def _remove_stand_ins() -> None:
 @contextmanager
 def without_compiler() -> Iterator[None]:
     """Nothing that is imported in this block loads PyTorch's compiler only because it marks or asks about functions."""
-    with _lock:
+    with _import_lock:
         if _COMPILER not in sys.modules:
-            package, utils = _StandIn(_COMPILER), _StandIn(f"{_COMPILER}.utils")
-            package.disable, package.utils, package.__path__ = _disable, utils, []
+            utils = _StandIn(f"{_COMPILER}.utils")
             utils.is_compile_supported = _is_compile_supported
-            sys.modules.update({package.__name__: package, utils.__name__: utils})
+            package = _StandIn(_COMPILER)
+            package.disable = _disable
+            package.utils = utils
+            # What has a path is a package, whose modules may be imported.
+            package.__path__ = []
+            sys.modules[package.__name__] = package
+            sys.modules[utils.__name__] = utils
         try:
             yield
         finally:

@@ -7,4 +7,7 @@ PRECISIONS = ("auto", "fp32", "fp16", "bf16", "mixed")
 
 def precision_of_weights(precision: str) -> str:
     """What the weights of a model are kept in, and everything but the unchanged blocks is computed in."""
-    return "fp32" if precision == "mixed" else precision
+    # LayerNorm and the residual stream stay in fp32 there, and with them the weights.
+    if precision == "mixed":
+        return "fp32"
+    return precision

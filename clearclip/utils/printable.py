@@ -24,4 +24,5 @@ def printable(text: object) -> str:
 def _printable_letter(letter: str) -> str:
     if letter in _PARTS_OF_WORDS or unicodedata.category(letter) not in _NO_TEXT:
         return letter
+    # Escapes in place of nothing: two files whose names differ in such a letter only stay two.
     return letter.encode("unicode_escape").decode("ascii")

@@ -34,6 +34,7 @@ class Registry(dict[str, Callable[..., Plugin]], Generic[Plugin]):
 
         def register(module: Callable[..., Plugin]) -> Callable[..., Plugin]:
             key = name or module.__name__
+            # Silently replaced, a method's name in an old config would mean another method.
             if key in self:
                 raise KeyError(f"{key} is already registered")
             self[key] = module
@@ -58,6 +59,7 @@ class Configurable:
             check = option_field.metadata.get("check")
             if check is not None:
                 value = check(f"{option_field.name} of {self.name}", getattr(self, option_field.name))
+                # The way around the frozen dataclass, which would refuse a value that the check has converted.
                 object.__setattr__(self, option_field.name, value)
 
     @property
@@ -65,6 +67,7 @@ class Configurable:
         """The options by name."""
         if is_dataclass(self):
             return {option_field.name: getattr(self, option_field.name) for option_field in fields(self)}
+        # A user's own class with an __init__ of its own.
         return dict(vars(self))
 
     @property
@@ -78,10 +81,11 @@ class Configurable:
     @property
     def settings(self) -> dict[str, Any]:
         """The registered name as "type", and every option, as plain data that a config can hold."""
-        return {"type": self.name, **{name: _plain(value) for name, value in self.options.items()}}
+        values = {name: _as_config_value(value) for name, value in self.options.items()}
+        return {"type": self.name, **values}
 
 
-def _plain(value: Any) -> Any:
+def _as_config_value(value: Any) -> Any:
     if isinstance(value, Configurable):
         return value.settings
     if isinstance(value, tuple):

@@ -17,7 +17,7 @@ def seeded(seed: int) -> Iterator[None]:
     try:
         with torch.random.fork_rng():
             random.seed(seed)
-            np.random.seed(seed % 2**32)
+            np.random.seed(seed % 2**32)  # NumPy takes 32 bits only
             torch.manual_seed(seed)
             yield
     finally:

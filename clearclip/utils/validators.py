@@ -13,16 +13,19 @@ from clearclip.utils.errors import UserError
 
 Check = Callable[[str, Any], Any]
 
-_WORDS = {
+#: What an error calls a type.
+_TYPE_WORDS = {
     bool: "True or False", int: "a whole number", float: "a number", str: "a string", os.PathLike: "a path",
     None: "None", Mapping: "a dict",
 }  # fmt: skip
 
 
-def did_you_mean(name: str, known: Sequence[str]) -> str:
-    """The remedy for a name that is none of the ``known`` ones: the one that is most like it, or all of them."""
-    near = difflib.get_close_matches(name, known, 1)
-    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+def did_you_mean(name: str, choices: Sequence[str]) -> str:
+    """The remedy for a name that is none of the ``choices``: the one that is most like it, or all of them."""
+    similar_names = difflib.get_close_matches(name, choices, 1)
+    if similar_names:
+        return f"did you mean {similar_names[0]}?"
+    return f"known are {', '.join(choices)}"
 
 
 def choice(*choices: str | None) -> Check:
@@ -30,27 +33,63 @@ def choice(*choices: str | None) -> Check:
 
     def check(name: str, value: Any) -> Any:
         if value not in choices:
-            listed = ", ".join(str(choice) for choice in choices if choice is not None)
-            raise UserError(f"unknown {name} {value!r}; choose from {listed}")
+            spellings = ", ".join(str(choice) for choice in choices if choice is not None)
+            raise UserError(f"unknown {name} {value!r}; choose from {spellings}")
         return value
 
     return check
 
 
-def of_type(*kinds: type | None, low: float = -math.inf, high: float = math.inf) -> Check:
-    """A value of one of these types, or None; True and False are no numbers, and numbers are finite and from ``low`` to
-    ``high``. Where float is among the types, whole numbers become such.
+def of_type(*types: type | None, low: float = -math.inf, high: float = math.inf) -> Check:
+    """A value of one of these types; None among them lets None through.
+
+    True and False are no numbers, and numbers are finite and from ``low`` to ``high``. Where float is among the types,
+    whole numbers become such.
     """
-    types = tuple(type(None) if kind is None else kind for kind in kinds)
-    wanted = [kind for kind in kinds if not (kind is int and float in kinds)]
 
     def check(name: str, value: Any) -> Any:
-        numeric = isinstance(value, int | float) and not isinstance(value, bool)
-        fits = isinstance(value, types) and (not isinstance(value, bool) or bool in kinds)
-        if not fits or (numeric and not (abs(value) <= sys.float_info.max and low <= value <= high)):
-            words = " or ".join(_WORDS.get(kind) or f"a {kind.__name__.lower()}" for kind in wanted)
-            limits = "" if low == -math.inf else f" from {low:g}" + ("" if high == math.inf else f" to {high:g}")
-            raise UserError(f"{name} must be {words}{limits}, not {value!r}")
-        return float(value) if numeric and float in kinds else value
+        if not _is_of(value, types) or not _is_within(value, low, high):
+            raise UserError(f"{name} must be {_describe(types, low, high)}, not {value!r}")
+        # So that two spellings of one setting, 1 and 1.0, are equal wherever settings are compared as text.
+        if float in types and _is_number(value):
+            return float(value)
+        return value
 
     return check
+
+
+def _is_number(value: Any) -> bool:
+    # In Python, True is an int.
+    return isinstance(value, int | float) and not isinstance(value, bool)
+
+
+def _is_of(value: Any, types: Sequence[type | None]) -> bool:
+    # Of "object" everything is an instance, None as well.
+    if value is None:
+        return None in types or object in types
+    if isinstance(value, bool):
+        return bool in types
+    return isinstance(value, tuple(value_type for value_type in types if value_type is not None))
+
+
+def _is_within(value: Any, low: float, high: float) -> bool:
+    """Whether a number is finite and within these limits; True for what is no number."""
+    if not _is_number(value):
+        return True
+    return abs(value) <= sys.float_info.max and low <= value <= high
+
+
+def _describe(types: Sequence[type | None], low: float, high: float) -> str:
+    """What a value must be, such as "a number or None from 0 to 1"."""
+    words = []
+    for value_type in types:
+        # "a number" says that whole ones are allowed.
+        if value_type is int and float in types:
+            continue
+        words.append(_TYPE_WORDS.get(value_type) or f"a {value_type.__name__.lower()}")
+    description = " or ".join(words)
+    if low > -math.inf:
+        description += f" from {low:g}"
+    if high < math.inf:
+        description += f" to {high:g}"
+    return description

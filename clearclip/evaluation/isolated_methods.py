@@ -14,7 +14,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from clearclip.evaluation.own_code import is_own_method
+from clearclip.evaluation.own_methods import is_own_method
 from clearclip.inference import Prediction
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP

@@ -1,15 +1,9 @@
-"""The user's own code in a run: which classes are not released ones, and the bytes of the files that they come from."""
+"""The user's own code in a run: which of its classes are not released ones, and what is known of them."""
 
 from __future__ import annotations
 
-import ast
-import importlib.util
-import os
 import sys
-import sysconfig
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import suppress
-from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -18,71 +12,48 @@ from mmengine.registry import DATA_SAMPLERS, HOOKS, LOOPS
 from mmseg.registry import DATASETS, METRICS, MODELS, TRANSFORMS
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
+from clearclip.evaluation.code_files import code_files, is_library
+from clearclip.evaluation.config import model_settings
 from clearclip.evaluation.datasets import plain_datasets
-from clearclip.evaluation.journal import is_work_dir
-from clearclip.methods import Method
-from clearclip.utils.errors import UserError
 from clearclip.utils.fingerprint import digest, hash_file
-from clearclip.utils.installed_code import PACKAGE, is_recorded
+from clearclip.utils.installed_code import is_recorded
 from clearclip.utils.plain_data import plain_data
 
 _REGISTRIES = (DATA_SAMPLERS, DATASETS, HOOKS, LOOPS, METRICS, MODELS, TRANSFORMS)
-#: A method in a folder with more Python files than this is refused: all of them are part of its identity.
-MOST_FILES = 1000
-
-
-def nested_methods(method: Method) -> Iterator[Method]:
-    """A method and those that it holds, in any of its attributes, in lists and dicts as well."""
-    yield method
-    pending = [value for name, value in vars(method).items()]
-    while pending:
-        value = pending.pop()
-        if isinstance(value, Method):
-            yield from nested_methods(value)
-        elif isinstance(value, Mapping):
-            pending.extend(value.values())
-        elif isinstance(value, list | tuple | set):
-            pending.extend(value)
-
-
-def is_own_method(method: Method) -> bool:
-    """Whether any part of a method is not one of this package's classes as its files define it."""
-    for part in nested_methods(method):
-        if not is_recorded(type(part)) or not type(part).__module__.startswith("clearclip.methods."):
-            return True
-        # A function as an option, or in the place of one of the class's.
-        if any(callable(value) and not isinstance(value, Method) for value in vars(part).values()):
-            return True
-    return False
 
 
 def own_classes(cfg: Config, dataset: CheckedDataset, hooks: Iterable[Any] = ()) -> list[type]:
     """The classes of a run, but for its methods, that no file of this package's or MMSegmentation's defines."""
-    objects = [dataset, *hooks]
-    for part in plain_datasets(dataset.dataset):
-        objects += [part, *part.pipeline.transforms]
+    objects: list[Any] = [dataset, *hooks]
+    post_processing = model_settings(cfg).chosen_post_processing
+    if post_processing is not None:
+        objects.append(post_processing)
+    for member in plain_datasets(dataset.dataset):
+        objects += [member, *member.pipeline.transforms]
     classes = [*map(type, objects), *_configured_classes(cfg.to_dict())]
-    return [kind for kind in dict.fromkeys(classes) if not is_recorded(kind)]
+    return [each_class for each_class in dict.fromkeys(classes) if not is_recorded(each_class)]
 
 
-def _configured_classes(value: Any) -> Iterator[type]:
+def _configured_classes(section: Any) -> Iterator[type]:
     """The class of every part of a config that has a type."""
-    if isinstance(value, Mapping):
-        if "type" in value:
-            yield from _registered(value["type"])
-        for member in value.values():
-            yield from _configured_classes(member)
-    elif isinstance(value, list | tuple):
-        for member in value:
-            yield from _configured_classes(member)
+    members: Iterable[Any] = ()
+    if isinstance(section, Mapping):
+        if "type" in section:
+            yield from _registered_classes(section["type"])
+        members = section.values()
+    elif isinstance(section, list | tuple):
+        members = section
+    for member in members:
+        yield from _configured_classes(member)
 
 
-def _registered(kind: Any) -> Iterator[type]:
-    if isinstance(kind, type):
-        yield kind
-    elif isinstance(kind, str):
+def _registered_classes(class_or_name: Any) -> Iterator[type]:
+    """What a "type" in a config means: a class, or those of that name in all registries."""
+    if isinstance(class_or_name, type):
+        yield class_or_name
+    elif isinstance(class_or_name, str):
         for registry in _REGISTRIES:
-            registered = registry.get(kind)
+            registered = registry.get(class_or_name)
             if isinstance(registered, type):
                 yield registered
 
@@ -98,91 +69,30 @@ def own_code_facts(classes: Iterable[type], imports: Iterable[str | Path] = ()) 
     Raises:
         UserError: one lies in a folder with too many files.
     """
-    facts = {f"class {kind.__qualname__}": digest(plain_data(_members(kind))) for kind in classes}
+    classes = list(classes)
+    facts = {f"class {own_class.__qualname__}": _class_digest(own_class) for own_class in classes}
     roots = [Path(path).resolve() for path in imports]
-    for kind in classes:
-        for parent in kind.__mro__:
-            file = getattr(sys.modules.get(parent.__module__), "__file__", None)
-            if file is not None and not is_recorded(parent) and not _is_library(Path(file).resolve()):
-                roots.append(Path(file).resolve())
-    # Names are relative to the method's folder, so that it may be moved.
-    named_files: dict[Path, str] = {}
-    for root in roots:
-        for path in [root, *_python_files(root.parent)]:
-            named_files[path] = path.relative_to(root.parent).as_posix()
-    pending = list(named_files)
-    while pending:
-        for path in _imported_files(str(pending.pop())):
-            if path not in named_files and not _is_library(path):
-                named_files[path] = path.name
-                pending.append(path)
-    for path, name in sorted(named_files.items()):
-        if path.is_file() and not _is_library(path):
-            facts[f"file {name}"] = digest([facts.get(f"file {name}"), hash_file(path)])
+    for own_class in classes:
+        roots += _files_of_class(own_class)
+    for path, name in code_files(roots).items():
+        # Files of several folders may have the same name.
+        facts[f"file {name}"] = digest([facts.get(f"file {name}"), hash_file(path)])
     return facts
 
 
-def _members(kind: type) -> dict[str, Any]:
-    return {name: value for name, value in vars(kind).items() if name not in ("__dict__", "__weakref__", "__doc__")}
+def _class_digest(own_class: type) -> str:
+    """A hash of a class's members in memory."""
+    members = dict(vars(own_class))
+    for name in ("__dict__", "__weakref__", "__doc__"):
+        members.pop(name, None)
+    return digest(plain_data(members))
 
 
-def _is_library(path: Path) -> bool:
-    """Whether a file, its links resolved, is Python's, of an installed package, or this package's own."""
-    return str(path).startswith(_library_folders())
-
-
-@lru_cache
-def _library_folders() -> tuple[str, ...]:
-    """The folders of Python's own modules, of installed packages and of this package, each with a slash at its end."""
-    # Thousands of files are asked for, and sysconfig puts its paths together anew each time.
-    paths = sysconfig.get_paths()
-    folders = [Path(paths[name]).resolve() for name in ("stdlib", "purelib", "platlib")]
-    return tuple(f"{folder}{os.sep}" for folder in (*folders, PACKAGE))
-
-
-def _python_files(folder: Path) -> list[Path]:
+def _files_of_class(own_class: type) -> list[Path]:
+    """The files that define a class and its bases, those of installed packages left out."""
     files = []
-    for parent, folders, names in os.walk(folder):
-        # Each run writes its config there, and would have other code than the one before.
-        if is_work_dir(Path(parent)):
-            folders.clear()
-            continue
-        folders[:] = sorted(name for name in folders if not name.startswith((".", "__")))
-        files += [Path(parent, name).resolve() for name in sorted(names) if name.endswith(".py")]
-        if len(files) > MOST_FILES:
-            raise UserError(
-                f"{folder} has more than {MOST_FILES} Python files, all of which would belong to the method in it; "
-                "move the method's file into a folder of its own"
-            )
-    return [file for file in files if not _is_library(file)]
-
-
-def _imported_files(path: str) -> list[Path]:
-    """The files that a Python file imports, inside functions as well."""
-    if not os.path.isfile(path) or not path.endswith(".py"):
-        return []
-    files = map(_file_of_module, _imported_names(path, hash_file(path)))
-    return [file for file in files if file is not None]
-
-
-@lru_cache(maxsize=4096)
-def _imported_names(path: str, _sha256: str) -> list[str]:
-    try:
-        tree = ast.parse(Path(path).read_bytes())
-    except (SyntaxError, ValueError):
-        return []
-    names = []
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names += [alias.name for alias in node.names]
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.append(node.module)
-    return [name for name in names if name.partition(".")[0] not in sys.stdlib_module_names]
-
-
-def _file_of_module(name: str) -> Path | None:
-    file = getattr(sys.modules.get(name), "__file__", None)
-    if file is None and name.partition(".")[0] not in sys.modules:
-        with suppress(ImportError, ValueError):
-            file = getattr(importlib.util.find_spec(name.partition(".")[0]), "origin", None)
-    return None if file is None else Path(file).resolve()
+    for base_class in own_class.__mro__:
+        file = getattr(sys.modules.get(base_class.__module__), "__file__", None)
+        if file is not None and not is_recorded(base_class) and not is_library(Path(file).resolve()):
+            files.append(Path(file).resolve())
+    return files

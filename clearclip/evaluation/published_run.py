@@ -25,7 +25,7 @@ from clearclip.evaluation.config import CONFIGS, dataset_name, load_config
 from clearclip.evaluation.config_code import config_files, has_code
 from clearclip.evaluation.datasets import entries, plain_datasets, plain_settings
 from clearclip.evaluation.loaded_model import LoadedModel
-from clearclip.evaluation.own_code import is_own_method
+from clearclip.evaluation.own_methods import is_own_method
 from clearclip.evaluation.prepared_run import PreparedRun
 from clearclip.evaluation.run_facts import USUAL_PARTS
 from clearclip.methods import METHODS, Method
@@ -101,15 +101,15 @@ def _own_code(run: PreparedRun) -> Iterator[str]:
             yield f"the config {path.name} has code of its own; settings alone are data"
     if run.facts["other"]:
         yield f"the config changes how the evaluation runs: {', '.join(run.facts['other'])}"
-    runner_parts = list(_runner_parts(run.runner))
-    for part in runner_parts:
-        if type(part).__name__ not in USUAL_PARTS | _OWN_PARTS:
-            yield f"{type(part).__name__} is no part of a published evaluation"
-    for part in [*_model_parts(run), *runner_parts]:
-        yield from _foreign_code(part)
+    runner_components = list(_runner_components(run.runner))
+    for component in runner_components:
+        if type(component).__name__ not in USUAL_PARTS | _OWN_PARTS:
+            yield f"{type(component).__name__} is no part of a published evaluation"
+    for component in [*_model_components(run), *runner_components]:
+        yield from _foreign_code(component)
 
 
-def _model_parts(run: PreparedRun) -> Iterator[Any]:
+def _model_components(run: PreparedRun) -> Iterator[Any]:
     """The objects that make labels of files."""
     # The segmentor holds the model; what it does with images and labels counts as well.
     yield from dict.fromkeys([*run.segmentor.modules(), *run.loaded.model.modules()])
@@ -118,22 +118,24 @@ def _model_parts(run: PreparedRun) -> Iterator[Any]:
         yield from (dataset, *dataset.pipeline.transforms)
 
 
-def _runner_parts(runner: Runner) -> Iterator[Any]:
+def _runner_components(runner: Runner) -> Iterator[Any]:
     """The objects of MMEngine's runner."""
     loop = runner.test_loop
     yield from (loop, loop.dataloader.dataset, loop.dataloader.sampler, loop.dataloader.batch_sampler)
     yield from (loop.evaluator, *loop.evaluator.metrics, *runner.hooks, runner.model)
 
 
-def _foreign_code(part: Any) -> Iterator[str]:
+def _foreign_code(component: Any) -> Iterator[str]:
     """By what an object computes something else than its file says."""
-    name = type(part).__name__
-    if not is_recorded(type(part)):
+    name = type(component).__name__
+    # The class that runs is compared, not its name.
+    if not is_recorded(type(component)):
         yield f"{name} is neither ClearCLIP's nor MMSegmentation's"
-    attributes = getattr(part, "__dict__", {})
-    if any(callable(value) and attribute in dir(type(part)) for attribute, value in attributes.items()):
+    attributes = getattr(component, "__dict__", {})
+    functions = {attribute for attribute, value in attributes.items() if callable(value)}
+    if not functions.isdisjoint(dir(type(component))):
         yield f"a function of {name} was replaced"
-    if getattr(part, "_forward_hooks", None) or getattr(part, "_forward_pre_hooks", None):
+    if getattr(component, "_forward_hooks", None) or getattr(component, "_forward_pre_hooks", None):
         yield f"{name} has hooks of PyTorch"
 
 

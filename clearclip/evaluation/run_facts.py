@@ -25,7 +25,8 @@ from clearclip.evaluation.config import class_words, dataset_name
 from clearclip.evaluation.datasets import entries, plain_datasets
 from clearclip.evaluation.image_loading import images_read_otherwise
 from clearclip.evaluation.mask_loading import LoadLabels
-from clearclip.evaluation.own_code import nested_methods, own_code_facts
+from clearclip.evaluation.own_code import own_code_facts
+from clearclip.evaluation.own_methods import nested_methods
 from clearclip.evaluation.weight_facts import second_encoder_facts
 from clearclip.methods import Method
 from clearclip.model_settings import ModelSettings
@@ -145,10 +146,10 @@ def _step(step: Any) -> dict[str, Any]:
     return facts
 
 
-def _state(built: Any) -> dict[str, Any]:
+def _state(instance: Any) -> dict[str, Any]:
     """The attributes of an object that say something: a file client's arguments as the client that they make."""
     state = {}
-    for name, value in vars(built).items():
+    for name, value in vars(instance).items():
         if name in ("backend_args", "file_client_args"):
             client = mmengine.fileio.get_file_backend("", backend_args=value or None)
             if type(client) is mmengine.fileio.LocalBackend:

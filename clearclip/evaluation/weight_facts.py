@@ -14,7 +14,7 @@ import torch
 
 from clearclip.backbones.dino_tower import SECOND_ENCODERS
 from clearclip.checkpoint_names import BUNDLED_SHA256
-from clearclip.evaluation.own_code import nested_methods
+from clearclip.evaluation.own_methods import nested_methods
 from clearclip.methods import Method
 from clearclip.model_settings import ModelSettings
 from clearclip.results.matching import PUBLISHED_ORIGINS

@@ -46,9 +46,9 @@ def _hash_file(path: str, *_: int) -> str:
     return sha256.hexdigest()
 
 
-def differences(before: Mapping[str, Any], now: Mapping[str, Any]) -> list[str]:
+def differences(earlier_facts: Mapping[str, Any], facts: Mapping[str, Any]) -> list[str]:
     """In what two runs' facts differ: ``model.prob_thd was 0.1, is 0.2``."""
-    earlier_values, values = _leaves(before), _leaves(now)
+    earlier_values, values = _leaves(earlier_facts), _leaves(facts)
     texts = []
     for name in sorted({*earlier_values, *values}):
         earlier_value, value = earlier_values.get(name), values.get(name)

@@ -91,18 +91,18 @@ def installed_files() -> frozenset[str]:
 @lru_cache
 def changed_packages() -> tuple[str, ...]:
     """Packages whose Python files are not those that pip recorded when it installed them; compared once a process."""
-    changed = set()
+    names = set()
     for name in package_versions().keys() & COMPARED_PACKAGES.keys():
         recorded = _recorded(importlib.metadata.distribution(name))
         if not all(_has_hash(path, recorded_hash) for path, recorded_hash in recorded):
-            changed.add(name)
+            names.add(name)
     # Of a clone that was installed in place, and of a file that was added, pip recorded nothing.
     for name, module in list(sys.modules.items()):
         package = name.partition(".")[0]
         file = getattr(module, "__file__", None) or ""
         if package in COMPARED_PACKAGES.values() and file.endswith(".py") and file not in recorded_files():
-            changed.add(package)
-    return tuple(sorted(changed))
+            names.add(package)
+    return tuple(sorted(names))
 
 
 def _has_hash(path: str, recorded_hash: str) -> bool:
@@ -111,10 +111,10 @@ def _has_hash(path: str, recorded_hash: str) -> bool:
     if not expected:  # pip hashes all files but those that it writes itself
         return True
     try:
-        content = Path(path).read_bytes()
+        file_bytes = Path(path).read_bytes()
     except OSError:
         return False
-    hashed = base64.urlsafe_b64encode(hashlib.new(algorithm, content).digest())
+    hashed = base64.urlsafe_b64encode(hashlib.new(algorithm, file_bytes).digest())
     return hashed.decode().rstrip("=") == expected
 
 

@@ -43,8 +43,8 @@ def plain_data(value: Any, _ancestors: tuple[int, ...] = ()) -> Any:
         return sorted(map(plain_member, value), key=repr)
     if isinstance(value, Tensor):
         # NumPy has no bfloat16, so that bytes are hashed.
-        content = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
-        return {"tensor": hashlib.sha256(content).hexdigest()[:32], "of": f"{value.dtype}{tuple(value.shape)}"}
+        tensor_bytes = value.detach().cpu().contiguous().flatten().view(torch.uint8).numpy()
+        return {"tensor": hashlib.sha256(tensor_bytes).hexdigest()[:32], "of": f"{value.dtype}{tuple(value.shape)}"}
     if hasattr(value, "__qualname__") and isinstance(inspect.unwrap(value), type | FunctionType):
         return _plain_code(inspect.unwrap(value), plain_member)
     if hasattr(value, "__array__"):
@@ -71,7 +71,8 @@ def _state(value: Any, plain_member: Callable[[Any], Any]) -> Any:
     if isinstance(stored, str):  # the name of a function in its module
         return stored
     # The first is what pickle would call. Members of lists and dicts come as iterators.
-    return [plain_member(list(part) if isinstance(part, Iterator) else part) for part in stored[1:]]
+    arguments_and_state = [list(entry) if isinstance(entry, Iterator) else entry for entry in stored[1:]]
+    return [plain_member(entry) for entry in arguments_and_state]
 
 
 def _plain_code(value: Any, plain_member: Callable[[Any], Any]) -> dict[str, Any]:

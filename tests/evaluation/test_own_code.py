@@ -13,10 +13,14 @@ import pytest
 
 from clearclip import METHODS, Method, UserError, build_method
 from clearclip.commands.command_line import import_file
-from clearclip.evaluation import own_code, prepared_run
-from clearclip.evaluation.own_code import is_own_method, nested_methods, own_code_facts
+from clearclip.evaluation import code_files, prepared_run
+from clearclip.evaluation.checked_dataset import CheckedDataset
+from clearclip.evaluation.config import load_config
+from clearclip.evaluation.own_code import own_classes, own_code_facts
+from clearclip.evaluation.own_methods import is_own_method, nested_methods
 from clearclip.evaluation.run import evaluate
 from clearclip.evaluation.run_facts import method_facts
+from clearclip.windows import POST_PROCESSINGS, PostProcessing
 
 METHOD = """
 from dataclasses import dataclass
@@ -156,6 +160,47 @@ def test_a_file_elsewhere_that_a_function_imports(method_file, tmp_path, monkeyp
     assert facts(method_file, "from far_of_test import FACTOR") != before
 
 
+@pytest.mark.parametrize(
+    ("line", "changed_file"),
+    [
+        ("from ..constants import FACTOR", "constants.py"),
+        ("from .. import constants", "constants.py"),
+        ("from ..deep.far import FACTOR", "deep/far.py"),
+        ("from package_of_test import constants", "constants.py"),
+        ("import package_of_test.deep.far", "deep/far.py"),
+    ],
+)
+def test_files_of_a_package_above_the_method(line, changed_file, tmp_path, monkeypatch):
+    """Whatever the way in which they are imported, inside functions as well."""
+    package = tmp_path / "package_of_test"
+    for folder in ("methods", "deep"):
+        (package / folder).mkdir(parents=True)
+        (package / folder / "__init__.py").touch()
+    (package / "__init__.py").touch()
+    for name in ("constants.py", "deep/far.py"):
+        (package / name).write_text("FACTOR = 1\n")
+    method = package / "methods" / "mine.py"
+    method.write_text(f"def compute():\n    {line}\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    before = own_code_facts([], [method])
+    (package / changed_file).write_text("FACTOR = 2\n")
+    assert own_code_facts([], [method]) != before
+
+
+def test_a_post_processing_that_was_typed_in(monkeypatch):
+    """Its code counts, though no file is imported."""
+
+    def facts_of(number):
+        names: dict[str, Any] = {"dataclass": dataclass, "PostProcessing": PostProcessing, "__name__": "typed"}
+        exec(f"@dataclass(frozen=True)\nclass Typed(PostProcessing):\n    def __call__(self): return {number}", names)
+        monkeypatch.setitem(POST_PROCESSINGS, "typed", names["Typed"])
+        cfg = load_config("cfg_miniature.py")
+        cfg.model.post = "typed"
+        return own_code_facts(own_classes(cfg, CheckedDataset(cfg.test_dataloader.dataset, 1)))
+
+    assert facts_of(1) == facts_of(1) != facts_of(2)
+
+
 def test_a_file_that_is_edited_after_its_import(method_file):
     before = facts(method_file)
     method_file.write_text(METHOD.format(body="return 3 * x", default=""))
@@ -204,7 +249,7 @@ def test_functions_as_options_are_known_by_what_they_do():
 
 
 def test_a_folder_with_too_many_files(tmp_path, monkeypatch):
-    monkeypatch.setattr(own_code, "MOST_FILES", 3)
+    monkeypatch.setattr(code_files, "MOST_FILES", 3)
     for number in range(5):
         (tmp_path / f"file{number}.py").touch()
     with pytest.raises(UserError, match="more than 3 Python files"):

@@ -17,6 +17,9 @@ import torch
 import clearclip.evaluation  # noqa: F401  (mmcv-lite lets mmseg be imported through it only)
 from clearclip.utils.installed_code import NUMERICS, source_digest
 
+# Modules with fixtures are imported by the tests before pytest registers them.
+pytest.register_assert_rewrite("colour_model", "tiny_reference")
+
 # What was imported stays. MMEngine collects garbage whenever it makes a dataset, which would look at all of it.
 gc.freeze()
 

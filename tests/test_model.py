@@ -1,4 +1,4 @@
-"""The public object: batches, memory, precision, and that nothing is computed that is not used."""
+"""The public object: batches, precision, words, thresholds and several methods at once."""
 
 from __future__ import annotations
 
@@ -8,63 +8,15 @@ import torch
 from PIL import Image
 
 from clearclip import ClearCLIP, UserError
-from clearclip.backbones import dense_encoder as encoder_module
-from clearclip.methods import ATTENTIONS, LastBlock
 from clearclip.utils.devices import choose_precision, possible_precisions
 
 WORDS = ["sky", "tree", "horse"]
-
-
-def features(model: ClearCLIP, images: torch.Tensor) -> torch.Tensor:
-    """Dense features by the model's own method."""
-    return model.image_encoder(images, [model.method])[0]
 
 
 def photo(height: int, width: int, seed: int = 0) -> np.ndarray:
     rng = np.random.default_rng(seed)
     small = Image.fromarray(rng.integers(0, 256, (6, 6, 3), dtype=np.uint8))
     return np.asarray(small.resize((width, height), Image.Resampling.BICUBIC))
-
-
-@pytest.mark.parametrize("attention", ATTENTIONS)
-@pytest.mark.parametrize("ffn", [True, False])
-def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
-    """NaN in the weights that the switches leave out reaches nothing."""
-    model = ClearCLIP.from_pretrained(
-        tiny_name,
-        method=LastBlock(attention, residual=True, ffn=ffn),
-        device="cpu",
-        slide_crop=64,
-        slide_stride=32,
-    )
-    image = torch.randn(1, 3, 64, 64)
-    wanted = features(model, image)
-    block = model.image_encoder.blocks[-1]
-    width = block.attn.in_proj_weight.shape[1]
-    needed = set("v") | (set(attention) & set("qkv") if attention != "identity" else set())
-    with torch.no_grad():
-        for index, name in enumerate("qkv"):
-            if name not in needed:
-                block.attn.in_proj_weight[index * width : (index + 1) * width] = float("nan")
-                block.attn.in_proj_bias[index * width : (index + 1) * width] = float("nan")
-        if not ffn:
-            for parameter in (*block.mlp.parameters(), *block.ln_2.parameters()):
-                parameter.fill_(float("nan"))
-    torch.testing.assert_close(features(model, image), wanted, rtol=0, atol=0)
-
-
-def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
-    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
-    calls = []
-    original = encoder_module.resize_positions
-    monkeypatch.setattr(encoder_module, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
-    for size in ((48, 72), (48, 72), (64, 64), (48, 72)):
-        features(model, torch.zeros(1, 3, *size))
-    assert calls == [(6, 9), (8, 8)]
-    before = features(model, torch.zeros(1, 3, 48, 72))
-    with torch.no_grad():
-        model.image_encoder.visual.positional_embedding.mul_(2)
-    assert not torch.allclose(features(model, torch.zeros(1, 3, 48, 72)), before)
 
 
 def test_a_list_equals_its_images(tiny_name):
@@ -90,58 +42,6 @@ def test_images_are_resized_as_in_the_protocol(tiny_name):
     assert size(200, 128) == (100, 64)
     assert size(128, 1000) == (20, 160)  # 20.48, to the nearest
     assert size(1, 1) == (64, 64)
-
-
-@pytest.mark.parametrize("error", [torch.OutOfMemoryError("out"), RuntimeError("MPS backend out of memory (18 GB)")])
-def test_memory_that_runs_out_halves_the_batch(error, tiny_name, monkeypatch):
-    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=32, window_batch=16)
-    image, text = torch.randn(3, 96, 160), model.encode_text(WORDS)
-    ((wanted,),) = model.similarities([image], text)
-    forward, sizes = model.image_encoder.forward, []
-
-    def scarce(windows, *rest):
-        sizes.append(len(windows))
-        if len(windows) > 3:
-            raise error
-        return forward(windows, *rest)
-
-    monkeypatch.setattr(model.image_encoder, "forward", scarce)
-    with pytest.warns(UserWarning, match="window_batch is now"):
-        ((got,),) = model.similarities([image], text)
-    torch.testing.assert_close(got.scores, wanted.scores)
-    assert sizes[0] == 8
-    assert max(sizes[2:]) <= 4
-    monkeypatch.setattr(model.image_encoder, "forward", lambda *_: (_ for _ in ()).throw(error))
-    with pytest.raises(UserError, match="single window"), pytest.warns(UserWarning):
-        model.similarities([image], text)
-    monkeypatch.setattr(
-        model.image_encoder, "forward", lambda *_: (_ for _ in ()).throw(RuntimeError("something else"))
-    )
-    with pytest.raises(RuntimeError, match="something else"):
-        model.similarities([image], text)
-
-
-def test_settings_of_pytorch_are_left_alone(tiny_name, monkeypatch):
-    """Inside there is no TF32, in products as in convolutions; a user's deterministic=True stays on."""
-    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", cached=False)
-    matmul, conv, seen = torch.backends.cuda.matmul, torch.backends.cudnn.conv, []
-    monkeypatch.setattr(torch.backends.cudnn, "deterministic", True)
-    for tower, name in ((model.image_encoder, "forward"), (model.text_encoder, "encode")):
-        own = getattr(tower, name)
-
-        def watched(*args, own=own):
-            seen.append((matmul.fp32_precision, conv.fp32_precision, torch.backends.cudnn.deterministic))
-            return own(*args)
-
-        monkeypatch.setattr(tower, name, watched)
-    before = matmul.fp32_precision, conv.fp32_precision
-    matmul.fp32_precision = "tf32"
-    try:
-        model.similarities([torch.randn(3, 64, 64)], model.encode_text(WORDS))
-        assert seen == [("ieee", "ieee", True)] * 2
-        assert (matmul.fp32_precision, conv.fp32_precision) == ("tf32", before[1])
-    finally:
-        matmul.fp32_precision = before[0]
 
 
 def test_precision():
@@ -228,3 +128,9 @@ def test_compare_gives_what_each_method_gives_alone(tiny_name):
 def test_it_prints_as_one_line(tiny_name):
     printed = str(ClearCLIP.from_pretrained(tiny_name, device="cpu", method="SCLIP"))
     assert printed.startswith("ClearCLIP(") and printed.endswith("method SCLIP, fp32 on cpu)") and "\n" not in printed
+
+
+def test_commas_within_a_class(tiny_name):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    with pytest.raises(UserError, match=r"'pole, column' has a comma; write 'pole \| column' .* or 'pole', 'column'"):
+        model.segment(photo(64, 80), ["sky", "pole, column"])

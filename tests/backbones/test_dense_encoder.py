@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
-from clearclip.backbones import DenseEncoder
+import torch
+
+from clearclip import ClearCLIP
+from clearclip.backbones import DenseEncoder, dense_encoder
 
 
 def test_what_is_kept_for_the_next_image_survives_threads():
@@ -15,3 +18,18 @@ def test_what_is_kept_for_the_next_image_survives_threads():
         values = list(pool.map(lambda key: encoder.once(key, lambda: f"value {key}"), keys))
     assert values == [f"value {key}" for key in keys]
     assert len(encoder._cached) <= 9
+
+
+def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu")
+    calls = []
+    original = dense_encoder.resize_positions
+    monkeypatch.setattr(dense_encoder, "resize_positions", lambda *args: calls.append(args[2]) or original(*args))
+    for size in ((48, 72), (48, 72), (64, 64), (48, 72)):
+        model.image_encoder(torch.zeros(1, 3, *size), [model.method])
+    assert calls == [(6, 9), (8, 8)]
+    image = torch.zeros(1, 3, 48, 72)
+    before = model.image_encoder(image, [model.method])[0]
+    with torch.no_grad():
+        model.image_encoder.visual.positional_embedding.mul_(2)
+    assert not torch.allclose(model.image_encoder(image, [model.method])[0], before)

@@ -38,3 +38,30 @@ def test_vanilla_is_the_tower_itself(tiny_name):
         own = visual.ln_post(visual.transformer(visual._embeds(image)))[:, 1:] @ visual.proj
         got = model.image_encoder(image, [model.method])[0].flatten(1, 2)
     torch.testing.assert_close(got, own, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("attention", ATTENTIONS)
+@pytest.mark.parametrize("ffn", [True, False])
+def test_what_is_not_used_is_not_computed(tiny_name, attention, ffn):
+    """NaN in the weights that the switches leave out reaches nothing."""
+    model = ClearCLIP.from_pretrained(
+        tiny_name,
+        method=LastBlock(attention, residual=True, ffn=ffn),
+        device="cpu",
+        slide_crop=64,
+        slide_stride=32,
+    )
+    image = torch.randn(1, 3, 64, 64)
+    wanted = model.image_encoder(image, [model.method])[0]
+    block = model.image_encoder.blocks[-1]
+    width = block.attn.in_proj_weight.shape[1]
+    needed = set("v") | (set(attention) & set("qkv") if attention != "identity" else set())
+    with torch.no_grad():
+        for index, name in enumerate("qkv"):
+            if name not in needed:
+                block.attn.in_proj_weight[index * width : (index + 1) * width] = float("nan")
+                block.attn.in_proj_bias[index * width : (index + 1) * width] = float("nan")
+        if not ffn:
+            for parameter in (*block.mlp.parameters(), *block.ln_2.parameters()):
+                parameter.fill_(float("nan"))
+    torch.testing.assert_close(model.image_encoder(image, [model.method])[0], wanted, rtol=0, atol=0)

@@ -128,12 +128,6 @@ def test_recorded_stages(models, guide, monkeypatch, key):
         close(seen[what].numpy(), key)
 
 
-def test_recorded_lab_colours():
-    levels = torch.linspace(0, 1, 6)
-    image = torch.stack(torch.meshgrid(levels, levels, levels, indexing="ij")).reshape(3, 6, 36)
-    close(lab(image).numpy(), "lab|6x36")
-
-
 @pytest.mark.parametrize("key", [key for key in WHOLE if key.endswith("plus|weights")])
 def test_recorded_pixel_weights(models, key):
     """Before they are divided by the degrees; in the solutions below the rest is seen."""
@@ -187,28 +181,6 @@ def test_formula(models, guide, size, neighbours):
     windows = scores.scores.unflatten(0, (-1, grid.rows.cells)).unflatten(2, (-1, grid.columns.cells))
     got = windows.permute(0, 2, 1, 3, 4).flatten(0, 3).numpy()
     np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
-
-
-@pytest.mark.parametrize("size", [(7, 9), (14, 3), (1, 8), (1, 1)])
-def test_pixel_formula(size):
-    """LPOSS+ in loops, on images smaller than the square of neighbours, too."""
-    generator = torch.Generator().manual_seed(0)
-    rgb = torch.rand(3, *size, generator=generator) * 0.1 + 0.4
-    maps = torch.randn(*size, 3, generator=generator)
-    context = ImageContext(rgb, size, random_text(3), torch.arange(3), denormalize=lambda image: image)
-    post = LPOSSPlus(tau=0.05, reach=3, alpha=0.9, steps=6)
-    got = post(ScoreMap.of_cells(maps), context).scores.numpy()
-    wanted = reference.lposs_plus(maps.double().numpy(), rgb.double().numpy(), 0.05, 3, 0.9, 6)
-    np.testing.assert_allclose(got, wanted, rtol=0, atol=2e-5 * np.abs(wanted).max())
-
-
-def test_words_are_solved_apart(monkeypatch):
-    """Few at a time give what all give."""
-    rgb, maps = torch.rand(3, 9, 8), torch.randn(9, 8, 5)
-    context = ImageContext(rgb, (9, 8), random_text(5), torch.arange(5), denormalize=lambda image: image)
-    together = LPOSSPlus()(ScoreMap.of_cells(maps), context).scores
-    monkeypatch.setattr(lposs_plus, "WORD_BYTES", 1)
-    torch.testing.assert_close(LPOSSPlus()(ScoreMap.of_cells(maps), context).scores, together)
 
 
 def test_names_and_refusals(load):

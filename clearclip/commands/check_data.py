@@ -33,6 +33,7 @@ def run_check_data(args: Namespace) -> int:
     for name in ("sample", "nproc"):
         if getattr(args, name) < 1:
             raise UserError(f"--{name} {getattr(args, name)}: give 1 or more; see --help")
+    # None opens every file: on a large dataset that takes minutes, and is asked for.
     sample = None if args.full else args.sample
     reports: list[Report] = []
     for name in args.config:
@@ -61,6 +62,7 @@ def _print_findings(report: Report, every_file: bool) -> None:
     """Problems and remarks; with ``every_file`` each file that is wrong on a line of its own."""
     for finding in (*report.problems, *report.remarks):
         print(printable(f"{report.name}: {finding}"))
+    # The first fault is named among the problems.
     if every_file and len(report.faults) > 1:
         for fault in report.faults:
             print(printable(f"{report.name}: wrong: {fault}"))

@@ -11,8 +11,8 @@ import sys
 import tempfile
 import traceback
 import warnings
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -65,8 +65,10 @@ class JoinWords(argparse.Action):
     """``--classes``, which may be repeated: all of them count."""
 
     def __call__(self, parser: Any, namespace: Any, values: Any, option_string: str | None = None) -> None:
-        before = getattr(namespace, self.dest)
-        setattr(namespace, self.dest, values if before is None else f"{before}, {values}")
+        earlier_words = getattr(namespace, self.dest)
+        if earlier_words is not None:
+            values = f"{earlier_words}, {values}"
+        setattr(namespace, self.dest, values)
 
 
 def import_file(path: Path) -> None:
@@ -86,12 +88,15 @@ def import_file(path: Path) -> None:
     except Exception as error:  # anything, it is the user's code
         del sys.modules[path.stem]
         frames = traceback.extract_tb(error.__traceback__)
-        lines = [frame.lineno for frame in frames if frame.filename == str(path.absolute())]
-        where = f" in line {lines[-1]}" if lines else ""
+        where = ""
+        for frame in frames:
+            # The last frame in the user's own file: deeper ones are in what it calls.
+            if frame.filename == str(path.absolute()):
+                where = f" in line {frame.lineno}"
         raise UserError(f"--import {path}: {type(error).__name__}{where}: {error}") from error
 
 
-class _Patient:
+class _PatientStream:
     """A stream that never stops a program: what cannot be printed is replaced, and nobody need listen."""
 
     def __init__(self, stream: Any):
@@ -116,56 +121,78 @@ class _PrintableFormatter(logging.Formatter):
     """What libraries log, with escapes for what is no text."""
 
     def format(self, record: logging.LogRecord) -> str:
-        return "\n".join(printable(line) for line in super().format(record).splitlines())
+        return "\n".join(map(printable, super().format(record).splitlines()))
 
 
-def run_command(main: Callable[[], int | None]) -> int:
+def run_command(command: Callable[[], int | None]) -> int:
     """Run a command line; turn a :class:`UserError` into one line on stderr.
 
     A closed pipe or a full disk behind stdout changes nothing of what is computed and recorded, nor the exit code.
 
     Returns:
-        The exit code: what ``main`` returns (``None`` means 0), 2 for a :class:`UserError`, 130 for Ctrl-C.
+        The exit code: what ``command`` returns (``None`` means 0), 2 for a :class:`UserError`, 130 for Ctrl-C.
     """
     warnings.showwarning = _show_warning
-    rank = os.environ.get("RANK", "0")
     # Libraries that log in place of a warning look the same.
     handler = logging.StreamHandler()
     handler.setFormatter(_PrintableFormatter("warning: %(message)s"))
-    logging.basicConfig(handlers=[handler], level=logging.WARNING if rank == "0" else logging.ERROR)
-    stdout, stderr = sys.stdout, sys.stderr
-    sys.stdout, sys.stderr = _Patient(stdout), _Patient(stderr)
-    try:
-        _make_home()
+    logging.basicConfig(handlers=[handler], level=logging.WARNING if _is_first_process() else logging.ERROR)
+    with _patient_streams():
         try:
-            return main() or 0
-        except OSError as error:
-            if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
+            _make_home()
+            return _run_and_name_paths(command)
+        except ModuleNotFoundError as error:
+            if (error.name or "").partition(".")[0] not in REQUIRED_MODULES:
                 raise
-            raise UserError(f"{str(error.filename)[:200]}: {error.strerror}; check the name") from error
-    except ModuleNotFoundError as error:
-        if (error.name or "").partition(".")[0] not in REQUIRED_MODULES:
+            print(f"error: {error.name} is not installed for {sys.executable}; {INSTALL_FIRST}", file=sys.stderr)
+            return 2
+        except UserError as error:
+            prefix = "error"
+            if not _is_first_process():
+                prefix = f"error (process {os.environ['RANK']})"
+            print(f"{prefix}: {printable(error)}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt as error:
+            # What an evaluation raises says how to go on; of several processes the first one speaks.
+            if _is_first_process():
+                print("; ".join(filter(None, ["interrupted", str(error)])), file=sys.stderr)
+            return 130
+
+
+def _is_first_process() -> bool:
+    """Whether this process is alone, or the first one of its group."""
+    return os.environ.get("RANK", "0") == "0"
+
+
+def _run_and_name_paths(command: Callable[[], int | None]) -> int:
+    """Run a command; a path that the system cannot even look up is a UserError that names it."""
+    try:
+        return command() or 0
+    except OSError as error:
+        # Such a path would have to be checked wherever one is used; all other errors have their own words.
+        if error.errno not in (errno.ENAMETOOLONG, errno.ELOOP):
             raise
-        print(f"error: {error.name} is not installed for {sys.executable}; {INSTALL_FIRST}", file=sys.stderr)
-        return 2
-    except UserError as error:
-        print(f"error{'' if rank == '0' else f' (process {rank})'}: {printable(error)}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt as error:
-        # Of several processes the first one speaks; what an evaluation raises says how to go on.
-        if os.environ.get("RANK", "0") == "0":
-            print(f"interrupted; {error}" if str(error) else "interrupted", file=sys.stderr)
-        return 130
+        raise UserError(f"{str(error.filename)[:200]}: {error.strerror}; check the name") from error
+
+
+@contextmanager
+def _patient_streams() -> Iterator[None]:
+    """Let stdout and stderr stop nothing, whatever is behind them."""
+    streams = (sys.stdout, sys.stderr)
+    sys.stdout, sys.stderr = map(_PatientStream, streams)
+    try:
+        yield
     finally:
-        for stream in (stdout, stderr):
+        for stream in streams:
             try:
                 stream.flush()
-            except (OSError, ValueError):  # Python would try again at its end, and end with an error
+            except (OSError, ValueError):
+                # Python would flush again at its end, fail, and end with an error.
                 with suppress(OSError, ValueError):
                     os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
-            except AttributeError:  # there is none
+            except AttributeError:  # a process without a console has no streams
                 pass
-        sys.stdout, sys.stderr = stdout, stderr
+        sys.stdout, sys.stderr = streams
 
 
 def _make_home() -> None:
@@ -179,5 +206,5 @@ def _make_home() -> None:
 
 def _show_warning(message: Warning | str, *_: Any, **__: Any) -> None:
     """A warning as one line, without the source line that caused it."""
-    if os.environ.get("RANK", "0") == "0":
+    if _is_first_process():
         print(f"warning: {printable(' '.join(str(message).split()))}", file=sys.stderr)

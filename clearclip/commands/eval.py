@@ -44,6 +44,7 @@ def run_eval(args: Namespace) -> int:
     options = {name: getattr(args, name) for name in (*names, "on_error", "imports")}
     evaluations = evaluate(args.config, args.work_dir, overrides=args.cfg_options, hooks=hooks, **options)
     if evaluations[0].is_main:
+        # Recorded before anything else: whatever fails from here on costs no result.
         append([evaluation.record for evaluation in evaluations], results)
         report(evaluations)
         # Spreadsheets are needed at the end only.

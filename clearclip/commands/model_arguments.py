@@ -32,6 +32,7 @@ def is_miniature(settings: ModelSettings) -> bool:
 
 def is_scene(path: Path) -> bool:
     """Whether a file is one of the miniature's drawn scenes."""
+    # By content: a photograph may be called 0022.png as well.
     scene = BENCHMARK / "images" / "val" / path.name
     return scene.is_file() and scene.read_bytes() == path.read_bytes()
 
@@ -70,6 +71,7 @@ def segment(
 ) -> dict[str, Segmentation]:
     """One result for each method, by its label; the miniature's classes have their own colours."""
     results = model.compare(image, classes, methods)
+    # Its palette is made for these classes; any others get colours by their names.
     if classes.names == list(CLASSES):
         for result in results.values():
             result.colours = PALETTE

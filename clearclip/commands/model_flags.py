@@ -20,6 +20,7 @@ def add_model_options(group: argparse._ArgumentGroup, names: Sequence[str] = MOD
     """Add options of :class:`ModelSettings` to a command line. Those not given are not in its namespace."""
     hints = get_type_hints(ModelSettings)
     for name in names:
+        # Those not given are left out, so that a config's value or a model's own stays.
         flags = [f"--{name.replace('_', '-')}"]
         if name == "model_name":
             flags.append("--model")
@@ -34,6 +35,7 @@ def add_model_options(group: argparse._ArgumentGroup, names: Sequence[str] = MOD
 
 def _value_type(hint: Any) -> type:
     """What a flag's text is converted to, for an option annotated ``int | None`` and the like."""
+    # bool comes first: True is a whole number to Python.
     for value_type in (bool, int, float):
         if value_type in (hint, *get_args(hint)):
             return value_type

@@ -34,7 +34,12 @@ def choose_rows(table: Table, names: Sequence[str] | None, sizes: Sequence[str] 
             systems.append(published.system if published is not None else name)
         else:
             methods.append((name, method))
-    rows = [] if methods and not systems else table.select_rows(None if names is None else systems, sizes)
+    rows: list[Row] = []
+    if names is None:
+        rows += table.select_rows(None, sizes)
+    elif systems or not methods:
+        rows += table.select_rows(systems, sizes)
+    # Behind the published rows, since what is compared with them comes last in a table.
     rows += _rows_of_methods(table, methods, sizes)
     if not rows:
         raise UserError(f"the table {table.name} has no such row; choose other --rows or --vit, or another --table")
@@ -62,5 +67,9 @@ def _row_of_method(table: Table, method: Method | None) -> Row | None:
 
 def _rows_of_methods(table: Table, methods: Sequence[tuple[str, Method]], sizes: Sequence[str] | None) -> list[Row]:
     """Rows of methods that the table does not have, for each size of its plain weights."""
+    # All rows of a size have the same weights, so that any of them stands for these.
     row_by_size = {row.vit: row for row in table.select_rows(None, sizes) if row.clip_type in _PLAIN_WEIGHTS}
-    return [own_row(row, name, method.label) for row in row_by_size.values() for name, method in methods]
+    rows: list[Row] = []
+    for row in row_by_size.values():
+        rows += [own_row(row, name, method.label) for name, method in methods]
+    return rows

@@ -58,6 +58,7 @@ class TableCheck:
 
     def _data_reason(self, cfg: Config) -> str:
         key = f"dataset {dataset_name(cfg)}"
+        # Most groups share their dataset: each is looked at once, and its reason is printed once.
         if key not in self._reasons:
             self._reasons[key] = ""
             try:

@@ -92,6 +92,7 @@ def run_word_table(tasks: Sequence[StudyTask], args: Namespace, results: Path) -
         raise UserError("--scales must be positive numbers")
     for task in tasks:
         table = run_task(task, args)
+        # Kept before it is printed and drawn, and before the next one begins: a study takes hours.
         keep_study(table, results)
         print_word_table(table)
         figure = results.with_name(f"{results.stem}_words_{table.dataset}_{_file_name(table.weights)}.png")
@@ -134,6 +135,7 @@ def _word_sets(cfg: Config, dataset_classes: Sequence[str], args: Namespace) -> 
     words = class_words(cfg)
     synonyms = ClassWords.read(args.synonyms_from) if args.synonyms_from else _usual_synonyms(cfg, words)
     other_dataset = args.distractors_from
+    # Distractors of the dataset's own would be classes of it.
     if other_dataset is None:
         other_dataset = next(name for name in DISTRACTORS_FROM if name != dataset_name(cfg))
     other_words = class_words(load_config(CONFIGS / f"cfg_{other_dataset}.py"))
@@ -185,6 +187,7 @@ def _kind_scores(study: WordStudy, label: str, word_kind: str) -> KindScores:
 def _threshold_scores(counts: ThresholdCounts, scale: float, protocol_thd: float) -> ThresholdScores:
     curve: list[MeanIoU] = counts.mean_by_threshold()
     scores = [mean.occurring for mean in curve]
+    # The first of equally good thresholds: it keeps more pixels.
     best = max(range(len(scores)), key=scores.__getitem__)
     at_protocol = scores[list(counts.thresholds).index(protocol_thd)]
     return ThresholdScores(

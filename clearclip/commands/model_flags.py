@@ -20,7 +20,6 @@ def add_model_options(group: argparse._ArgumentGroup, names: Sequence[str] = MOD
     """Add options of :class:`ModelSettings` to a command line. Those not given are not in its namespace."""
     hints = get_type_hints(ModelSettings)
     for name in names:
-        # Those not given are left out, so that a config's value or a model's own stays.
         flags = [f"--{name.replace('_', '-')}"]
         if name == "model_name":
             flags.append("--model")
@@ -30,6 +29,7 @@ def add_model_options(group: argparse._ArgumentGroup, names: Sequence[str] = MOD
             keywords = {"action": argparse.BooleanOptionalAction}
         # argparse fills in what follows a % sign.
         help_text = ModelSettings.help(name).replace("%", "%%")
+        # Options that are not given are absent, so that a config's value or the model's own stays.
         group.add_argument(*flags, dest=name, default=argparse.SUPPRESS, help=help_text, **keywords)
 
 

@@ -28,6 +28,7 @@ def likely_tool(root: Path) -> str | None:
     """
     if not root.is_dir():
         return None
+    # Formats that others build on come later in the list, so that the first match is the most special one.
     for signs in _TOOLS:
         if signs.is_there(root):
             return f"{root} looks like an export of {signs.tool}: {signs.remedy} ({_PAGE})"

@@ -66,10 +66,10 @@ class CheckedDataset(Dataset):
         # The steps of a pipeline are looked up in MMSegmentation's registry, as its runner would.
         with mmseg_scope():
             self.dataset = build_dataset(dataset) if isinstance(dataset, dict) else dataset
-        self.names = [
-            _relative(info["img_path"], plain_dataset.data_root or ".", plain_dataset.data_prefix["img_path"])
-            for plain_dataset, info in entries(self.dataset)
-        ]
+        self.names: list[str] = []
+        for plain_dataset, info in entries(self.dataset):
+            folders = (plain_dataset.data_root or ".", plain_dataset.data_prefix["img_path"])
+            self.names.append(_relative(info["img_path"], *folders))
         datasets = plain_datasets(self.dataset)
         if not self.names:
             raise UserError(f"{source_of(datasets[0])} has no image (*{datasets[0].img_suffix}); {PREPARE}")
@@ -80,6 +80,7 @@ class CheckedDataset(Dataset):
         for plain_dataset in datasets:
             self._replace_steps(plain_dataset)
         self.total = len(self.names) if limit is None else min(limit, len(self.names))
+        # Images of earlier sessions are taken out of this list; the others keep their indices.
         self.todo = list(range(self.total))
 
     def _check_classes(self, datasets: Sequence[BaseSegDataset]) -> None:
@@ -120,7 +121,7 @@ class CheckedDataset(Dataset):
     @cached_property
     def file_stems(self) -> list[str]:
         """A name for files about each image: its folders below the dataset's and its own, in one word."""
-        stems = []
+        stems: list[str] = []
         for plain_dataset, info in entries(self.dataset):
             path = _relative(info["img_path"], plain_dataset.data_prefix["img_path"])
             stems.append(os.path.splitext(path)[0].replace("/", "-"))  # noqa: PTH122 (a string)
@@ -135,7 +136,11 @@ class CheckedDataset(Dataset):
         failure = None
         remarks: list[str] = []
         try:
-            for path in (info["seg_map_path"], info["img_path"]) if self.has_masks else (info["img_path"],):
+            # The image comes last: its format says below whose messages are waited for.
+            paths = [info["img_path"]]
+            if self.has_masks:
+                paths.insert(0, info["seg_map_path"])
+            for path in paths:
                 format_name = check_whole(path)
             # Steps of a pipeline may be random: an image is the same in every run and process.
             with _damage_messages(format_name == "JPEG") as messages, picture_remarks() as remarks, seeded(index):
@@ -171,8 +176,10 @@ class CheckedDataset(Dataset):
             raise UserError(f"mask {mask_path} has shape {mask_shape}, its image {image_shape}; {hint}, or {PREPARE}")
         smallest, largest = torch.aminmax(truth)
         # The ignored label has to fit, too: PyTorch compares modulo 256 with a byte.
-        fits_a_byte = smallest >= 0 and largest < 256 and 0 <= self.ignore_index < 256
-        sample.gt_sem_seg.data = truth.to(torch.uint8 if fits_a_byte else torch.int32)
+        if smallest >= 0 and largest < 256 and 0 <= self.ignore_index < 256:
+            sample.gt_sem_seg.data = truth.to(torch.uint8)
+        else:
+            sample.gt_sem_seg.data = truth.to(torch.int32)
 
 
 def own_step(step: Any, dataset: BaseSegDataset) -> Any:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import itertools
 from collections.abc import Iterator, MutableMapping, Sequence
 from typing import Any
 
@@ -79,10 +80,12 @@ class MappedDataset(BaseSegDataset):
         # A class may be given one id or colour, or a list of several.
         depth_of_one_value = 1 if self.coloured else 0
         groups = [group if np.ndim(group) > depth_of_one_value else [group] for group in class_values]
-        self.values = np.array([value for group in (*groups, skipped) for value in group])
+        self.values = np.array(list(itertools.chain(*groups, skipped)))
         self._check_values(f"MappedDataset has {class_values}, and skips {list(skipped)}")
         #: The label of each value; those that are skipped come last and have none.
-        self.labels = [label for label, group in enumerate(groups) for _ in group]
+        self.labels: list[int] = []
+        for label, group in enumerate(groups):
+            self.labels += [label] * len(group)
         super().__init__(**kwargs)
 
     def _check_values(self, description: str) -> None:
@@ -104,6 +107,7 @@ class MappedDataset(BaseSegDataset):
                 f"MappedDataset says what {class_count} classes are in the masks, and metainfo has {len(new_classes)}; "
                 "give both the same number"
             )
+        # Colours are replaced by their position among the values before labels are looked up.
         mask_ids = list(range(len(self.values))) if self.coloured else self.values.tolist()
         # Ids below the number of classes that no class has must not pass for labels: they become one that is unknown.
         unknown_label = max(class_count, self.ignore_index) + 1
@@ -159,8 +163,11 @@ def plain_settings(settings: MutableMapping[str, Any]) -> list[MutableMapping[st
     """The settings of the datasets that ConcatDataset and RepeatDataset hold, or these; to be read or changed."""
     if "datasets" not in settings and "dataset" not in settings:
         return [settings]
-    wrapped = settings.get("datasets") or [settings["dataset"]]
-    return [member for settings_inside in wrapped for member in plain_settings(settings_inside)]
+    members: list[MutableMapping[str, Any]] = []
+    # Wrappers may hold wrappers.
+    for inner_settings in settings.get("datasets") or [settings["dataset"]]:
+        members += plain_settings(inner_settings)
+    return members
 
 
 def build_dataset(settings: MutableMapping[str, Any]) -> Any:
@@ -207,7 +214,10 @@ def plain_datasets(dataset: Any, repeated: bool = False) -> list[BaseSegDataset]
             f"{type(dataset).__name__} is no dataset that can be evaluated: use a BaseSegDataset, or ConcatDataset or "
             "RepeatDataset of some"
         )
-    return [member for dataset_inside in wrapped for member in plain_datasets(dataset_inside, repeated)]
+    members: list[BaseSegDataset] = []
+    for inner_dataset in wrapped:
+        members += plain_datasets(inner_dataset, repeated)
+    return members
 
 
 def source_of(dataset: BaseSegDataset) -> str:

@@ -155,6 +155,7 @@ def encode_results(results: list[Any]) -> str | None:
         return None
     buffer = io.BytesIO()
     try:
+        # Read back at once: what could be written may be of a class that is refused when it is read.
         torch.save(results, buffer)
         text = base64.b64encode(buffer.getvalue()).decode()
         decode_results(text)

@@ -47,7 +47,9 @@ class LabelMapFormat:
     def image(self, labels: np.ndarray) -> Image.Image:
         """Labels, (H, W) integers, as a picture of ids, 8 bits where they are enough."""
         values = self.values[labels]
-        picture = Image.fromarray(values.astype(np.uint8 if self.values.max() < 256 else np.uint16))
+        # Servers take 8 bits; only datasets with more than 256 ids of their own need 16.
+        dtype = np.uint8 if self.values.max() < 256 else np.uint16
+        picture = Image.fromarray(values.astype(dtype))
         if self.palette is not None:
             picture.putpalette(self.palette.tobytes())
         return picture
@@ -81,6 +83,7 @@ def _mask_values(dataset: BaseSegDataset, classes: list[str]) -> np.ndarray:
     label_of_id, is_allowed = label_table(len(classes), dataset.ignore_index, reduces, label_map)
     ids = []
     for label, name in enumerate(classes):
+        # Several ids may have become one class: any of them stands for it, and the smallest is always the same.
         candidates = np.flatnonzero((label_of_id == label) & is_allowed)
         if not len(candidates):
             raise UserError(f"no id of the dataset's masks becomes {name!r}; correct metainfo.classes")
@@ -106,6 +109,7 @@ def voc_palette() -> np.ndarray:
 def file_names(image_paths: list[str], label_maps: LabelMapFormat) -> list[str]:
     """A file's name for each image: its own where that is unique, else with its folders."""
     stems = [Path(path).stem for path in image_paths]
+    # Servers expect the bare name; with folders no file would take the place of another.
     if len(set(stems)) < len(stems):
         stems = [Path(path).with_suffix("").as_posix().replace("/", "-") for path in image_paths]
     return [label_maps.file_name(stem) for stem in stems]

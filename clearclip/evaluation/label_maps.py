@@ -121,7 +121,10 @@ def _write_all(
                     failures[sample.img_path] = sample.failure
                     continue
                 for method, labels in zip(methods, sample.pred_methods.data, strict=True):
-                    folder = out / method.label.replace(" ", "") if len(methods) > 1 else out
+                    folder = out
+                    # A server takes a folder of one method's maps as it is.
+                    if len(methods) > 1:
+                        folder = out / method.label.replace(" ", "")
                     save_image(label_maps.image(labels.cpu().numpy()), folder / names[sample.index], lossless=True)
             bar.update(min(len(samples) * dist.get_world_size(), total - bar.n))
     return failures

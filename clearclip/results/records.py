@@ -67,7 +67,9 @@ def _fault_of_place(path: Path) -> str:
     for target in (records, folder):
         if target.exists() and not os.access(target, os.W_OK):
             return f"{target} may not be written to"
-    return "" if folder.is_dir() else f"{folder} is no folder"
+    if not folder.is_dir():
+        return f"{folder} is no folder"
+    return ""
 
 
 @contextmanager
@@ -86,8 +88,10 @@ def read_records(results: str | Path) -> tuple[list[Record], list[str]]:
     A record that fills no cell (of an earlier version, or changed by hand) has a ``remark`` that says why.
     """
     path = records_path(results)
-    # Editors of some systems begin a file with a mark that is no text.
-    lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n") if path.is_file() else []
+    lines: list[bytes] = []
+    if path.is_file():
+        # Editors of some systems begin a file with a mark that is no text.
+        lines = path.read_bytes().removeprefix(codecs.BOM_UTF8).split(b"\n")
     records: list[Record] = []
     remarks: list[str] = []
     line_by_text: dict[bytes, int] = {}

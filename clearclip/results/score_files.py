@@ -39,6 +39,7 @@ def write_score_files(
     Raises:
         UserError: the folder cannot be written.
     """
+    # Class names may be anything, and spreadsheets compute what looks like a formula.
     names = [csv_name(class_name) for class_name in classes]
     matrix_rows = [[name, *map(int, row)] for name, row in zip(names, confusion, strict=True)]
     class_rows = [[name, *map(_cell, values)] for name, *values in zip(names, *columns.values(), strict=True)]
@@ -62,4 +63,6 @@ def _cell(value: Any) -> int | float | str:
     """A number in full; nothing for NaN."""
     if isinstance(value, np.integer):
         return int(value)
-    return "" if np.isnan(value) else float(value)
+    if np.isnan(value):
+        return ""
+    return float(value)

@@ -166,7 +166,10 @@ def _read_row(entry: Mapping[str, Any], vit: str) -> Row:
 
 def _read_table(entry: Mapping[str, Any]) -> Table:
     """A table as ``tables.json`` has it. Rows without a size of their own come once for each of the table's sizes."""
-    rows = [_read_row(row, size) for size in entry["sizes"] or [""] for row in entry["rows"]]
+    rows: list[Row] = []
+    # A table of other backbones has no sizes: each of its rows names its own tower.
+    for size in entry["sizes"] or [""]:
+        rows += [_read_row(row, size) for row in entry["rows"]]
     return Table(
         name=entry["name"],
         title=entry["title"],

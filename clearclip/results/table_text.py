@@ -65,6 +65,7 @@ def to_latex(table: Table, records: Sequence[Record], protocol: str) -> str:
 def _latex_rows(rows: Sequence[FilledRow]) -> list[str]:
     """The lines of the rows, with a rule between the sizes of the image tower."""
     lines: list[str] = []
+    # Rows come size by size, as in the paper.
     size = rows[0][0].vit
     best = _best_of_columns(rows)
     for row, cells in rows:
@@ -173,5 +174,6 @@ def _latex(text: str) -> str:
 
 def csv_name(text: str) -> str:
     """A name in CSV, which no program computes."""
+    # An apostrophe is what spreadsheets themselves put before a text that is not to be computed.
     text = printable(text)
     return f"'{text}" if text.startswith(_FORMULA) else text

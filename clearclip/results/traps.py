@@ -54,6 +54,7 @@ class Trap:
 
 def _spelled(value: object) -> str:
     """A setting's value as ``traps.csv`` spells it: 0.0 is 0."""
+    # JSON keeps 0.0 and 0 apart, and people write either.
     if isinstance(value, int | float) and not isinstance(value, bool):
         return f"{value:g}"
     return str(value)

@@ -44,6 +44,7 @@ class KindScores:
         rank = f"#{self.best_rank}"
         if self.worst_rank != self.best_rank:
             rank += f"-{self.worst_rank}"
+        # One set of words, or a method that they do not move, has no range.
         if self.lowest == self.highest:
             return f"{self.mean:.1f} {rank}"
         return f"{self.mean:.1f} {rank}\n{self.lowest:.1f}-{self.highest:.1f}"
@@ -142,6 +143,7 @@ class WordTable:
         Raises:
             KeyError, TypeError, ValueError: it is of another layout.
         """
+        # Fields of another layout would land in the wrong places.
         if data.pop("version") != STUDY_VERSION:
             raise ValueError("another layout")
         methods = []
@@ -188,6 +190,7 @@ def keep_study(study: WordTable, results: str | Path) -> Path:
     Raises:
         UserError: the place cannot be written.
     """
+    # The file is small, so that it is written anew in place of being appended to.
     studies = [earlier for earlier in read_studies(results) if earlier.key != study.key]
     text = "".join(f"{study_of_file.to_json()}\n" for study_of_file in [*studies, study])
     return write_bytes(studies_path(results), text.encode())

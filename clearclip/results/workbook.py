@@ -145,6 +145,7 @@ def make_workbook(sheets: list[Sheet], book: Workbook, is_new: bool, opens_on: s
         is_new: it has nothing but openpyxl's empty sheet.
         opens_on: the title of the sheet that it opens on.
     """
+    # Ours are removed and made anew: openpyxl cannot empty a sheet and forget its formats.
     for worksheet in list(book.worksheets):
         if is_new or is_ours(worksheet):
             book.remove(worksheet)

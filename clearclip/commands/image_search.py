@@ -6,6 +6,7 @@ import glob
 import importlib.util
 import json
 import os
+import shlex
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
@@ -24,6 +25,8 @@ HEIC_SUFFIXES = (".heic", ".heif")
 #: What the names of a result's pictures end in; the label map's facts are beside them.
 RESULT_PICTURES = ("_segmentation", "_compare", "_heatmaps", "_labels")
 RESULT_FACTS = "_labels.json"
+#: Among so many arguments a name is looked for that the shell has split at its blanks.
+MAX_SPLIT_NAMES = 20
 
 
 @dataclass
@@ -74,6 +77,7 @@ def search_images(arguments: Sequence[str]) -> ImageSearch:
     Raises:
         UserError: an argument that has no image.
     """
+    refuse_split_names(arguments)
     search = ImageSearch()
     paths: set[Path] = set()
     for argument in arguments:
@@ -147,6 +151,25 @@ def _is_image(file: Path, search: ImageSearch) -> bool:
         search.result_count += 1
         return False
     return True
+
+
+def refuse_split_names(arguments: Sequence[str]) -> None:
+    """Raise a UserError where several arguments are the one name of a file or folder that exists."""
+    for first, argument in enumerate(arguments[:MAX_SPLIT_NAMES]):
+        if is_there(argument):
+            continue
+        for end in range(first + 2, min(len(arguments), first + MAX_SPLIT_NAMES) + 1):
+            name = " ".join(arguments[first:end])
+            if is_there(name):
+                raise UserError(f"no image at {argument}; put quotes around a name with blanks: {shlex.quote(name)}")
+
+
+def is_there(argument: str) -> bool:
+    """Whether there is a file of this name; False for a name that no file can have."""
+    try:
+        return user_path(argument).exists()
+    except (OSError, ValueError):
+        return False
 
 
 def is_result(file: Path) -> bool:

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import re
+import shlex
 from argparse import Namespace
 from typing import NoReturn
 
+from clearclip.commands.image_search import is_there, refuse_split_names
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
-from clearclip.utils.files import user_path
 
 #: Letters that keyboards of other languages, and word processors, put in the place of a comma and of quotes.
 COMMAS = str.maketrans(dict.fromkeys("，、\n\r", ","))
@@ -129,21 +130,23 @@ def with_background(classes: ClassWords, background: bool) -> ClassWords:
 
 
 def check_stray_words(args: Namespace) -> None:
-    """Notice classes that the shell took for images, since quotes around all of them are missing.
+    """Notice classes, and names with blanks, that the shell has split, since there are no quotes around them.
 
     Raises:
         UserError: one of the images is no file and looks like a word; shows the right spelling.
     """
+    refuse_split_names(args.images)
     if args.classes is None:
         return
     words = []
     images = []
-    # The shell splits --classes sky, tree at the blank, and the parser takes "tree" for an image.
+    # The shell splits --classes sky, tree at the blank, and the parser takes "tree" for an image. Quotes of a word
+    # processor are letters to the shell.
     for argument in args.images:
-        if re.fullmatch(r"[\w'’,|-]+", argument) and not _is_there(argument):
+        if re.fullmatch(r"[\w'’,|“”„-]+", argument) and not is_there(argument):
             words.append(argument)
         else:
-            images.append(argument)
+            images.append(shlex.quote(argument))
     if not words:
         return
     spelling = suggested_spelling(" ".join([args.classes, *words]))
@@ -151,11 +154,3 @@ def check_stray_words(args: Namespace) -> None:
         f"no image at {words[0][:100]}; if it is something to look for, put one pair of quotes around all classes: "
         f"{' '.join([*images, spelling])[:1000]}"
     )
-
-
-def _is_there(argument: str) -> bool:
-    """Whether there is a file of this name; False for a name that no file can have."""
-    try:
-        return user_path(argument).exists()
-    except (OSError, ValueError):
-        return False

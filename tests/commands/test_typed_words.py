@@ -9,6 +9,7 @@ import pytest
 
 from clearclip.commands.analyze_parser import analyze_parser
 from clearclip.commands.demo_parser import demo_parser
+from clearclip.commands.image_search import search_images
 from clearclip.commands.typed_words import check_stray_words, read_words, with_background
 from clearclip.text import ClassWords
 from clearclip.utils.errors import UserError
@@ -80,6 +81,7 @@ def test_classes_may_be_repeated(parser) -> None:
 @pytest.mark.parametrize(("line", "spelling"), [
     ("--classes sky, tree photo.jpg", 'photo.jpg --classes "sky, tree"'),
     ("photo.jpg --classes sky tree boat", 'photo.jpg --classes "sky, tree, boat"'),
+    ("--classes “sky, tree” photo.jpg", 'photo.jpg --classes "sky, tree"'),
     ("photo.jpg --classes sky, tree, boat", 'photo.jpg --classes "sky, tree, boat"'),
 ])  # fmt: skip
 def test_missing_quotes(line: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +90,23 @@ def test_missing_quotes(line: str, spelling: str, tmp_path: Path, monkeypatch: p
     with pytest.raises(UserError) as error:
         check_stray_words(demo_parser().parse_args(line.split()))
     assert spelling in str(error.value) and "one pair of quotes" in str(error.value)
+
+
+@pytest.mark.parametrize(("line", "spelling"), [
+    ('my lesson --classes "cat,dog"', "'my lesson'"), ("x.png my old lesson", "'my old lesson'"),
+    ("cat & dog.jpg photo.jpg", "'cat & dog.jpg'"),
+])  # fmt: skip
+def test_names_with_blanks(line: str, spelling: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the shell has split at its blanks is recognised, for the analysis as well."""
+    monkeypatch.chdir(tmp_path)
+    Path("my lesson").mkdir()
+    Path("my old lesson").mkdir()
+    Path("cat & dog.jpg").touch()
+    args = demo_parser().parse_args(line.split())
+    for check in (lambda: check_stray_words(args), lambda: search_images(args.images)):
+        with pytest.raises(UserError, match="put quotes around a name with blanks: ") as error:
+            check()
+        assert str(error.value).endswith(spelling)
 
 
 def test_images_are_no_words(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

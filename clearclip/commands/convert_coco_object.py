@@ -54,12 +54,14 @@ def is_raw_id() -> np.ndarray:
     return table
 
 
-def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, copy: bool = False) -> tuple[int, int]:
+def convert(
+    coco_stuff: Path, coco_object: Path, split: str = "val", threads: int = 1, copy: bool = False
+) -> tuple[int, int]:
     """Convert a split of COCO-Stuff 164k; can be stopped and run again at any moment.
 
     Args:
         coco_stuff: folder with ``images/{split}2017/*.jpg`` and ``annotations/{split}2017/*.png``.
-        out: gets ``images/{split}2017/*.jpg`` (relative links) and
+        coco_object: gets ``images/{split}2017/*.jpg`` (relative links) and
             ``annotations/{split}2017/*_instanceTrainIds.png``. May be ``coco_stuff`` itself.
         split: "val" or "train".
         threads: how many masks are converted at a time.
@@ -75,8 +77,11 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
     from PIL import Image
     from tqdm.contrib.concurrent import thread_map
 
-    images, masks = (coco_stuff / kind / f"{split}2017" for kind in ("images", "annotations"))
-    out_images, out_masks = (out / kind / f"{split}2017" for kind in ("images", "annotations"))
+    split_folder = f"{split}2017"
+    images = coco_stuff / "images" / split_folder
+    masks = coco_stuff / "annotations" / split_folder
+    object_images = coco_object / "images" / split_folder
+    object_masks = coco_object / "annotations" / split_folder
     stems = sorted(path.stem for path in masks.glob("[!.]*.png") if not path.stem.endswith("TrainIds"))
     if not stems:
         raise UserError(f"no raw masks (*.png) in {masks}; {_RAW}, unpacked there")
@@ -93,11 +98,11 @@ def convert(coco_stuff: Path, out: Path, split: str = "val", threads: int = 1, c
         read(stem)
 
     def convert_one(stem: str) -> bool:
-        image, path = images / f"{stem}.jpg", out_masks / f"{stem}_instanceTrainIds.png"
+        image, path = images / f"{stem}.jpg", object_masks / f"{stem}_instanceTrainIds.png"
         labels = label_of_raw_id()[read(stem)]
         try:
-            if out_images.resolve() != images.resolve():
-                _place(image, out_images / image.name, copy)
+            if object_images.resolve() != images.resolve():
+                _place(image, object_images / image.name, copy)
             if _holds(path, labels):
                 return False
             write_atomically(path, lambda temporary: Image.fromarray(labels).save(temporary))

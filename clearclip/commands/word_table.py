@@ -210,7 +210,7 @@ def print_word_table(table: WordTable) -> None:
         console_table.add_column(heading, justify="right")
     for method in table.methods:
         thresholds = method.thresholds[0]
-        cells = [method.words[kind].text for kind in table.kinds]
+        cells = [method.words[word_kind].text for word_kind in table.kinds]
         cells += [f"{thresholds.at_best:.1f}\nat {thresholds.best_thd:g}", f"{thresholds.oracle:.1f}"]
         console_table.add_row(Text(printable(method.name)), *cells)
     Console().print(console_table)

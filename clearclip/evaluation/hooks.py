@@ -58,20 +58,20 @@ class PictureHook(Hook):
 
     Args:
         folder: where they go; with several methods, a folder for each in it.
-        every: of every so many-th image.
-        first: at most so many (per process).
+        step: of every so many-th image.
+        most: at most so many (per process).
 
     Raises:
         UserError: a number below 1, or a file in the folder's place.
     """
 
-    def __init__(self, folder: Path, every: int = 1, first: int | None = None):
-        if every < 1 or (first is not None and first < 1):
+    def __init__(self, folder: Path, step: int = 1, most: int | None = None):
+        if step < 1 or (most is not None and most < 1):
             raise UserError("--show-every and --show-first must be at least 1")
         check_folder("--show-dir", folder)
         self.folder = folder
-        self.every = every
-        self.first = first
+        self.step = step
+        self.most = most
         self.evaluated = 0
         self.written = 0
 
@@ -80,9 +80,9 @@ class PictureHook(Hook):
             # An image that could not be read has no prediction to be shown.
             if sample.get("failure") is not None:
                 continue
-            is_due = self.evaluated % self.every == 0
+            is_due = self.evaluated % self.step == 0
             self.evaluated += 1
-            if is_due and (self.first is None or self.written < self.first):
+            if is_due and (self.most is None or self.written < self.most):
                 self._write_pictures(runner, sample)
                 self.written += 1
 

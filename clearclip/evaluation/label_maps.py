@@ -50,7 +50,7 @@ class WrittenLabelMaps:
 
 def write_label_maps(
     config: str | Path,
-    out: str | Path,
+    folder: str | Path,
     *,
     methods: Sequence[str | dict | Method] | None = None,
     overrides: dict[str, Any] | None = None,
@@ -66,14 +66,14 @@ def write_label_maps(
 
     Args:
         config: a config file.
-        out: the folder for the files; with several methods, a folder for each method in it.
+        folder: where the files go; with several methods, a folder for each method in it.
         methods, overrides, data_root, device, batch_size, workers, limit, launcher, on_error: see
             :func:`clearclip.evaluation.run.evaluate`.
 
     Raises:
         UserError: whatever a user can fix.
     """
-    check_folder("--out", out)
+    check_folder("--out", folder)
     launcher = launcher or launcher_of_environment()
     with process_group(launcher, device):
         with failing_together("before the first image"), explaining_errors(f"config {config}", overrides):
@@ -89,7 +89,7 @@ def write_label_maps(
             segmentor = MODELS.build({**cfg.model.to_dict(), **options})
             loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
         with failing_together("while label maps were written"), explaining_dead_workers(), sharing_that_fits(loader):
-            failures = _write_all(FrozenModelWrapper(segmentor), loader, dataset, label_maps, Path(out), on_error)
+            failures = _write_all(FrozenModelWrapper(segmentor), loader, dataset, label_maps, Path(folder), on_error)
         for failures_of_process in gather(failures):
             failures.update(failures_of_process)
         is_main = dist.get_rank() == 0
@@ -101,7 +101,7 @@ def _write_all(
     loader: Any,
     dataset: CheckedDataset,
     label_maps: LabelMapFormat,
-    out: Path,
+    folder: Path,
     on_error: str,
 ) -> dict[str, str]:
     """Write this process's share of the label maps; the images that were skipped, with the reasons."""
@@ -121,10 +121,12 @@ def _write_all(
                     failures[sample.img_path] = sample.failure
                     continue
                 for method, labels in zip(methods, sample.pred_methods.data, strict=True):
-                    folder = out
+                    method_folder = folder
                     # A server takes a folder of one method's maps as it is.
                     if len(methods) > 1:
-                        folder = out / method.label.replace(" ", "")
-                    save_image(label_maps.image(labels.cpu().numpy()), folder / names[sample.index], lossless=True)
+                        method_folder = folder / method.label.replace(" ", "")
+                    save_image(
+                        label_maps.image(labels.cpu().numpy()), method_folder / names[sample.index], lossless=True
+                    )
             bar.update(min(len(samples) * dist.get_world_size(), total - bar.n))
     return failures

@@ -17,8 +17,8 @@ def write_word_table(sheet: Worksheet, study: WordTable) -> None:
     """A row for each method: mIoU and place by kind of words, then what a threshold could bring."""
     start_sheet(sheet, study.title)
     columns = ["method"]
-    for kind in study.kinds:
-        columns += [kind, "lowest", "highest", "place"]
+    for word_kind in study.kinds:
+        columns += [word_kind, "lowest", "highest", "place"]
     columns += ["prob_thd", "best prob_thd", "best mIoU", "oracle"]
     write_row(sheet, 2, columns, BOLD)
     for row, method in enumerate(study.methods, start=3):

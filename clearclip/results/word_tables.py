@@ -120,9 +120,9 @@ class WordTable:
         """Studies with the same key replace each other."""
         return (self.dataset, self.weights, self.protocol)
 
-    def order(self, kind: str) -> list[str]:
+    def order(self, word_kind: str) -> list[str]:
         """The methods from the best to the worst with one kind of words."""
-        ranked = sorted(self.methods, key=lambda method: -method.words[kind].mean)
+        ranked = sorted(self.methods, key=lambda method: -method.words[word_kind].mean)
         return [method.name for method in ranked]
 
     @property
@@ -131,7 +131,9 @@ class WordTable:
         published, *other_kinds = self.kinds
         if len(self.methods) < 2 or not other_kinds:
             return "one method or one kind of words: there is no order to compare"
-        kinds_of_other_order = [kind for kind in other_kinds if self.order(kind) != self.order(published)]
+        kinds_of_other_order = [
+            word_kind for word_kind in other_kinds if self.order(word_kind) != self.order(published)
+        ]
         if not kinds_of_other_order:
             return "the order of the methods is the same with all kinds of words"
         return f"the order of the methods is another one with these words: {', '.join(kinds_of_other_order)}"
@@ -148,7 +150,7 @@ class WordTable:
             raise ValueError("another layout")
         methods = []
         for method in data.pop("methods"):
-            words = {kind: KindScores(**scores) for kind, scores in method["words"].items()}
+            words = {word_kind: KindScores(**scores) for word_kind, scores in method["words"].items()}
             thresholds = [ThresholdScores(**scores) for scores in method["thresholds"]]
             methods.append(MethodStudy(method["name"], words, thresholds))
         return cls(**data, methods=methods)
@@ -206,11 +208,11 @@ def words_csv(studies: Sequence[WordTable]) -> str:
         for method in study.methods:
             line = [study.dataset, study.weights, study.protocol, study.images, method.name]
             protocol_thresholds = method.thresholds[0]
-            for kind, scores in method.words.items():
+            for word_kind, scores in method.words.items():
                 values = [scores.mean, scores.lowest, scores.highest]
                 ranks = [scores.best_rank, scores.worst_rank, _four_decimals(scores.all_classes)]
                 scale, threshold = protocol_thresholds.logit_scale, protocol_thresholds.protocol_thd
-                writer.writerow([*line, kind, scale, threshold, *map(_four_decimals, values), *ranks])
+                writer.writerow([*line, word_kind, scale, threshold, *map(_four_decimals, values), *ranks])
             for thresholds in method.thresholds:
                 for threshold, score in thresholds.curve:
                     writer.writerow(

@@ -5,11 +5,23 @@ from __future__ import annotations
 from itertools import product
 
 import pytest
+from recorded_runs import make_record
 
 from clearclip import LastBlock, UserError
+from clearclip.commands.eval_all_parser import eval_all_parser
 from clearclip.methods import ATTENTIONS, GEM, build_method
+from clearclip.results import table_definitions
+from clearclip.results.data_files import read_json_file
 from clearclip.results.protocols import find_protocol
-from clearclip.results.table_definitions import FAMILY, find_table, published_labels, tables
+from clearclip.results.table_definitions import (
+    FAMILY,
+    every_table,
+    find_table,
+    published_labels,
+    tables,
+)
+from clearclip.results.table_text import to_markdown
+from clearclip.results.workbook_sheets import make_sheets
 
 WEIGHTS = ("CLIP", "BLIP", "OpenCLIP", "MetaCLIP")
 WITH_MINIATURE = [find_table(name, bundled=True) for name in ("benchmarks", "2", "background", "ablation", "family")]
@@ -115,3 +127,29 @@ def test_the_miniatures_rows_have_its_weights():
 def test_the_family_and_the_labels_of_all_rows():
     assert FAMILY[0] == "CLIP" and {"ClearCLIP", "NACLIP", "ProxyCLIP"} < set(FAMILY)
     assert {"CLIP", "qq, residual, FFN", "NACLIP + RCS + SFR"} < published_labels()
+
+
+@pytest.fixture
+def one_more_table(monkeypatch):
+    """``tables.json`` with one more entry."""
+    caches = (tables, every_table, published_labels)
+    entries = read_json_file("tables.json")
+    entries.append({**entries[1], "name": "mine", "title": "my table", "note": "what it shows", "datasets": ["voc20"]})
+    files = {"tables.json": entries, "bundled_tables.json": read_json_file("bundled_tables.json")}
+    monkeypatch.setattr(table_definitions, "read_json_file", files.__getitem__)
+    for cache in caches:
+        cache.cache_clear()
+    yield
+    for cache in caches:
+        cache.cache_clear()
+
+
+def test_a_new_table_is_one_entry(one_more_table):
+    """The command line, the workbook, the texts and the records' protocols have it, with its measured number."""
+    record = make_record("voc20", 700)
+    assert "mine: what it shows" in eval_all_parser().format_help()
+    (sheet,) = [sheet for sheet in make_sheets([record], []) if sheet.title == "my table"]
+    assert sheet.has_measured
+    table = find_table("mine")
+    assert "| ViT-B/16 | CLIP | yes | 35.0 (80.9) |" in to_markdown(table, [record], "clearclip")
+    assert find_table("mine", bundled=True).datasets == ("miniature",)

@@ -289,8 +289,14 @@ def comparison_page(results: Mapping[str, Segmentation]) -> visualize.PageLayout
     first = next(iter(results.values()))
     label_maps = [result.labels for result in results.values()]
     panels = [first.image, *label_maps]
-    # As many columns as leave the fewest places empty in the last row; of equals the most.
-    columns = min((5, 4, 3, 2), key=lambda columns: -len(panels) % columns)
+    columns = _column_count(len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
     return visualize.grid_page(rows, ["image", *results], legend, first.model)
+
+
+def _column_count(panel_count: int) -> int:
+    """As many columns as leave the fewest places empty in the last row; of equals the most."""
+    # Many panels in few columns would be a page that is higher than any screen.
+    choices = (6, 5, 4) if panel_count > 9 else (5, 4, 3, 2)
+    return min(choices, key=lambda columns: -panel_count % columns)

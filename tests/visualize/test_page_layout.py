@@ -59,3 +59,11 @@ def test_results_and_comparisons_as_vectors(tmp_path: Path) -> None:
         page = comparison_page({"CLIP": result, "ClearCLIP": result})
         assert save_image(page, tmp_path / f"comparison.{suffix}").stat().st_size > 1000
     assert isinstance(sheet_page([("a", noise(9, 9))], 1), PageLayout)
+
+
+@pytest.mark.parametrize(("method_count", "columns"), [(1, 2), (2, 3), (4, 5), (5, 3), (8, 3), (16, 6), (17, 6)])
+def test_a_comparison_of_many_methods_fits_a_screen(method_count: int, columns: int) -> None:
+    result = make_result(noise(40, 40), ["sky", "tree"])
+    page = comparison_page({f"method {number}": result for number in range(method_count)})
+    lefts = {image.x for image in page.images if image.framed}
+    assert len(lefts) == columns

@@ -7,7 +7,7 @@ with. Nothing of a repository's own code is ever run. Names and addresses are da
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -68,7 +68,10 @@ DENSE_MODELS = {
 
 
 def find_family(model_name: str) -> Family | None:
-    """The family of a model by its published name, its ``local-dir:`` folder or its repository; None for others."""
+    """The family of a model by its published name, its ``local-dir:`` folder or its repository; None for others.
+
+    find_family("tipsv2-b14").name  # "TIPSv2"
+    """
     if model_name in DENSE_MODELS:
         return DENSE_MODELS[model_name].family
     schema, _, location = model_name.partition(":")
@@ -89,8 +92,9 @@ def folder_family(folder: Path) -> Family | None:
     if not ((folder / "tokenizer.model").is_file() and config.is_file()):
         return None
     # Its configuration has had two forms; both name the model.
-    is_tips = "tipsv2" in config.read_text(encoding="utf-8", errors="replace")
-    return FAMILIES[_HUB_FAMILY] if is_tips else None
+    if "tipsv2" not in config.read_text(encoding="utf-8", errors="replace"):
+        return None
+    return FAMILIES[_HUB_FAMILY]
 
 
 def dense_files(model_name: str, pretrained: str | None) -> dict[str, Path]:
@@ -129,15 +133,25 @@ def dense_files(model_name: str, pretrained: str | None) -> dict[str, Path]:
     return files
 
 
+def _first_match(folder: Path, patterns: Sequence[str]) -> Path | None:
+    """The first file in a folder, by the first pattern that any fits."""
+    for pattern in patterns:
+        # Sorted, since a file system lists files in any order.
+        for path in sorted(folder.glob(pattern)):
+            if path.is_file():
+                return path
+    return None
+
+
 def _files_in(folder: Path, family: Family) -> dict[str, Path]:
     """The files of a family in a folder, by what each is for."""
     if not folder.is_dir():
         raise UserError(f"{folder} is no folder; {family.remedy}, and give their folder as pretrained")
     files = {}
     for purpose, patterns in family.files.items():
-        matching = [path for pattern in patterns for path in sorted(folder.glob(pattern)) if path.is_file()]
-        if matching:
-            files[purpose] = matching[0]
+        path = _first_match(folder, patterns)
+        if path is not None:
+            files[purpose] = path
         elif purpose not in family.optional:
             names = " or ".join(patterns)
             raise UserError(f"{folder} lacks the {purpose} of {family.name} ({names}); {family.remedy}")

@@ -26,6 +26,7 @@ def read_json(path: Path) -> dict[str, Any]:
     Raises:
         UserError: the file cannot be read, or is none.
     """
+    # Both errors: a text that is no UTF-8, and one that is no JSON, are ValueErrors.
     try:
         description = json.loads(path.read_text(encoding="utf-8"))
     except (OSError, ValueError) as error:
@@ -56,6 +57,7 @@ def model_folder(name: str) -> Path | None:
     Raises:
         UserError: it cannot be fetched, or is none that is known here.
     """
+    # The spelling that OpenCLIP has for them.
     schema, _, repository = name.partition(":")
     if schema not in ("local-dir", "hf-hub"):
         return None

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -36,9 +36,9 @@ from clearclip.utils.open_clip_import import open_clip
 RANDOM = "random"
 
 #: How files with weights end.
-SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
+_CHECKPOINT_SUFFIXES = (".safetensors", ".bin", ".pt", ".pth")
 #: How files of a training begin that are no weights.
-TRAINING = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
+_TRAINING_FILES = ("training_args", "optimizer", "scheduler", "scaler", "rng_state")
 
 # OpenAI's mean and std of 0..255 RGB, used for every model of the published tables.
 OPENAI_MEAN = (122.771, 116.746, 104.094)
@@ -87,25 +87,29 @@ def choose_weights(
     Raises:
         UserError: an unknown model or tag, or a model without weights of its own, and none named.
     """
-    name = _expand(model_name) if model_name else None
-    source = _expand(pretrained) if pretrained else None
+    name = None
+    if model_name:
+        name = _expand(model_name)
+    source = None
+    if pretrained:
+        source = _expand(pretrained)
     if name in CHECKPOINT_BY_MODEL_NAME:
         clip_type, vit_type = CHECKPOINT_BY_MODEL_NAME[name]
         name = None
-    if clip_type is None and name is None:
-        if source is None:
-            clip_type = "CLIP"
-        else:
-            name, source = _described_beside(source)
-    row = (clip_type or "CLIP", vit_type or DEFAULT_VIT_TYPES.get(clip_type or "CLIP"))
-    row_name, row_tag = CHECKPOINTS.get(row, (None, None))
+    is_row_named = clip_type is not None or (name is None and source is None)
+    # A file or folder alone may say itself which model it is of.
+    if not is_row_named and name is None:
+        name, source = _described_beside(source)
+    clip_type = clip_type or "CLIP"
+    vit_type = vit_type or DEFAULT_VIT_TYPES.get(clip_type)
+    row_name, row_tag = CHECKPOINTS.get((clip_type, vit_type), (None, None))
     name = _full_name(name or row_name, row_name)
     if find_family(name) is not None:
         return _dense_weights(name, source, quick_gelu)
     if ":" in name:
         return Weights(name, source, quick_gelu)
     # A file may be anyone's if only its place is given.
-    is_row = clip_type is not None and name == row_name
+    is_row = is_row_named and name == row_name
     return _tagged_weights(name, source, quick_gelu, pretrained_tag, row_tag, is_row)
 
 
@@ -128,7 +132,9 @@ def _tagged_weights(
     if pretrained_tag is not None and pretrained_tag != row_tag and not known_tag_of(model_name, pretrained_tag):
         fault = f"{model_name} has no tag {pretrained_tag!r}, as pretrained_tag says"
         raise UserError(f"{fault}; it has {tags or row_tag}")
-    tag = row_tag if is_row else None
+    tag = None
+    if is_row:
+        tag = row_tag
     if pretrained is None and tag is None:
         fault = f"{model_name} has no weights of its own"
         raise UserError(f"{fault}; name them as pretrained: a tag ({tags or 'none'}), a file, or random")
@@ -148,8 +154,11 @@ def _dense_weights(model_name: str, pretrained: str | None, quick_gelu: bool | N
     if pretrained == RANDOM:
         raise UserError(f"{model_name} takes the sizes of its towers from its files; name their folder as pretrained")
     if pretrained not in (None, PUBLISHED):
-        path = Path(pretrained)
-        return Weights(model_name, str(path.parent if path.is_file() else path))
+        # One of the files stands for all of them, which lie beside it.
+        folder = Path(pretrained)
+        if folder.is_file():
+            folder = folder.parent
+        return Weights(model_name, str(folder))
     if model_name in DENSE_MODELS:
         return Weights(model_name, PUBLISHED, tag=PUBLISHED)
     return Weights(model_name, None)  # a folder or a repository has its weights with it
@@ -166,7 +175,9 @@ def _expand(name: str | os.PathLike) -> str:
 def _described_beside(pretrained: str) -> tuple[str | None, str | None]:
     """Model name and ``pretrained`` for a folder that has a model's configuration, or a file in one."""
     path = Path(pretrained)
-    folder = path if path.is_dir() else path.parent
+    folder = path
+    if not path.is_dir():
+        folder = path.parent
     # The name of a published file says whose it is, whatever lies beside it.
     is_published_file = known_tag_of(CHECKPOINTS["CLIP", "ViT-B/16"][0], pretrained) is not None
     if is_published_file or not path.exists() or layout(folder) is None:
@@ -177,7 +188,11 @@ def _described_beside(pretrained: str) -> tuple[str | None, str | None]:
 
 
 def _full_name(name: str, row_name: str | None) -> str:
-    """A model's name as OpenCLIP spells it; a folder becomes ``local-dir:``. ``row_name`` is that of a table's row."""
+    """A model's name as OpenCLIP spells it; a folder becomes ``local-dir:``. ``row_name`` is that of a table's row.
+
+    Raises:
+        UserError: there is no such model.
+    """
     schema, _, folder = name.partition(":")
     if schema == "local-dir":
         return f"local-dir:{_expand(folder)}"
@@ -229,7 +244,9 @@ def _activation(model_name: str, tag: str | None, pretrained: str) -> bool | Non
 
 def _tag_remedy(name: str, tag: str, repository: str, file: str, quick_gelu: bool) -> str:
     """What to do where a tag's file cannot be fetched. The file's name does not say the activation."""
-    activation, flag = ("QuickGELU", "--quick-gelu") if quick_gelu else ("GELU", "--no-quick-gelu")
+    activation, flag = "GELU", "--no-quick-gelu"
+    if quick_gelu:
+        activation, flag = "QuickGELU", "--quick-gelu"
     return (
         f"download {hf_hub_url(repository, file)} elsewhere and give it with its activation, {activation}: "
         f"--model {name} --pretrained {file} {flag} (demo.py, analyze.py), or --cfg-options model.pretrained={file} "
@@ -249,30 +266,51 @@ def find_checkpoint(weights: Weights) -> list[Path]:
     if pretrained == RANDOM:
         return []
     if find_family(name) is not None and not (pretrained and Path(pretrained).is_file()):
+        # A file may serve two purposes, and is named once.
         return list(dict.fromkeys(dense_files(name, pretrained).values()))
     tag_config = None
     if pretrained is not None and ":" not in name:
         tag_config = open_clip.get_pretrained_cfg(name, pretrained)
     if tag_config:
-        repository, _, file = tag_config["hf_hub"].rpartition("/")
-        files = [file] if file else OPEN_CLIP_FILES
-        remedy = _tag_remedy(name, pretrained, repository, files[0], tag_config.get("quick_gelu"))
-        return [fetch(repository, *files, remedy=remedy)]
+        return [_fetch_tag(name, pretrained, tag_config)]
     if pretrained is None and name.startswith("hf-hub:"):
-        is_open_clip = layout(model_folder(name)) == OPEN_CLIP_CONFIG
-        usual_files = OPEN_CLIP_FILES if is_open_clip else HUGGING_FACE_FILES
-        indices = [f"{file}.index.json" for file in usual_files]
-        fetch_file = partial(fetch, name.partition(":")[2], remedy=folder_remedy(name))
-        return _shards(fetch_file(*usual_files, *indices), fetch_file)
-    path = model_folder(name) if pretrained is None else Path(pretrained)
-    if path.is_dir():
-        path = _checkpoint_in(path)
-    if path.is_file():
-        return _shards(path, path.parent.joinpath)
+        return _fetch_repository(name)
+    if pretrained is None:
+        return _local_files(model_folder(name))
+    path = Path(pretrained)
+    if path.is_dir() or path.is_file():
+        return _local_files(path)
     tags = ", ".join(open_clip.list_pretrained_tags_by_model(name)) or "none"
-    if Path(pretrained).suffix in SUFFIXES or os.sep in pretrained:
+    if Path(pretrained).suffix in _CHECKPOINT_SUFFIXES or os.sep in pretrained:
         raise UserError(f"{pretrained}: there is no such file; check its name, or give a tag of {name} ({tags})")
     raise UserError(f"pretrained={pretrained!r} is neither a file nor a folder nor a tag of {name} (tags: {tags})")
+
+
+def _fetch_tag(name: str, tag: str, tag_config: dict[str, Any]) -> Path:
+    """The published file of a tag, of which OpenCLIP knows the repository."""
+    repository, _, file = tag_config["hf_hub"].rpartition("/")
+    files: Sequence[str] = OPEN_CLIP_FILES
+    if file:
+        files = [file]
+    remedy = _tag_remedy(name, tag, repository, files[0], tag_config.get("quick_gelu"))
+    return fetch(repository, *files, remedy=remedy)
+
+
+def _fetch_repository(name: str) -> list[Path]:
+    """The weights that a ``hf-hub:`` model has with it."""
+    usual_files = HUGGING_FACE_FILES
+    if layout(model_folder(name)) == OPEN_CLIP_CONFIG:
+        usual_files = OPEN_CLIP_FILES
+    indices = [f"{file}.index.json" for file in usual_files]
+    fetch_file = partial(fetch, name.partition(":")[2], remedy=folder_remedy(name))
+    return _shards(fetch_file(*usual_files, *indices), fetch_file)
+
+
+def _local_files(path: Path) -> list[Path]:
+    """The files of weights that are in a folder, in a file, or in the shards that a file lists."""
+    if path.is_dir():
+        path = _checkpoint_in(path)
+    return _shards(path, path.parent.joinpath)
 
 
 def _checkpoint_in(folder: Path) -> Path:
@@ -286,8 +324,8 @@ def _checkpoint_in(folder: Path) -> Path:
                 return path
     candidates = list(folder.glob("*.index.json"))
     if not candidates:
-        files = sorted(path for path in folder.iterdir() if path.suffix in SUFFIXES)
-        candidates = [path for path in files if not path.stem.startswith(TRAINING)]
+        files = sorted(path for path in folder.iterdir() if path.suffix in _CHECKPOINT_SUFFIXES)
+        candidates = [path for path in files if not path.stem.startswith(_TRAINING_FILES)]
     if len(candidates) == 1:
         return candidates[0]
     if candidates:
@@ -301,6 +339,7 @@ def _shards(path: Path, find_shard: Callable[[str], Path]) -> list[Path]:
     """The file itself, or those that it lists if it is the index of shards."""
     if path.suffix != ".json":
         return [path]
+    # Each weight's name → the shard that has it.
     file_by_weight = read_json(path).get("weight_map")
     names: list[str] = []
     if isinstance(file_by_weight, dict):

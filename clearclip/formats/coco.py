@@ -35,11 +35,12 @@ def coco_dataset(
         images.append({"id": image_id, "file_name": file_name, "width": width, "height": height})
         for label in np.unique(labels).tolist():
             mask = labels == label
-            identity = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
-            annotations.append(identity | _mask_annotation(mask, polygons))
-    categories = [
-        {"id": category_id, "name": name, "supercategory": ""} for category_id, name in enumerate(names, start=1)
-    ]
+            annotation = {"id": len(annotations) + 1, "image_id": image_id, "category_id": label + 1}
+            annotation |= _mask_annotation(mask, polygons)
+            annotations.append(annotation)
+    categories = []
+    for category_id, name in enumerate(names, start=1):
+        categories.append({"id": category_id, "name": name, "supercategory": ""})
     return {"images": images, "annotations": annotations, "categories": categories}
 
 
@@ -47,13 +48,16 @@ def _mask_annotation(mask: np.ndarray, polygons: bool) -> dict[str, Any]:
     """The part of an annotation that follows from its mask, (H, W) bool, which has at least one pixel."""
     rows = np.flatnonzero(mask.any(axis=1))
     columns = np.flatnonzero(mask.any(axis=0))
-    left, top = int(columns[0]), int(rows[0])
-    width, height = int(columns[-1]) - left + 1, int(rows[-1]) - top + 1
-    segmentation: Any = mask_polygons(mask) if polygons else None
+    x, y = int(columns[0]), int(rows[0])
+    width = int(columns[-1]) - x + 1
+    height = int(rows[-1]) - y + 1
+    segmentation: Any = None
+    if polygons:
+        segmentation = mask_polygons(mask)
     return {
         "segmentation": segmentation or mask_rle(mask),
         "area": int(mask.sum()),
-        "bbox": [left, top, width, height],
+        "bbox": [x, y, width, height],
         "iscrowd": 0,
     }
 
@@ -82,14 +86,19 @@ def _compress_runs(runs: Sequence[int]) -> str:
     """
     letters = []
     for index, run in enumerate(runs):
-        value = run - runs[index - 2] if index > 2 else run
+        value = run
+        if index > 2:
+            value -= runs[index - 2]
         is_last = False
         while not is_last:
             group = value & 0b11111
             value >>= 5
-            # What is left is all zeros, or all ones of a negative number, and the sign is already in this group.
-            is_last = value == (-1 if group & 0b10000 else 0)
-            letters.append(chr(48 + (group if is_last else group | 0b100000)))
+            # What remains is all zeros, or all ones of a negative number, and the sign is already in this group.
+            is_negative = bool(group & 0b10000)
+            is_last = value == -int(is_negative)
+            if not is_last:
+                group |= 0b100000
+            letters.append(chr(48 + group))
     return "".join(letters)
 
 

@@ -35,6 +35,7 @@ def write_cvat_masks(
             name.
     """
     table = _colour_table(names, colours)
+    # In memory: an archive that is interrupted would be there in part, and masks compress to little.
     buffer = io.BytesIO()
     stems: list[str] = []
     with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as archive:
@@ -47,12 +48,14 @@ def write_cvat_masks(
             stems.append(stem)
             archive.writestr(f"SegmentationClass/{stem}.png", _png_bytes(table[labels]))
             archive.writestr(f"SegmentationObject/{stem}.png", _png_bytes(_object_mask(table[labels], labels)))
+        # CVAT takes the images' names from this list alone.
         archive.writestr("ImageSets/Segmentation/default.txt", "".join(f"{stem}\n" for stem in stems))
     return write_bytes(path, buffer.getvalue())
 
 
 def _colour_table(names: Sequence[str], colours: np.ndarray) -> np.ndarray:
     """The colour of each class, (K, 3) uint8, by which alone the format tells classes apart."""
+    # A copy, since the result's own colours stay what they are.
     table = np.asarray(colours).astype(np.uint8)[: len(names)].copy()
     for label, name in enumerate(names):
         if name.lower() == NO_LABEL:

@@ -25,7 +25,9 @@ from clearclip.utils.plain_data import plain_data
 Template = Callable[[str], str]
 #: OpenAI's 80 ImageNet prompt templates.
 TEMPLATES: tuple[Template, ...] = read_templates("imagenet80")
-WORDS_PER_BATCH = 12  # so that there are prompts of like length
+#: So many words at a time, so that there are prompts of like length to be encoded together.
+WORDS_PER_BATCH = 12
+#: So many prompts at a time, for the memory's sake.
 PROMPTS_PER_BATCH = 240
 #: Held while a tokenizer runs and while a cache is opened: Hugging Face's fast tokenizers fail with "Already borrowed"
 #: where two threads set their padding at once.
@@ -103,9 +105,9 @@ class TextEncoder:
         new_words = [word for word in dict.fromkeys(classes.words) if word not in self._features]
         if new_words and self.cached:
             new_words = self._read_cache(new_words)
-        prompts = len(new_words) * len(self.templates)
-        hidden = not (progress and prompts)
-        with tqdm(total=prompts, desc="text features", unit="prompt", disable=hidden, leave=False) as bar:
+        prompt_count = len(new_words) * len(self.templates)
+        is_hidden = not progress or prompt_count == 0
+        with tqdm(total=prompt_count, desc="text features", unit="prompt", disable=is_hidden, leave=False) as bar:
             for start in range(0, len(new_words), WORDS_PER_BATCH):
                 batch = new_words[start : start + WORDS_PER_BATCH]
                 for word, feature in zip(batch, self._encode(batch, bar), strict=True):
@@ -118,9 +120,11 @@ class TextEncoder:
 
     def _read_cache(self, words: Sequence[str]) -> list[str]:
         """Take what is on disk, and return the words that are not."""
-        fingerprint = self.fingerprint() if self._cache is None else ""
-        with _TOKENIZER_LOCK:
-            self._cache = self._cache or TextCache(fingerprint)
+        if self._cache is None:
+            # Outside of the lock, which the fingerprint takes itself for its prompts.
+            fingerprint = self.fingerprint()
+            with _TOKENIZER_LOCK:
+                self._cache = self._cache or TextCache(fingerprint)
         absent = []
         for word in words:
             feature = self._cache.get(self._cache_name(word), self.dim)
@@ -138,10 +142,12 @@ class TextEncoder:
 
     def fingerprint(self) -> str:
         """Hash of everything but the word that changes a feature: weights, configuration, code, templates, versions."""
+        # Without the image tower, so that all methods and precisions of images share a cache.
         modules = dict(self.model.named_children())
         for image_tower in ("visual", "vision_model"):
             modules.pop(image_tower, None)
         model = {"class": type(self.model), **vars(self.model), "_modules": modules}
+        # Tokens of odd texts say how the tokenizer cleans and splits, whatever class it is.
         prompts = self._tokens([template(" É_t. Ünit's &amp; 1,2 ") for template in self.templates])
         device = next(self.model.parameters()).device.type
         code = source_digest("text", "backbones")
@@ -157,6 +163,7 @@ class TextEncoder:
     @torch.inference_mode()
     def _encode(self, words: list[str], bar: tqdm) -> list[Tensor]:
         """The (E,) float32 feature of each word."""
+        # All prompts of the first word, then all of the second.
         tokens = self._tokens([template(word) for word in words for template in self.templates])
         device = next(self.model.parameters()).device
         tokens = {name: value.to(device) for name, value in tokens.items()}
@@ -169,6 +176,7 @@ class TextEncoder:
             if self.padding is not None and (last != self.padding).any():
                 context = tokens["input_ids"].shape[1]
                 warnings.warn(f"{word[:60]!r} is too long for {context} tokens and may be cut", stacklevel=4)
+        # Clones, since a view would keep the features of the whole batch in memory.
         return [feature.clone() for feature in features]
 
     def _embeddings(self, tokens: dict[str, Tensor], bar: tqdm) -> Tensor:
@@ -183,4 +191,5 @@ class TextEncoder:
                 order.append(rows)
                 bar.update(len(rows))
         embeddings = torch.cat(batches)
+        # Back into the order of the prompts.
         return torch.empty_like(embeddings).index_copy_(0, torch.cat(order), embeddings)

@@ -26,10 +26,14 @@ class CuttingEncoder:
 
     def __init__(self, model: nn.Module):
         self.model = model
-        tower = model.text if hasattr(model, "text") else model
-        prefix = "text_" if type(tower) is open_clip.CLIP else ""
-        self.pool_type = getattr(tower, f"{prefix}pool_type", None)
-        self.end_token = getattr(tower, f"{prefix}eos_id", None)
+        # OpenCLIP has the text tower as a module of its own, or, in its oldest class, spread over the model.
+        tower = getattr(model, "text", model)
+        if type(tower) is open_clip.CLIP:
+            self.pool_type = tower.text_pool_type
+            self.end_token = getattr(tower, "text_eos_id", None)
+        else:
+            self.pool_type = getattr(tower, "pool_type", None)
+            self.end_token = getattr(tower, "eos_id", None)
         # A method in the instance's own dict was put in the place of the class's.
         has_own_method = "encode_text" in vars(model)
         self.is_causal = not has_own_method and _is_causal(tower)
@@ -41,6 +45,7 @@ class CuttingEncoder:
     def lengths(self, tokens: dict[str, Tensor]) -> Tensor:
         """How many tokens of each prompt (B, T), from its start, change its embedding: (B,) int64."""
         ids = tokens["input_ids"]
+        # The token that is read is the one of the highest id, which is the end token.
         if self.is_causal and self.pool_type == "argmax":
             return ids.argmax(dim=1) + 1
         if self.is_causal and self.pool_type == "eos":
@@ -50,14 +55,20 @@ class CuttingEncoder:
         else:
             attended = tokens.get("attention_mask", torch.ones_like(ids))
         context = ids.shape[1]
-        last = (attended * torch.arange(1, context + 1, device=ids.device)).amax(dim=1)
-        return last.masked_fill(last == 0, context)
+        # The last position that is attended to, counted from 1. Where there is none, nothing is cut.
+        lengths = (attended * torch.arange(1, context + 1, device=ids.device)).amax(dim=1)
+        return lengths.masked_fill(lengths == 0, context)
 
     def encode(self, tokens: dict[str, Tensor], length: int) -> Tensor:
         """Embeddings (B, E) of prompts (B, T), cut to ``length`` tokens."""
-        cut = {name: value[:, :length] for name, value in tokens.items()}
-        model = _shortened(self.model, length) if self.is_causal else self.model
-        return model.encode_text(cut if len(cut) > 1 else cut["input_ids"])
+        cut_tokens = {name: value[:, :length] for name, value in tokens.items()}
+        model = self.model
+        if self.is_causal:
+            model = _shortened(model, length)
+        # OpenCLIP's models take the ids alone; those with an attention mask take all by name.
+        if list(cut_tokens) == ["input_ids"]:
+            return model.encode_text(cut_tokens["input_ids"])
+        return model.encode_text(cut_tokens)
 
 
 def _is_causal(tower: nn.Module) -> bool:

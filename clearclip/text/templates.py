@@ -31,24 +31,31 @@ def read_templates(name: str | os.PathLike[str]) -> tuple[partial[str], ...]:
     """
     templates = TEMPLATES_BY_NAME.get(str(name))
     if templates is None:
-        try:
-            lines = user_path(name).read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, ValueError) as error:
-            raise UserError(
-                f"templates {str(name)[:200]!r} is neither a name ({', '.join(TEMPLATES_BY_NAME)}) nor a text file"
-            ) from error
-        templates = tuple(line.strip() for line in lines if line.strip())
-        # A template without a place for the word would give all classes the same feature.
-        faulty_lines = [line for line in templates if line.count("{}") != 1]
-        if not templates:
-            faulty_lines = ["an empty file"]
-        if faulty_lines:
-            raise UserError(
-                f"templates {name}: {faulty_lines[0]!r} needs {{}} once, for the word; write one template a line"
-            )
+        templates = _read_template_file(name)
+    # Partials and no lambdas, since the functions are part of the cache's key and go to other processes.
     return tuple(partial(fill_template, template) for template in templates)
+
+
+def _read_template_file(path: str | os.PathLike[str]) -> tuple[str, ...]:
+    try:
+        lines = user_path(path).read_text(encoding="utf-8-sig").splitlines()
+    except (OSError, ValueError) as error:
+        raise UserError(
+            f"templates {str(path)[:200]!r} is neither a name ({', '.join(TEMPLATES_BY_NAME)}) nor a text file"
+        ) from error
+    templates = tuple(line.strip() for line in lines if line.strip())
+    # A template without a place for the word would give all classes the same feature.
+    faulty_lines = [line for line in templates if line.count("{}") != 1]
+    if not templates:
+        faulty_lines = ["an empty file"]
+    if faulty_lines:
+        raise UserError(
+            f"templates {path}: {faulty_lines[0]!r} needs {{}} once, for the word; write one template a line"
+        )
+    return templates
 
 
 def fill_template(template: str, word: str) -> str:
     """A template with a word in its place."""
+    # Not str.format: a word may have braces of its own.
     return template.replace("{}", word)

@@ -13,7 +13,8 @@ from clearclip.text.words import ClassWords
 from clearclip.utils.errors import UserError
 
 PUBLISHED, PLAIN, SYNONYMS, DISTRACTORS = "published", "plain", "synonyms", "distractors"
-BACKGROUND = "background"
+#: What datasets call the class of all that has no class.
+BACKGROUND_CLASS = "background"
 
 
 @dataclass(frozen=True)
@@ -50,13 +51,16 @@ def plain_words(words: ClassWords, dataset_classes: Sequence[str]) -> WordSet:
     """
     plain_classes = []
     for class_words, dataset_class in zip(words.classes, dataset_classes, strict=True):
-        is_background = dataset_class == BACKGROUND
-        plain_classes.append((BACKGROUND,) if is_background else class_words[:1])
+        if dataset_class == BACKGROUND_CLASS:
+            plain_classes.append((BACKGROUND_CLASS,))
+        else:
+            plain_classes.append(class_words[:1])
     return WordSet(PLAIN, ClassWords(tuple(plain_classes)), len(words))
 
 
 def synonym_choice(words: ClassWords, seed: int) -> WordSet:
     """One word of each class, drawn with a seed: the same seed gives the same words on every machine."""
+    # Python's own generator, whose choices are the same in all its versions from 3.2 on.
     generator = random.Random(seed)
     chosen_classes = tuple((generator.choice(class_words),) for class_words in words.classes)
     return WordSet(f"{SYNONYMS} {seed}", ClassWords(chosen_classes), len(words))
@@ -74,7 +78,7 @@ def with_distractors(words: ClassWords, other_words: ClassWords, count: int, see
     Raises:
         UserError: the other dataset has too few classes of which this one has no word.
     """
-    taken_words = {word.lower() for word in words.words} | {BACKGROUND}
+    taken_words = {word.lower() for word in words.words} | {BACKGROUND_CLASS}
     candidates = []
     for class_words in other_words.classes:
         # A class with any word in common is one of the dataset's own, however else it is called.

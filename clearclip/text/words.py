@@ -38,6 +38,7 @@ class ClassWords:
             raise UserError(f"{source}: expected a list of strings, one class each, got {lines!r}")
         if not lines:
             raise UserError(f"{source}: no class given; name at least one")
+        # Numbered from 1, as editors number the lines of a names file.
         classes = []
         for number, line in enumerate(lines, start=1):
             classes.append(_parse_line(line, f"{source}: line {number}"))
@@ -63,10 +64,14 @@ class ClassWords:
             raise UserError(f"names file {path} is not UTF-8 text; save it as UTF-8, one class per line") from error
         lines: list[str] = []
         if text.strip():
+            # Blank lines at the end are no classes; one in between is, and is refused.
             lines = text.rstrip().split("\n")
-        suspicious = [line.strip() for line in lines if _NO_WORDS.match(line)]
-        if suspicious:
-            excerpt = suspicious[0] if len(suspicious[0]) < 40 else f"{suspicious[0][:40]}…"
+        suspicious_lines = [line.strip() for line in lines if _NO_WORDS.match(line)]
+        if suspicious_lines:
+            excerpt = suspicious_lines[0]
+            if len(excerpt) >= 40:
+                excerpt = f"{excerpt[:40]}…"
+            # No error: "2: sky" may be meant. But a table's numbers would be taken as words in silence.
             warnings.warn(
                 f"names file {path}: {excerpt!r} is taken as words; a line is a class and has its words only, no "
                 "number, table or JSON",
@@ -76,7 +81,7 @@ class ClassWords:
 
     @property
     def words(self) -> list[str]:
-        """All words in order."""
+        """All words in order, (words,); a word of two classes stands twice."""
         return [word for words in self.classes for word in words]
 
     @property
@@ -91,6 +96,7 @@ class ClassWords:
             name = words[0]
             if classes_of_first_word[name] > 1:
                 name = "|".join(words)
+            # Reports and legends have a column or colour for each name.
             classes_of_name[name] += 1
             if classes_of_name[name] > 1:
                 name = f"{name} ({classes_of_name[name]})"

@@ -22,37 +22,45 @@ DISTINCT = np.frombuffer(bytes.fromhex(
 #: Colours that are chosen one by one.
 SEARCHED_COLOURS = 1000
 #: What a class named "background" is painted with.
-BACKGROUND = (90, 90, 90)
+BACKGROUND_COLOUR = (90, 90, 90)
 #: What pixels without a class are painted with: the colour of PASCAL VOC's void pixels.
 IGNORED = (224, 224, 192)
 
 
-def class_palette(names: Sequence[str], given: Palette | None = None) -> np.ndarray:
+def class_palette(names: Sequence[str], dataset_colours: Palette | None = None) -> np.ndarray:
     """Colours for classes: the same ones in every picture, whatever the method, since they depend on the classes only.
 
     Args:
         names: of the classes; a first one named "background" is grey and costs no colour.
-        given: a dataset's own colours, at least as many, RGB in 0..255. Where two of its classes have the same one
+        dataset_colours: a dataset's own, at least as many, RGB in 0..255. Where two of its classes have the same one
             (COCO, ADE20K and PASCAL Context have such), all classes get colours of this package instead.
 
     Returns:
         (len(names), 3) uint8 RGB
 
     Raises:
-        UserError: ``given`` has too few colours or is no list of RGB triples.
+        UserError: ``dataset_colours`` has too few colours or is no list of RGB triples.
     """
-    if given is not None:
-        colours = np.asarray(given)
-        if colours.ndim != 2 or colours.shape[1] != 3 or colours.min(initial=0) < 0 or colours.max(initial=0) > 255:
-            raise UserError("a palette must be a list of (red, green, blue), each from 0 to 255")
-        if len(colours) < len(names):
-            raise UserError(f"the palette has {len(colours)} colours for {len(names)} classes; give one for each")
-        colours = colours[: len(names)].astype(np.uint8)
+    if dataset_colours is not None:
+        colours = _checked_palette(dataset_colours, len(names))
         if len(np.unique(colours, axis=0)) == len(names):
             return colours
     has_background = bool(names) and names[0].lower() == "background"
-    colours = distinct_colours(len(names) - has_background)
-    return np.vstack([[BACKGROUND], colours]).astype(np.uint8) if has_background else colours.copy()
+    if has_background:
+        return np.vstack([[BACKGROUND_COLOUR], distinct_colours(len(names) - 1)]).astype(np.uint8)
+    # A copy, since the colours are kept for the next call.
+    return distinct_colours(len(names)).copy()
+
+
+def _checked_palette(palette: Palette, count: int) -> np.ndarray:
+    """The first ``count`` colours of a palette, (count, 3) uint8; a UserError where there are no such."""
+    colours = np.asarray(palette)
+    is_list_of_triples = colours.ndim == 2 and colours.shape[1] == 3
+    if not is_list_of_triples or colours.min(initial=0) < 0 or colours.max(initial=0) > 255:
+        raise UserError("a palette must be a list of (red, green, blue), each from 0 to 255")
+    if len(colours) < count:
+        raise UserError(f"the palette has {len(colours)} colours for {count} classes; give one for each")
+    return colours[:count].astype(np.uint8)
 
 
 @lru_cache(maxsize=32)
@@ -71,17 +79,19 @@ def distinct_colours(count: int) -> np.ndarray:
         levels = np.linspace(0, 255, 20).round().astype(np.uint8)
         grid = np.stack(np.meshgrid(levels, levels, levels, indexing="ij"), axis=-1).reshape(-1, 3)
         grid_lab = _to_lab(grid)
-        nearest = np.full(len(grid), np.inf)
-        for colour in _to_lab(np.vstack([DISTINCT, [BACKGROUND], [IGNORED]])):
-            nearest = np.minimum(nearest, np.square(grid_lab - colour).sum(axis=1))
-        further = []
+        # Of each colour of the grid: the squared distance to the nearest one that is taken.
+        distances = np.full(len(grid), np.inf)
+        for colour in _to_lab(np.vstack([DISTINCT, [BACKGROUND_COLOUR], [IGNORED]])):
+            distances = np.minimum(distances, np.square(grid_lab - colour).sum(axis=1))
+        further_colours = []
         for _ in range(min(count, SEARCHED_COLOURS) - len(DISTINCT)):
-            farthest = int(nearest.argmax())
-            further.append(grid[farthest])
-            nearest = np.minimum(nearest, np.square(grid_lab - grid_lab[farthest]).sum(axis=1))
+            farthest = int(distances.argmax())
+            further_colours.append(grid[farthest])
+            distances = np.minimum(distances, np.square(grid_lab - grid_lab[farthest]).sum(axis=1))
         # So many classes cannot be told apart by colour anyway; the others are taken as they come.
-        further += list(np.resize(grid, (max(0, count - SEARCHED_COLOURS), 3)))
-        colours = np.vstack([DISTINCT, *further]).astype(np.uint8)
+        further_colours += list(np.resize(grid, (max(0, count - SEARCHED_COLOURS), 3)))
+        colours = np.vstack([DISTINCT, *further_colours]).astype(np.uint8)
+    # Read-only, since all callers get this very array.
     colours.flags.writeable = False
     return colours
 
@@ -96,19 +106,24 @@ def fit(picture: np.ndarray, side: int) -> np.ndarray:
 
     Smaller ones are enlarged by a whole factor, so that pixels stay sharp and even.
     """
-    scale = side / max(picture.shape[:2])
+    height, width = picture.shape[:2]
+    scale = side / max(height, width)
     if scale >= 1:
         return picture.repeat(int(scale), axis=0).repeat(int(scale), axis=1)
-    height, width = (max(1, round(scale * size)) for size in picture.shape[:2])
+    fitted_height = max(1, round(scale * height))
+    fitted_width = max(1, round(scale * width))
     if picture.ndim == 3:
-        return np.asarray(Image.fromarray(picture).resize((width, height), Image.Resampling.LANCZOS))
-    places = [((np.arange(new) + 0.5) / scale).astype(int) for new in (height, width)]
-    return picture[np.ix_(*(np.minimum(at, size - 1) for at, size in zip(places, picture.shape, strict=True)))]
+        return np.asarray(Image.fromarray(picture).resize((fitted_width, fitted_height), Image.Resampling.LANCZOS))
+    # Labels cannot be mixed: each pixel takes the label at its centre.
+    rows = ((np.arange(fitted_height) + 0.5) / scale).astype(int)
+    columns = ((np.arange(fitted_width) + 0.5) / scale).astype(int)
+    return picture[np.ix_(np.minimum(rows, height - 1), np.minimum(columns, width - 1))]
 
 
 def colour_map(labels: np.ndarray, colours: np.ndarray) -> np.ndarray:
     """Labels, (H, W) integers, in their ``colours``, (K, 3); those that have none as ignored: (H, W, 3) uint8."""
     table = np.vstack([colours, IGNORED]).astype(np.uint8)
+    # -1 and the number of colours both are the last row, that of ignored pixels.
     return table[np.clip(labels.astype(np.int64), -1, len(colours))]
 
 
@@ -125,6 +140,7 @@ def overlay(image: np.ndarray, labels: np.ndarray, colours: np.ndarray, opacity:
         a PIL image of the size of ``image``.
     """
     mixed = cv2.addWeighted(image, 1 - opacity, colour_map(labels, colours), opacity, 0)
+    # Morphology of OpenCV knows no int64; labels are fewer than 65,536.
     edges = cv2.morphologyEx(labels.astype(np.uint16), cv2.MORPH_GRADIENT, np.ones((2, 2), np.uint8)) > 0
     mixed[edges] //= 3
     return Image.fromarray(mixed)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,30 +34,19 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], title: str 
     from matplotlib.figure import Figure
     from matplotlib.font_manager import FontProperties
 
-    count = len(classes)
+    # A class that does not occur is divided by 0; its line stays empty.
     with np.errstate(invalid="ignore"):
         percent = 100 * confusion / confusion.sum(axis=1, keepdims=True)
-    has_numbers = count <= MOST_WITH_NUMBERS
-    cell, font_size = (LARGE_CELL, 7.0) if has_numbers else (SMALL_CELL, 5.0)
-    side = max(2.5, cell * count)
+    has_numbers = len(classes) <= MOST_WITH_NUMBERS
+    side = max(2.5, len(classes) * (LARGE_CELL if has_numbers else SMALL_CELL))
     figure = Figure(figsize=(side, side), dpi=150)
     axes = figure.add_subplot()
     image = axes.imshow(percent, cmap="Blues", vmin=0, vmax=100)
-    names = [short(name) for name in classes]
-    axes.set_xticks(range(count), names, rotation=90)
-    axes.set_yticks(range(count), names)
-    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
-        label.set_fontproperties(FontProperties(fname=font_file(label.get_text()), size=font_size))
-    axes.tick_params(length=0)
-    axes.set_xlabel("predicted class", fontsize=8)
-    axes.set_ylabel("true class", fontsize=8)
+    _name_classes(axes, classes, font_size=7.0 if has_numbers else 5.0)
     if title:
         axes.set_title(title, fontproperties=FontProperties(fname=font_file(title), size=9))
     if has_numbers:
-        for row, column in np.argwhere(percent >= 0.5):
-            value = percent[row, column]
-            colour = "white" if value > DARK else "black"
-            axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=colour)
+        _write_numbers(axes, percent)
     scale = figure.colorbar(image, ax=axes, shrink=0.6, aspect=25, pad=0.03)
     scale.set_label("% of the true class's pixels", fontsize=7)
     scale.ax.tick_params(labelsize=6)
@@ -64,3 +54,27 @@ def confusion_picture(confusion: np.ndarray, classes: Sequence[str], title: str 
     # The file grows by what names and title need.
     figure.savefig(buffer, format="png", bbox_inches="tight", pad_inches=0.1)
     return buffer.getvalue()
+
+
+def _name_classes(axes: Any, classes: Sequence[str], font_size: float) -> None:
+    """Write the names of the classes at both axes, each in a font that has its letters."""
+    from matplotlib.font_manager import FontProperties
+
+    names = [short(name) for name in classes]
+    axes.set_xticks(range(len(names)), names, rotation=90)
+    axes.set_yticks(range(len(names)), names)
+    for label in (*axes.get_xticklabels(), *axes.get_yticklabels()):
+        label.set_fontproperties(FontProperties(fname=font_file(label.get_text()), size=font_size))
+    axes.tick_params(length=0)
+    axes.set_xlabel("predicted class", fontsize=8)
+    axes.set_ylabel("true class", fontsize=8)
+
+
+def _write_numbers(axes: Any, percent: np.ndarray) -> None:
+    """Write percentages, (classes, classes), into their cells; those that round to 0 are left out."""
+    for row, column in np.argwhere(percent >= 0.5):
+        value = percent[row, column]
+        colour = "black"
+        if value > DARK:
+            colour = "white"
+        axes.text(column, row, f"{value:.0f}", ha="center", va="center", fontsize=6, color=colour)

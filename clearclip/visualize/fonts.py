@@ -29,6 +29,7 @@ def _font_with(letters: frozenset[str]) -> str:
         return default
     from matplotlib.font_manager import findSystemFonts
 
+    # Opens every font of the system, which takes a second or more.
     candidates = [path for path in findSystemFonts() if codes <= _letter_codes(path)]
     if candidates:
         return min(candidates, key=_unusualness)

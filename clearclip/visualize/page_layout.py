@@ -70,6 +70,7 @@ class PageLayout:
 
     def wrap(self, text: str, width: int) -> list[str]:
         """``text`` in lines of at most ``width`` pixels."""
+        # textwrap counts letters; their mean width in this very text is taken for each.
         letters_per_pixel = len(text) / max(1, self.text_width(text))
         return textwrap.wrap(text, max(1, int(width * letters_per_pixel)))
 
@@ -91,6 +92,7 @@ class PageLayout:
         for image in self.images:
             page.paste(Image.fromarray(image.pixels), (image.x, image.y))
             if image.framed:
+                # Just outside of the picture, of which no pixel is hidden.
                 height, width = image.pixels.shape[:2]
                 corners = (image.x - 1, image.y - 1, image.x + width, image.y + height)
                 canvas.rectangle(corners, outline=FRAME_COLOUR)

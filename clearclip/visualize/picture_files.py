@@ -43,8 +43,9 @@ def save_image(image: Image.Image | np.ndarray | PageLayout, path: str | Path, l
         raise UserError(f"{path} has no suffix of an image format that can be written; use .png or .jpg")
     if isinstance(image, np.ndarray):
         image = Image.fromarray(image)
-    if format_name == "JPEG":
+    if format_name == "JPEG":  # which has neither palettes nor opacity
         image = image.convert("RGB")
+    # In memory first: a format that cannot hold the image leaves no file behind.
     buffer = io.BytesIO()
     try:
         # Each format takes the option that it knows; PNG's own level is slow and saves a few per cent.
@@ -63,5 +64,8 @@ def palette_image(labels: np.ndarray, colours: np.ndarray) -> Image.Image:
     """
     height, width = labels.shape
     image = Image.frombytes("P", (width, height), labels.astype(np.uint8).tobytes())
-    image.putpalette(colours.astype(np.uint8).tobytes() + bytes([255]) * 3 * (256 - len(colours)))
+    # All 256 entries: some viewers show nothing where an id has none.
+    missing_colours = 256 - len(colours)
+    white = bytes([255, 255, 255])
+    image.putpalette(colours.astype(np.uint8).tobytes() + missing_colours * white)
     return image

@@ -44,7 +44,11 @@ def sheet_page(
     """
     pictures = [np.asarray(picture) for _, picture in panels]
     columns = min(columns, len(panels))
-    picture_widths = [max(picture.shape[1] for picture in pictures[column::columns]) for column in range(columns)]
+    picture_widths = []
+    for column in range(columns):
+        pictures_of_column = pictures[column::columns]
+        picture_widths.append(max(picture.shape[1] for picture in pictures_of_column))
+    # Letters grow with the page, which a paper or a projector shrinks to its own width.
     letter = int(np.clip(sum(picture_widths) / 72, 14, 26))
     # A title needs some width, however narrow its picture is.
     column_widths = [max(width, 10 * letter) for width in picture_widths]
@@ -86,11 +90,13 @@ class _SheetBuilder:
 
     def add_row(self, titles: Sequence[str], pictures: Sequence[np.ndarray]) -> None:
         """Pictures side by side; their titles end just above them."""
-        wrapped_titles = [
-            self.page.wrap(title, width) for title, width in zip(titles, self.column_widths, strict=False)
-        ]
+        wrapped_titles = []
+        # The last row may have fewer pictures than there are columns.
+        for title, width in zip(titles, self.column_widths, strict=False):
+            wrapped_titles.append(self.page.wrap(title, width))
         space = self.letter // 3
-        picture_top = self.y + self.line_height * max(map(len, wrapped_titles)) + space
+        most_lines = max(len(lines) for lines in wrapped_titles)
+        picture_top = self.y + self.line_height * most_lines + space
         x = self.letter
         for column, (lines, picture) in enumerate(zip(wrapped_titles, pictures, strict=True)):
             first_line = picture_top - space - self.line_height * len(lines)
@@ -162,9 +168,12 @@ def result_page(
     """
     colours = class_palette(names, palette)
     height, width = labels.shape
-    is_wide = width > 1.7 * height
-    side = 1200 if is_wide else 800
-    photo, fitted_labels = fit(image, side), fit(labels, side)
+    # Panoramas are put one below the other.
+    columns, side = 3, 800
+    if width > 1.7 * height:
+        columns, side = 1, 1200
+    photo = fit(image, side)
+    fitted_labels = fit(labels, side)
     panels = [
         (f"image · {width} × {height}", photo),
         ("overlay", overlay(photo, fitted_labels, colours)),
@@ -178,7 +187,7 @@ def result_page(
     note = ""
     if missing_count:
         note = f"share of the image; {missing_count} of {len(names)} classes were not found"
-    return sheet_page(panels, 1 if is_wide else 3, legend, note, title=title, texts=texts)
+    return sheet_page(panels, columns, legend, note, title=title, texts=texts)
 
 
 def result_picture(*args: Any, **options: Any) -> Image.Image:
@@ -190,9 +199,11 @@ def _names_inside(labels: np.ndarray, names: Sequence[str], present_classes: lis
     """The names that fit into their class, at the centre of the largest circle within it: x, y, name."""
     texts = []
     for label in present_classes:
+        # Beyond the picture there is no class, so that a name keeps away from its edge.
         mask = np.pad(labels == label, 1).astype(np.uint8)
         distance_to_edge = cv2.distanceTransform(mask, cv2.DIST_L2, 3)
         name = " ".join(names[label].split())
+        # Half of the name's width, in pixels, about.
         if distance_to_edge.max() > 8 * len(name):
             y, x = np.unravel_index(distance_to_edge.argmax(), distance_to_edge.shape)
             texts.append((x - 1, y - 1, name))
@@ -214,7 +225,8 @@ def grid_page(
     panels = [np.asarray(panel) for row in rows for panel in row]
     labels_present: set[int] = set()
     for panel in panels:
-        if panel.ndim == 2:
+        is_label_map = panel.ndim == 2
+        if is_label_map:
             labels_present.update(np.unique(panel).tolist())
     present_legend = [legend[label] for label in sorted(labels_present) if 0 <= label < len(legend)]
     if len(present_legend) < len(labels_present):
@@ -222,9 +234,12 @@ def grid_page(
     side = min(640, 2000 // len(rows[0]))
     pictures = []
     for panel in panels:
-        fitted = fit(panel, side)
-        pictures.append(fitted if panel.ndim == 3 else colour_map(fitted, colours))
-    return sheet_page(list(zip_longest(titles, pictures, fillvalue="")), len(rows[0]), present_legend, title=title)
+        picture = fit(panel, side)
+        if picture.ndim == 2:
+            picture = colour_map(picture, colours)
+        pictures.append(picture)
+    titled_pictures = list(zip_longest(titles, pictures, fillvalue=""))
+    return sheet_page(titled_pictures, len(rows[0]), present_legend, title=title)
 
 
 def grid_picture(*args: Any, **options: Any) -> Image.Image:

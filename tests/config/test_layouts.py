@@ -9,7 +9,7 @@ from layouts import LAYOUTS, make_layout
 from mmengine.config import Config
 from mmseg.registry import DATASETS
 
-CONFIG = Path(__file__).resolve().parents[1] / "config"
+CONFIG = Path(__file__).resolve().parents[2] / "config"
 REAL = Path(os.environ.get("CLEARCLIP_REAL_SAMPLES", CONFIG.parents[1] / "shared" / "real_samples"))
 # Written out by hand: id in the file and label after loading, for the first pixels of a mask of each benchmark.
 CORNERS = {

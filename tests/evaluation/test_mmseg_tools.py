@@ -22,7 +22,7 @@ from clearclip.evaluation.config import load_config
 from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.run import evaluate
 
-CONFIG = Path(__file__).resolve().parents[1] / "config" / "cfg_miniature.py"
+CONFIG = Path(__file__).resolve().parents[2] / "config" / "cfg_miniature.py"
 WORDS = ["sky", "tree", "horse"]
 SCENES = sorted((CONFIG.parents[1] / "clearclip" / "miniature" / "benchmark" / "images" / "val").glob("*.png"))[:3]
 

@@ -19,7 +19,7 @@ import torch
 from layouts import make_layout
 from PIL import Image
 
-ROOT = Path(__file__).resolve().parents[1]
+ROOT = Path(__file__).resolve().parents[2]
 # A real config with a model that loads in no time; options of the model follow.
 TINY = "model.model_name={model} model.slide_crop=64 model.slide_stride=32"
 VOC = f"--config {ROOT / 'config' / 'cfg_voc21.py'} --cfg-options {TINY}"

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+# What torch.hub looks for before it loads anything; the mm packages are not needed for this.
 dependencies = [
     "torch",
     "torchvision",

@@ -90,23 +90,25 @@ def export_onnx(
     _check_model(model)
     if any_size:
         _check_any_size(model, size)
-        sizes = _sizes_around_trained(model.image_encoder)
+        followed_size, *compared_sizes = _sizes_around_trained(model.image_encoder)
     else:
-        # The same size twice: once to follow the computation, once to compare.
-        sizes = [_checked_size(model, size or _window_size(model))] * 2
-    text = None if classes is None else model.encode_text(classes)
-    example = _inputs(model, sizes[0], text, seed=0)
+        followed_size = _checked_size(model, size or _window_size(model))
+        compared_sizes = [followed_size]
+    text = None
+    if classes is not None:
+        text = model.encode_text(classes)
+    example = _inputs(model, followed_size, text, seed=0)
     comparisons = []
-    for seed, compared_size in enumerate(sizes[1:], start=1):
+    for seed, compared_size in enumerate(compared_sizes, start=1):
         inputs = _inputs(model, compared_size, text, seed)
         # Before the export, and by the model itself.
         comparisons.append((inputs, _similarities(model, inputs, text)))
     # A copy, since the exporter leaves tensors without values behind.
     encoder = _encoder_for_export(copy.deepcopy(model.image_encoder), any_size)
     network = PatchSimilarity(model, encoder, text).eval()
-    file_bytes = _export(network, example, model.method, encoder.patch_size if any_size else None)
-    size_fact = "any" if any_size else f"{sizes[0][0]} × {sizes[0][1]}"
-    file_bytes = _with_metadata(file_bytes, model, size_fact, text)
+    file_bytes = _export(network, example, model.method, any_size)
+    height, width = followed_size
+    file_bytes = _with_metadata(file_bytes, model, "any" if any_size else f"{height} × {width}", text)
     for inputs, similarities in comparisons:
         _compare(file_bytes, inputs, similarities)
     return write_bytes(path, file_bytes)
@@ -204,17 +206,16 @@ def _resized_positions(trained_grid: tuple[int, int], embedding: Tensor, grid: t
     return resize_by_matrices(embedding, trained_grid, grid, how)
 
 
-def _export(
-    network: PatchSimilarity, inputs: Mapping[str, Tensor], method: Method, patch_size: tuple[int, int] | None
-) -> bytes:
+def _export(network: PatchSimilarity, inputs: Mapping[str, Tensor], method: Method, any_size: bool) -> bytes:
     """The file's bytes.
 
     Args:
         network: what to export.
         inputs: an example of each input.
         method: for errors.
-        patch_size: where images may be of any size, else None. Words may be of any number where they are an input.
+        any_size: whether images may be of any size. Words may be of any number where they are an input.
     """
+    dynamic_shapes = _dynamic_shapes(inputs, network.encoder.patch_size, any_size)
     try:
         with _quiet(), torch.inference_mode(False), torch.no_grad(), tempfile.TemporaryDirectory() as folder:
             program = torch.onnx.export(
@@ -222,7 +223,7 @@ def _export(
                 tuple(inputs.values()),
                 input_names=list(inputs),
                 output_names=["similarities"],
-                dynamic_shapes=_dynamic_shapes(inputs, patch_size),
+                dynamic_shapes=dynamic_shapes,
                 dynamo=True,
                 verbose=False,
             )
@@ -230,7 +231,7 @@ def _export(
             program.save(str(Path(folder, "model.onnx")), external_data=False)
             return Path(folder, "model.onnx").read_bytes()
     except Exception as error:  # the exporter raises all sorts of errors on what it cannot follow
-        raise _export_error(error, method, patch_size is not None) from error
+        raise _export_error(error, method, any_size) from error
 
 
 def _export_error(error: Exception, method: Method, any_size: bool) -> UserError:
@@ -250,16 +251,19 @@ def _export_error(error: Exception, method: Method, any_size: bool) -> UserError
     )
 
 
-def _dynamic_shapes(inputs: Mapping[str, Tensor], patch_size: tuple[int, int] | None) -> dict[str, Any] | None:
-    """Which lengths of the inputs are given at run time; None: all are as in the example."""
-    shapes: dict[str, Any] = {"image": None}
-    if patch_size is not None:
+def _dynamic_shapes(
+    inputs: Mapping[str, Tensor], patch_size: tuple[int, int], any_size: bool
+) -> dict[str, dict[int, Any] | None]:
+    """Which lengths of each input are given at run time; None: they are as in the example."""
+    shapes: dict[str, dict[int, Any] | None] = dict.fromkeys(inputs)
+    if any_size:
+        # Multiples of the patch, so that the exporter can tell how many patches there are.
         rows = torch.export.Dim("rows", min=LEAST_PATCHES, max=MOST_PATCHES)
         columns = torch.export.Dim("columns", min=LEAST_PATCHES, max=MOST_PATCHES)
         shapes["image"] = {2: patch_size[0] * rows, 3: patch_size[1] * columns}
     if "words" in inputs:
         shapes["words"] = {0: torch.export.Dim("word_count", min=2, max=100_000)}
-    return shapes if any(shapes.values()) else None
+    return shapes
 
 
 @contextmanager

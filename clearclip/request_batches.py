@@ -80,11 +80,13 @@ class RequestBatches:
 
     def _answer(self, requests: Sequence[_Request]) -> None:
         """Segment the images of requests that have the same classes."""
-        # Who has cancelled a request is not waited for.
+        # Those that were cancelled meanwhile are left out.
         requests = [request for request in requests if request.answer.set_running_or_notify_cancel()]
+        if not requests:
+            return
         images = [request.image for request in requests]
         try:
-            results = self.model.segment(images, requests[0].classes, on_error="skip") if images else []
+            results = self.model.segment(images, requests[0].classes, on_error="skip")
         except Exception as error:  # whatever it is, it belongs to these requests, and the thread goes on
             for request in requests:
                 request.answer.set_exception(error)

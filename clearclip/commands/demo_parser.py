@@ -22,6 +22,7 @@ def demo_parser() -> CommandParser:
         description="Segment images by words. Without arguments: the bundled miniature, offline.",
         epilog='example: python demo.py photo.jpg --classes "sky, hill | mountain, tree, horse" --compare',
     )
+    # Not as paths: "photo[1].jpg" may be a name or a pattern.
     parser.add_argument("images", nargs="*", help="image files, folders or glob patterns")
     add = parser.add_argument_group("words").add_argument
     add("--classes", action=JoinWords, metavar="WORDS", help=WORDS)
@@ -38,6 +39,7 @@ def demo_parser() -> CommandParser:
     rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
+    # A result's label map is a PNG in every case: other formats may change the ids.
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures; svg and pdf are for papers")
     add("--coco", action="store_true", help="also coco.json: annotations of all images")
     add("--cvat", action="store_true", help="also cvat.zip: masks of all images for CVAT")

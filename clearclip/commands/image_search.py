@@ -114,6 +114,7 @@ def _images_of(argument: str, search: ImageSearch) -> list[ImageFile]:
     if path.exists():
         return [ImageFile(path)] if path.is_file() else []
     images = []
+    # Sorted, since file systems list names in orders of their own.
     for name in sorted(glob.glob(str(path), recursive=True)):  # noqa: PTH207
         file = Path(name)
         if file.is_file() and not is_result(file):

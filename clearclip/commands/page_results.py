@@ -81,6 +81,7 @@ class PageModel:
         settings = read_settings(args)
         self.folder = Path(folder).resolve()
         self.has_background = args.background or settings.prob_thd > 0
+        # Each is an example that a browser loads.
         self.images = (find_images(args.images) or SCENES)[:MAX_SHOWN]
         # The first request is made by the page itself, before anybody has typed words.
         if not (args.classes or args.name_path or is_miniature(settings)):
@@ -90,6 +91,7 @@ class PageModel:
         self.model = ClearCLIP.from_settings(settings)
         self.methods: dict[str, Method] = {settings.method.label: settings.method}
         for method in all_methods():
+            # A choice of a visitor must not make the page fetch gigabytes.
             if not self._needs_download(method):
                 self.methods.setdefault(method.label, method)
 

@@ -330,7 +330,11 @@ def _refuse_method_options(options: Mapping[str, Any]) -> None:
             description[name] = value
     build_method(description)  # raises where the method has no such option, so that what is proposed works
     spelling = ", ".join(f"{name}={value!r}" for name, value in description.items())
-    raise UserError(f"{' and '.join(moved)} cannot be set beside the method any more; write method=dict({spelling})")
+    overrides = " ".join(f"model.method.{name}={value}" for name, value in description.items())
+    raise UserError(
+        f"{' and '.join(moved)} cannot be set beside the method any more; write method=dict({spelling}), or on a "
+        f"command line {overrides}"
+    )
 
 
 def _published_method(model_type: str, ignore_residual: bool) -> Method:

@@ -5,8 +5,11 @@ import re
 import pytest
 
 from clearclip import ModelSettings, UserError, build_method
+from clearclip.commands.eval_parser import eval_parser
+from clearclip.evaluation.config import CONFIGS, load_config, model_settings
 from clearclip.methods import GEM, NACLIP, RCS, LastBlock, ProxyCLIP
 
+CONFIG = CONFIGS / "cfg_miniature.py"
 #: The options of a model as they were, and the method that they meant.
 MOVED = [
     ({"attention": "kk"}, LastBlock("kk")),
@@ -34,7 +37,7 @@ def test_the_error_has_the_new_spelling_of_the_same_method(options, method):
     for name in set(options) - {"model_type", "ignore_residual", "method"}:
         assert message.index(name) < message.index("cannot be set")
     # The proposal is Python, as a config is.
-    spelling = re.search(r"method=(dict\(.*\))$", message).group(1)
+    spelling = re.search(r"write method=(dict\(.*\)), or on a command line", message).group(1)
     assert ModelSettings(method=eval(spelling)).chosen_method == method
 
 
@@ -47,11 +50,22 @@ def test_the_error_has_the_new_spelling_of_the_same_method(options, method):
         ({"method": "CLIP", "model_type": "SCLAP"}, "unknown model_type 'SCLAP'"),
         ({"alpha": 0}, "alpha=0 without the residual"),
         ({"method": {"type": "ClearCLIP", "atention": "kk"}}, "no option 'atention'; did you mean attention?"),
+        ({"method": '{"type": "ClearCLIP", "atention": "kk"}'}, "^ClearCLIP has no option 'atention'"),
+        ({"method": {"attention": "kk"}}, "{'attention': 'kk'} has no type"),
     ],
 )
 def test_an_impossible_method_is_refused_as_such(options, message):
     with pytest.raises(UserError, match=message):
         ModelSettings.from_options(options)
+
+
+def test_the_new_spelling_of_a_command_line_works():
+    with pytest.raises(UserError) as error:
+        model_settings(load_config(CONFIG, {"model.alpha": 2, "model.residual": True}))
+    _, spelling = str(error.value).split("on a command line ")
+    arguments = eval_parser().parse_args(["--config", str(CONFIG), "--cfg-options", *spelling.split()])
+    settings = model_settings(load_config(CONFIG, arguments.cfg_options))
+    assert settings.chosen_method == LastBlock(residual=True, alpha=2)
 
 
 def test_the_published_spelling_names_the_rows_of_the_table():

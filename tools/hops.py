@@ -9,6 +9,7 @@ from __future__ import annotations
 import argparse
 import sys
 import tempfile
+from collections.abc import Callable
 from pathlib import Path
 from types import CodeType, FrameType
 from typing import Any
@@ -53,13 +54,25 @@ def segment() -> None:
 
 def evaluate() -> None:
     """Evaluate the miniature on one scene."""
-    from clearclip.commands.eval import run
-    from clearclip.commands.eval_parser import make_parser
+    from clearclip.commands.eval import run_eval
+    from clearclip.commands.eval_parser import eval_parser
 
     with tempfile.TemporaryDirectory() as folder:
         arguments = ["--config", str(ROOT / "config" / "cfg_miniature.py"), "--limit", "1", "--workers", "0"]
         arguments += ["--device", "cpu", "--results", f"{folder}/results.xlsx", "--workdir", f"{folder}/work"]
-        run(make_parser().parse_args(arguments))
+        run_eval(eval_parser().parse_args(arguments))
+
+
+def calls_to_attention(entry: Callable[[], None]) -> list[CodeType]:
+    """The functions of the package from an entry point to the last block's attention, outermost first."""
+    profiler = AttentionStack()
+    sys.setprofile(profiler)
+    try:
+        entry()
+    finally:
+        sys.setprofile(None)
+    package = str(ROOT / "clearclip")
+    return [function for function in profiler.functions if function.co_filename.startswith(package)]
 
 
 def main() -> None:
@@ -67,11 +80,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("entry", nargs="?", choices=("segment", "eval"), default="segment")
     entry = {"segment": segment, "eval": evaluate}[parser.parse_args().entry]
-    profiler = AttentionStack()
-    sys.setprofile(profiler)
-    entry()
-    package = str(ROOT / "clearclip")
-    functions = [function for function in profiler.functions if function.co_filename.startswith(package)]
+    functions = calls_to_attention(entry)
     for number, function in enumerate(functions):
         path = Path(function.co_filename).relative_to(ROOT)
         # Python 3.10 knows the names of functions without those of their classes.

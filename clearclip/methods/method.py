@@ -259,7 +259,9 @@ def build_method(method: str | Mapping[str, Any] | Method) -> Method:
         text = method.strip()
         # A shell has no dicts; on a command line they are JSON.
         return _method_of_json(text) if text.startswith("{") else _method_of_name(text)
-    if not isinstance(method, Mapping) or "type" not in method:
+    if isinstance(method, Mapping) and "type" not in method:
+        raise UserError(f"{dict(method)} has no type: which method are these options of? Such as type=ClearCLIP")
+    if not isinstance(method, Mapping):
         raise UserError(f"a method is a name or a dict with 'type', not {method!r}; known are {', '.join(METHODS)}")
     options = {str(key): value for key, value in method.items() if key != "type"}
     return _build(method["type"], options)
@@ -291,9 +293,10 @@ def _build(method_type: Any, options: dict[str, Any]) -> Method:
 
 def _method_of_json(text: str) -> Method:
     try:
-        return build_method(json.loads(text))
+        description = json.loads(text)
     except ValueError as error:
         raise UserError(f"method {text} is not valid JSON ({error})") from error
+    return build_method(description)
 
 
 def _method_of_name(text: str) -> Method:

@@ -53,6 +53,7 @@ class MapSegmentation:
     @property
     def shares(self) -> dict[str, float]:
         """The share of the pixels with data that each class covers, 0 to 1, in label order."""
+        # A raster may have no data anywhere.
         total = max(1, int(self.class_pixels.sum()))
         return {name: int(pixels) / total for name, pixels in zip(self.classes, self.class_pixels, strict=True)}
 
@@ -107,8 +108,11 @@ def segment_map(
         raise UserError(f"{map_path}: a map of labels is a GeoTIFF; use .tif")
     check_not_turned(header, raster)
     _check_settings(model)
-    polygons_path = map_path.with_suffix(".geojson") if polygons else None
+    polygons_path = None
+    if polygons:
+        polygons_path = map_path.with_suffix(".geojson")
     palette = class_palette(words.names, colours)
+    # All that can be refused is refused before the words are encoded, and long before the first block.
     with open_raster(raster, header) as dataset:
         reader = RasterReader(dataset, header, str(raster), check_bands(bands), check_levels(levels))
         job = _MapJob(model, reader, model.encode_text(words), block)
@@ -119,6 +123,7 @@ def segment_map(
         was_there = class_pixels is not None
         if class_pixels is None:
             class_pixels = job.write(map_path, digest, palette, progress)
+    # Made of the map as it was written, so that both agree to the pixel.
     polygon_count = 0
     if polygons_path is not None:
         if was_there and _is_newer(polygons_path, map_path):
@@ -235,6 +240,7 @@ class _MapJob:
         # Where a raster has no data its encoding would be time for nothing.
         if not has_data.any():
             return np.full(has_data.shape, self.nodata, self.dtype)
+        # As wide as the windows reach: a window that is cut would see another picture.
         picture = self.reader.read(window)
         tensor = self.model.normalize(picture)
         ((prediction,),) = self.model.predict([tensor], self.text, [picture.shape[:2]])

@@ -25,6 +25,11 @@ from clearclip.utils.errors import UserError
 WRAPPERS = ("state_dict", "model_state_dict", "model", "module", "net")
 #: Constants that some files have beside the weights.
 CONSTANTS = ("input_resolution", "context_length", "vocab_size", "attn_mask", "position_ids")
+#: PyTorch's names of storages → what their numbers are.
+_STORAGE_DTYPES = {
+    "FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64, "DoubleStorage": torch.float64,
+}  # fmt: skip
 #: What PyTorch appends to the reason for which it does not read a file: how to run the code in it all the same.
 _ADVICE = re.compile(
     r"(?s)Weights only load .*?trusted source\.|\(2\) Alternatively.*?message\.|Please file an issue.*?: |"
@@ -71,7 +76,7 @@ def read_file(path: Path) -> Any:
         UserError: a file that is damaged, or holds more than that; names the file.
     """
     try:
-        return _read(path)
+        return _load_file(path)
     except Exception as error:  # damaged files make loaders raise all sorts of errors
         raise UserError(
             f"{path} holds more than weights or is damaged, and was not run ({reason(error)}); check that it is whole, "
@@ -79,15 +84,17 @@ def read_file(path: Path) -> Any:
         ) from error
 
 
-def _read(path: Path) -> Any:
+def _load_file(path: Path) -> Any:
+    """What a file holds, by the loader of its kind, which its first bytes say and not its name."""
     with open(path, "rb") as file:
-        start = file.read(9)
-    if start[:2] == b"PK":
+        head = file.read(9)
+    if head[:2] == b"PK":  # a zip archive: PyTorch's, or TorchScript's
         with zipfile.ZipFile(path) as archive:
             names = {name.rpartition("/")[2]: name for name in archive.namelist()}
+            # By this package: torch.jit.load would compile the code in the archive.
             if "constants.pkl" in names:
                 return _read_torchscript(archive, names["data.pkl"])
-    elif start[8:] == b"{":
+    elif head[8:] == b"{":  # safetensors: the length of a JSON header, and that
         return load_file(path)
     # The options of a training script, which are plain data once they are read as such.
     with torch.serialization.safe_globals([argparse.Namespace]):
@@ -101,44 +108,58 @@ class _Scripted(dict):
         self.update(state)
 
 
+def _view_of_storage(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
+    """A tensor from the numbers of its storage, as ``torch._utils._rebuild_tensor_v2`` makes it."""
+    return flat.as_strided(size, stride, offset)
+
+
+class _TorchScriptReader(pickle.Unpickler):
+    """Unpickles tensors and modules' attributes. Of all other classes and functions none is looked up, so none is run.
+
+    Args:
+        archive: the TorchScript file.
+        description: the name of the pickle in it, "…/data.pkl"; storages are beside it.
+    """
+
+    def __init__(self, archive: zipfile.ZipFile, description: str):
+        super().__init__(io.BytesIO(archive.read(description)))
+        self.archive = archive
+        self.folder = description.removesuffix("data.pkl")
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith("__torch__"):
+            return _Scripted
+        if module == "torch" and name in _STORAGE_DTYPES:
+            return _STORAGE_DTYPES[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _view_of_storage
+        if module == "torch.jit._pickle":  # what marks the type of a list
+            return lambda value, *_: value
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        raise pickle.UnpicklingError(f"it has a {module}.{name}")
+
+    def persistent_load(self, key: tuple) -> Tensor:
+        """The numbers of a storage, flat. ``key`` is PyTorch's: "storage", its type, its name, device, length."""
+        _, dtype, name, _, count = key
+        data = self.archive.read(f"{self.folder}data/{name}")
+        # A copy that may be written to: PyTorch warns of memory that may not.
+        return torch.frombuffer(bytearray(data), dtype=dtype, count=count)
+
+
 def _read_torchscript(archive: zipfile.ZipFile, description: str) -> dict[str, Tensor]:
     """Tensors of a TorchScript archive by their dotted names."""
-    folder = description.removesuffix("data.pkl")
-    dtypes = {"FloatStorage": torch.float32, "HalfStorage": torch.float16, "BFloat16Storage": torch.bfloat16,
-              "LongStorage": torch.int64, "DoubleStorage": torch.float64}  # fmt: skip
+    module = _TorchScriptReader(archive, description).load()
+    return dict(_tensors_of(module))
 
-    def rebuild(flat: Tensor, offset: int, size: Sequence[int], stride: Sequence[int], *_: Any) -> Tensor:
-        return flat.as_strided(size, stride, offset)
 
-    class Reader(pickle.Unpickler):
-        def find_class(self, module: str, name: str) -> Any:
-            if module.startswith("__torch__"):
-                return _Scripted
-            if module == "torch" and name in dtypes:
-                return dtypes[name]
-            if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-                return rebuild
-            if module == "torch.jit._pickle":  # what marks the type of a list
-                return lambda value, *_: value
-            if (module, name) == ("collections", "OrderedDict"):
-                return OrderedDict
-            raise pickle.UnpicklingError(f"it has a {module}.{name}")
-
-        def persistent_load(self, key: tuple) -> Tensor:
-            _, dtype, name, _, count = key
-            return torch.frombuffer(bytearray(archive.read(f"{folder}data/{name}")), dtype=dtype, count=count)
-
-    tensors: dict[str, Tensor] = {}
-
-    def collect(module: _Scripted, prefix: str) -> None:
-        for name, value in module.items():
-            if isinstance(value, _Scripted):
-                collect(value, f"{prefix}{name}.")
-            elif isinstance(value, Tensor):
-                tensors[f"{prefix}{name}"] = value
-
-    collect(Reader(io.BytesIO(archive.read(description))).load(), "")
-    return tensors
+def _tensors_of(module: _Scripted, prefix: str = "") -> Iterator[tuple[str, Tensor]]:
+    """The tensors of a scripted module and of those within it, by their dotted names."""
+    for name, value in module.items():
+        if isinstance(value, _Scripted):
+            yield from _tensors_of(value, f"{prefix}{name}.")
+        elif isinstance(value, Tensor):
+            yield f"{prefix}{name}", value
 
 
 class _Candidate(NamedTuple):
@@ -200,8 +221,8 @@ def _state_dicts(contents: Any, key: str = "", depth: int = 3) -> Iterator[tuple
     if not isinstance(contents, Mapping) or depth < 0:
         return
     names = [name for name in contents if isinstance(name, str)]
-    # A stable sort: what has none of the usual names stays in the order of the file.
-    for name in sorted(names, key=lambda name: WRAPPERS.index(name) if name in WRAPPERS else len(WRAPPERS)):
+    wrappers = [name for name in WRAPPERS if name in names]
+    for name in wrappers + [name for name in names if name not in WRAPPERS]:
         yield from _state_dicts(contents[name], f"{key}.{name}".strip("."), depth - 1)
     state = {}
     for name in names:
@@ -215,13 +236,12 @@ def _matches_by_prefix(state: Mapping[str, Tensor], names: set[str]) -> Counter[
     """For each prefix, how many weights have the name of one of the model's behind it."""
     matches: Counter[str] = Counter()
     for name in state:
-        position = 0
-        while position >= 0:
-            prefix, rest = name[:position], name[position:]
-            if rest in names:
+        # "module.visual.proj" may be "module.visual.proj", "visual.proj" or "proj" of the model.
+        components = name.split(".")
+        for count in range(len(components)):
+            if ".".join(components[count:]) in names:
+                prefix = "".join(f"{component}." for component in components[:count])
                 matches[prefix] += 1
-            dot = rest.find(".")
-            position = position + dot + 1 if dot >= 0 else -1
     return matches
 
 
@@ -253,6 +273,7 @@ def load_weights(model: nn.Module, state: dict[str, Tensor], source: str) -> Non
     for name in ("logit_scale", "logit_bias"):  # a number, or a vector with one
         if name in state and name in expected and state[name].numel() == 1:
             state[name] = state[name].reshape(expected[name].shape)
+    # SigLIP's loss has a bias, which no method reads; files of other programs leave it out.
     if "logit_bias" in expected:
         state.setdefault("logit_bias", torch.zeros_like(expected["logit_bias"]))
     faults = _faults(state, expected)
@@ -282,8 +303,10 @@ def _faults(state: Mapping[str, Tensor], expected: Mapping[str, Tensor]) -> list
 
 def _listed(names: Sequence[str]) -> str:
     """The first four names, and how many more there are."""
-    text = ", ".join(names[:4])
-    return text if len(names) <= 4 else f"{text} and {len(names) - 4} more"
+    first_names = ", ".join(names[:4])
+    if len(names) <= 4:
+        return first_names
+    return f"{first_names} and {len(names) - 4} more"
 
 
 def _what_it_holds(state: Mapping[str, Tensor]) -> str:
@@ -300,6 +323,7 @@ def _what_it_holds(state: Mapping[str, Tensor]) -> str:
 
 def check_finite(tower: nn.Module, label: str) -> None:
     """Raise a UserError where a tower has weights that are not finite."""
+    # NaN would spread to every pixel, and argmax of NaN is a class like any other.
     for name, tensor in tower.state_dict().items():
         if tensor.is_floating_point() and not tensor.isfinite().all():
             raise UserError(f"the weights of {label} have NaN or infinite values in {name}; download them again")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import math
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -120,13 +120,18 @@ def _load_open_clip(
     state = read_checkpoint(find_checkpoint(weights), names)
     options["force_image_size"] = _image_size(tower, state)
     is_converted = not any(vision.get(option) or text.get(option) for option in _NOT_CONVERTED)
-    name = weights.model_name if folder is None else f"local-dir:{folder}"
+    model_precision = "fp32"
+    if is_converted:
+        model_precision = precision
+    name = weights.model_name
+    if folder is not None:  # also for hf-hub:, which OpenCLIP would ask again
+        name = f"local-dir:{folder}"
     # The weights are loaded afterwards, by this package: OpenCLIP would unpickle some files.
     try:
         with _without_remarks(weights.pretrained != RANDOM):
             model = open_clip.create_model(
                 name,
-                precision=precision if is_converted else "fp32",
+                precision=model_precision,
                 load_weights=False,
                 pretrained_text=False,
                 **options,
@@ -152,7 +157,10 @@ class _UninitialisedWeights(TorchFunctionMode):
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = kwargs or {}
         if getattr(func, "__module__", None) == "torch.nn.init":
-            return args[0] if args else kwargs["tensor"]
+            # The tensor that the function would have filled, as it is.
+            if args:
+                return args[0]
+            return kwargs["tensor"]
         if func in (torch.randn, torch.rand):
             func = torch.empty
         return func(*args, **kwargs)
@@ -169,10 +177,15 @@ def outline(config: dict[str, Any]) -> DenseEncoder:
         raise UserError(f"the image tower is {vision['timm_model_name']!r}, a model of somebody's; {SUPPORTED}")
     # The device "meta" takes no memory, but loads PyTorch's compiler, which is a third of the time to the first result.
     # OpenCLIP's own towers draw weights in a few ways only, and memory that nobody writes to is never taken.
-    with torch.device("meta") if vision.get("timm_model_name") else _UninitialisedWeights():
-        text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
-        quick_gelu = config.get("quick_gelu", False)
-        return TOWERS.build(CustomTextCLIP(config["embed_dim"], vision, text, quick_gelu=quick_gelu).visual)
+    without_weights: AbstractContextManager[Any] = _UninitialisedWeights()
+    if vision.get("timm_model_name"):
+        without_weights = torch.device("meta")
+    # The smallest text tower that there is, which nobody looks at.
+    text = {"context_length": 1, "vocab_size": 1, "width": 64, "heads": 1, "layers": 1}
+    quick_gelu = config.get("quick_gelu", False)
+    with without_weights:
+        model = CustomTextCLIP(config["embed_dim"], vision, text, quick_gelu=quick_gelu)
+        return TOWERS.build(model.visual)
 
 
 def _image_size(tower: DenseEncoder, state: dict[str, Tensor]) -> int | None:
@@ -181,10 +194,11 @@ def _image_size(tower: DenseEncoder, state: dict[str, Tensor]) -> int | None:
     for name in ("visual.positional_embedding", "visual.trunk.pos_embed"):
         if name not in shapes or name not in state or state[name].shape == shapes[name]:
             continue
-        prefix_tokens = shapes[name][-2] - math.prod(tower.grid_size)
-        patches = state[name].shape[-2] - prefix_tokens
-        side = math.isqrt(max(0, patches))
-        if side and side**2 == patches:
+        # The class token has a position in most towers, registers in some.
+        prefix_count = shapes[name][-2] - math.prod(tower.grid_size)
+        patch_count = state[name].shape[-2] - prefix_count
+        side = math.isqrt(max(0, patch_count))
+        if side and side**2 == patch_count:
             return side * tower.patch_size[0]
     return None
 
@@ -211,7 +225,8 @@ def _normalization(weights: Weights, preprocess: dict[str, Any]) -> tuple[Any, A
         if preprocess.get(name):
             values[name] = preprocess[name]
             continue
-        of_tags = values_of_tags(weights.model_name, weights.tag, name)
-        if len(of_tags) == 1:
-            values[name] = of_tags.pop()
+        # Where tags of a model differ and none is named, OpenAI's are as good a guess as any.
+        tag_values = values_of_tags(weights.model_name, weights.tag, name)
+        if len(tag_values) == 1:
+            values[name] = tag_values.pop()
     return values["mean"], values["std"]

@@ -12,10 +12,9 @@ from torch import Tensor, cat, nn
 from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, GuideKey, LastBlock, Method
 from clearclip.utils.errors import UserError
 
+#: A block as CLIP has it.
 UNCHANGED = LastBlock("qk", residual=True, ffn=True)
 SUPPORTED = "supported are ViTs: OpenCLIP's own (such as ViT-B-16) and timm's (such as ViT-B-16-SigLIP or EVA02-B-16)"
-
-
 #: What depends on the size of the images is kept for so many sizes.
 CACHED_GRIDS = 8
 
@@ -109,7 +108,8 @@ class DenseEncoder(nn.Module):
         if key in cached:
             return cached[key]
         value = compute()
-        # Whole images come in many sizes. A new dict, since other threads may be reading the old one.
+        # Whole images come in many sizes, of which all would fill the memory. A new dict each time, since other threads
+        # may be reading the old one.
         if len(cached) < CACHED_GRIDS:
             self._cached = {**cached, key: value}
         else:
@@ -152,68 +152,81 @@ class DenseEncoder(nn.Module):
             UserError: a method needs what is not given.
         """
         methods = [method.completed(self.method_options) for method in methods]
-        texts = [text] * len(methods) if text is None or isinstance(text, Tensor) else text
-        for method, words in zip(methods, texts, strict=True):
-            self._check_inputs(method, words, images, second)
+        # Before anything is computed, so that what is missing is said at once.
+        method_inputs = []
+        for method, words in zip(methods, _text_of_each(text, len(methods)), strict=True):
+            method_inputs.append(_needed_inputs(method, words, images, second))
         grid = self.grid(images)
-        parts = self.parts(grid)
-        features: list[Any] = [None] * len(methods)
+        blocks = self.parts(grid)
+        features: dict[int, Tensor] = {}
         for resize, indices in self._by_position_resize(methods, grid).items():
             group = [methods[index] for index in indices]
-            inputs = self._inputs(self.tokens(images, resize), group, grid)
-            context = Context(grid, self.num_prefix_tokens, inputs, embed=self.head)
-            last = len(parts) - 1
-            group_parts = list(parts)
-            if last in inputs:
-                # Methods of a pass share what the last block computes of its input.
-                group_parts[last] = CachedBlock.of(parts[last], inputs[last])
-            for index, method in zip(indices, group, strict=True):
-                available = _inputs_of(method, texts[index], images, second)
-                method_context = replace(context, **{NEEDS[need]: available[need] for need in method.needs})
-                tokens = method(group_parts, inputs[len(parts) - method.depth], method_context)
+            block_inputs = self._block_inputs(self.tokens(images, resize), group, grid)
+            context = Context(grid, self.num_prefix_tokens, block_inputs, embed=self.head)
+            blocks_of_pass = _sharing_last_block(blocks, block_inputs)
+            for index in indices:
+                method = methods[index]
+                method_context = replace(context, **method_inputs[index])
+                tokens = method(blocks_of_pass, block_inputs[len(blocks) - method.depth], method_context)
                 features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(method_context))
-        return features
+        return [features[index] for index in range(len(methods))]
 
     def _by_position_resize(self, methods: Sequence[Method], grid: tuple[int, int]) -> dict[str, list[int]]:
         """How positional embeddings are resized → the methods, by their index, that read tokens with such."""
         indices: dict[str, list[int]] = {}
         for index, method in enumerate(methods):
-            # Where nothing is resized, all methods read the same tokens.
-            resize = method.position_resize if grid != self.grid_size else "scale_factor"
+            resize = method.position_resize
+            # Where nothing is resized, all methods read the same tokens, and the trunk runs once.
+            if grid == self.grid_size:
+                resize = "scale_factor"
             indices.setdefault(resize, []).append(index)
         return indices
 
-    def _check_inputs(
-        self, method: Method, text: Tensor | None, images: Tensor, second: Mapping[GuideKey, Tensor] | None
-    ) -> None:
-        """Raise a UserError where a method needs what is not given."""
-        available = _inputs_of(method, text, images, second)
-        missing = [need for need in method.needs if available[need] is None]
-        if missing:
-            raise UserError(f"{method.label} needs {' and '.join(missing)}, which this call does not give it")
-
-    def _inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
+    def _block_inputs(self, tokens: Tensor, methods: Sequence[Method], grid: tuple[int, int]) -> dict[int, Tensor]:
         """The tokens before those blocks that one of the methods computes or asks for."""
         count = len(self.blocks)
         # The trunk ends where the last method begins.
         asked_for = {count - method.depth for method in methods}
         for method in methods:
             asked_for |= set(method.required_blocks(count))
-        inputs = {}
+        block_inputs = {}
         for index in range(max(asked_for) + 1):
             if index in asked_for:
-                inputs[index] = tokens
+                block_inputs[index] = tokens
             if index < max(asked_for):
                 tokens = self.run_block(index, tokens, grid)
-        return inputs
+        return block_inputs
 
 
-def _inputs_of(
+def _text_of_each(text: Tensor | Sequence[Tensor] | None, count: int) -> list[Tensor | None]:
+    """The features of the words for each of ``count`` methods."""
+    if text is None or isinstance(text, Tensor):
+        return [text] * count
+    return list(text)
+
+
+def _sharing_last_block(blocks: Sequence[BlockParts], block_inputs: Mapping[int, Tensor]) -> list[BlockParts]:
+    """The parts of all blocks; methods of a pass share what the last one computes of its input, such as q, k and v."""
+    blocks = list(blocks)
+    final = len(blocks) - 1
+    if final in block_inputs:
+        blocks[final] = CachedBlock.of(blocks[final], block_inputs[final])
+    return blocks
+
+
+def _needed_inputs(
     method: Method, text: Tensor | None, images: Tensor, second: Mapping[GuideKey, Tensor] | None
-) -> dict[str, Tensor | None]:
-    """What there is for a method, by the names of :data:`NEEDS`."""
-    guide = None if second is None else second.get(method.guide_key)
-    return {"text": text, "image": images, "second encoder": guide}
+) -> dict[str, Tensor]:
+    """What a method needs beside the tokens, by the names of the context's attributes (:data:`NEEDS`).
+
+    Raises:
+        UserError: this call does not give it.
+    """
+    available = {"text": text, "image": images, "second encoder": (second or {}).get(method.guide_key)}
+    absent = [need for need in method.needs if available[need] is None]
+    if absent:
+        raise UserError(f"{method.label} needs {' and '.join(absent)}, which this call does not give it")
+    return {NEEDS[need]: available[need] for need in method.needs}
 
 
 def check_tokens(method: Method, has_class_token: bool, same_tokens: bool) -> None:
@@ -228,7 +241,9 @@ def check_tokens(method: Method, has_class_token: bool, same_tokens: bool) -> No
 
 def _version(tensor: Tensor) -> int:
     """How often a tensor was changed in place, by load_state_dict for example. Inference tensors do not count it."""
-    return 0 if tensor.is_inference() else tensor._version
+    if tensor.is_inference():
+        return 0
+    return tensor._version
 
 
 class TowerRegistry(dict[type[nn.Module], Callable[[nn.Module], DenseEncoder]]):
@@ -249,6 +264,7 @@ class TowerRegistry(dict[type[nn.Module], Callable[[nn.Module], DenseEncoder]]):
         Raises:
             UserError: there is none for it; names what does not fit.
         """
+        # A subclass of a known tower is taken as that tower, which then checks its parts.
         for visual_class in type(visual).__mro__:
             if visual_class in self:
                 return self[visual_class](visual)
@@ -271,14 +287,17 @@ def resize_positions(embedding: Tensor, trained_grid: tuple[int, int], grid: tup
     Returns:
         (P + rows * columns of the grid, D)
     """
+    # By the published scale, interpolation to the same size would not be exact.
     if tuple(grid) == tuple(trained_grid):
         return embedding
     count = trained_grid[0] * trained_grid[1]
     prefix, patches = embedding.split([len(embedding) - count, count])
+    # In fp32 also for half precision, in which the interpolation's weights would be rounded.
     patches = patches.reshape(1, *trained_grid, -1).permute(0, 3, 1, 2).float()
     if how.startswith("size"):
         patches = F.interpolate(patches, size=grid, mode="bicubic", align_corners=False, antialias=how == "size")
     else:
+        # The 0.1 guards against a size that is rounded down; it also shifts where the table is sampled, a little.
         scale = ((grid[0] + 0.1) / trained_grid[0], (grid[1] + 0.1) / trained_grid[1])
         patches = F.interpolate(patches, scale_factor=scale, mode="bicubic", align_corners=False)
     patches = patches.permute(0, 2, 3, 1).flatten(0, 2)

@@ -14,24 +14,25 @@ from torch import Tensor, nn
 
 from clearclip.backbones.casting import prepare
 from clearclip.backbones.checkpoints import read_checkpoint, reason
-from clearclip.backbones.dense_encoder import DenseEncoder
+from clearclip.backbones.dense_encoder import UNCHANGED, DenseEncoder
 from clearclip.backbones.timm_tower import TimmEncoder, as_visual
-from clearclip.methods import LastBlock
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
 from clearclip.utils.precisions import precision_of_weights
 from clearclip.weights import RANDOM, Weights
 
-VANILLA = LastBlock("qk", residual=True, ffn=True)
 #: Second encoders: our name of each → timm's. DINO's have patches of 8 or 16; "reg" have four registers.
 SECOND_ENCODERS = {
-    **{
-        f"dino-vit{size[0]}{patch}": f"vit_{size}_patch{patch}_224.dino"
-        for size in ("small", "base")
-        for patch in (8, 16)
-    },
-    **{f"dinov2-vit{size[0]}14": f"vit_{size}_patch14_dinov2.lvd142m" for size in ("small", "base", "large")},
-    **{f"dinov2-vit{size[0]}14-reg": f"vit_{size}_patch14_reg4_dinov2.lvd142m" for size in ("small", "base", "large")},
+    "dino-vits8": "vit_small_patch8_224.dino",
+    "dino-vits16": "vit_small_patch16_224.dino",
+    "dino-vitb8": "vit_base_patch8_224.dino",
+    "dino-vitb16": "vit_base_patch16_224.dino",
+    "dinov2-vits14": "vit_small_patch14_dinov2.lvd142m",
+    "dinov2-vitb14": "vit_base_patch14_dinov2.lvd142m",
+    "dinov2-vitl14": "vit_large_patch14_dinov2.lvd142m",
+    "dinov2-vits14-reg": "vit_small_patch14_reg4_dinov2.lvd142m",
+    "dinov2-vitb14-reg": "vit_base_patch14_reg4_dinov2.lvd142m",
+    "dinov2-vitl14-reg": "vit_large_patch14_reg4_dinov2.lvd142m",
 }
 #: Two blocks with random weights, the same every time: it compares colours and textures. For the bundled miniature.
 UNTRAINED = "untrained-vit4"
@@ -138,12 +139,12 @@ class SecondEncoder(nn.Module):
         images = (images - self.mean) / self.std
         if features == "values":
             return self._last_values(images)
-        return self.encoder(images, [VANILLA])[0]
+        return self.encoder(images, [UNCHANGED])[0]
 
     def _last_values(self, images: Tensor) -> Tensor:
         encoder = self.encoder
         grid = encoder.grid(images)
-        tokens = encoder.tokens(images, VANILLA.position_resize)
+        tokens = encoder.tokens(images, UNCHANGED.position_resize)
         for index in range(len(encoder.blocks) - 1):
             tokens = encoder.run_block(index, tokens, grid)
         block = encoder.parts(grid)[-1]
@@ -163,4 +164,6 @@ class DINOImageEncoder(TimmEncoder):
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
         # DINOv2's models with registers were made to resize positions by size.
-        return super().tokens(images, position_resize if self.visual.trunk.reg_token is None else "size")
+        if self.visual.trunk.reg_token is not None:
+            position_resize = "size"
+        return super().tokens(images, position_resize)

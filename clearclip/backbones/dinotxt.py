@@ -39,6 +39,7 @@ class DinoTxtHead(nn.Module):
 
     def __init__(self, width: int, hidden: int, depth: int, heads: int):
         super().__init__()
+        # timm multiplies the ratio by the width and rounds down.
         ratio = (hidden + 0.5) / width
         norm = partial(nn.LayerNorm, eps=1e-5)
         options = dict(qkv_bias=False, init_values=1e-5, act_layer=nn.SiLU, norm_layer=norm, mlp_layer=SwiGLU)
@@ -73,7 +74,10 @@ class DinoTxtEncoder(TimmEncoder):
         if index >= len(trunk.blocks):
             return self.text_head.blocks[index - len(trunk.blocks)](tokens)
         tokens = super().run_block(index, tokens, grid)
-        return trunk.norm(tokens) if index == len(trunk.blocks) - 1 else tokens
+        is_last_of_backbone = index == len(trunk.blocks) - 1
+        if is_last_of_backbone:
+            tokens = trunk.norm(tokens)
+        return tokens
 
     def head(self, patches: Tensor) -> Tensor:
         return self.text_head.ln_final(patches)
@@ -99,6 +103,7 @@ class DinoTxtBackboneEncoder(DinoTxtEncoder):
         return TimmEncoder.run_block(self, index, tokens, grid)
 
     def embed_patches(self, tokens: Tensor) -> Tensor:
+        # All tokens, since the head's blocks mix patches with class and register tokens.
         tokens = self.visual.trunk.norm(tokens)
         for block in self.text_head.blocks:
             tokens = block(tokens)
@@ -139,11 +144,14 @@ def load_dinotxt(files: dict[str, Path], label: str, at_backbone: bool) -> tuple
     if "visual_model.head.ln_final.weight" not in state:
         raise UserError(f"{files['text']} has no head of dino.txt, without which DINOv3 knows no words; get its file")
     head = _head(_weights_under(state, "visual_model.head."), heads, label)
-    image = (DinoTxtBackboneEncoder if at_backbone else DinoTxtEncoder)(vit, head)
-    return image, DinoTxtText(_text_tower(_weights_under(state, "text_model."), heads, vit.embed_dim, label))
+    text = _text_tower(_weights_under(state, "text_model."), heads, vit.embed_dim, label)
+    if at_backbone:
+        return DinoTxtBackboneEncoder(vit, head), DinoTxtText(text)
+    return DinoTxtEncoder(vit, head), DinoTxtText(text)
 
 
 def _weights_under(state: dict[str, Tensor], prefix: str) -> dict[str, Tensor]:
+    """The weights whose names begin with a prefix, without it."""
     return {name.removeprefix(prefix): value for name, value in state.items() if name.startswith(prefix)}
 
 
@@ -164,8 +172,11 @@ def _text_tower(state: dict[str, Tensor], heads: Heads, dim: int, label: str) ->
     state = {name.removeprefix("backbone."): value for name, value in state.items()}
     state = renamed(state, _TEXT_NAMES)
     # Its attention has no biases of q, k and v; OpenCLIP's always has.
-    for name in [name for name in state if name.endswith("in_proj_weight")]:
-        state[name.replace("weight", "bias")] = torch.zeros(len(state[name]))
+    biases = {}
+    for name, value in state.items():
+        if name.endswith("in_proj_weight"):
+            biases[name.replace("weight", "bias")] = torch.zeros(len(value))
+    state |= biases
     state["text_projection"] = projection[dim:].T
     vocabulary, width = state["token_embedding.weight"].shape
     text = TextTransformer(

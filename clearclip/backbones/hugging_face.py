@@ -87,7 +87,10 @@ class HuggingFaceEncoder(DenseEncoder):
             tokens = torch.cat([class_token, tokens], dim=1)
         positions = self.positions(embeddings.position_embedding.weight, self.grid(images), position_resize)
         tokens = tokens + positions.to(tokens.dtype)
-        return vision.pre_layrnorm(tokens) if self.has_class_token else tokens
+        # CLIP's towers have a class token and this norm (the name is transformers' own), SigLIP's have neither.
+        if self.has_class_token:
+            tokens = vision.pre_layrnorm(tokens)
+        return tokens
 
     def head(self, patches: Tensor) -> Tensor:
         vision = self.visual.vision
@@ -142,16 +145,21 @@ def load_hugging_face(
         raise UserError(f"{folder} needs the package transformers: pip install transformers") from error
     description = read_json(folder / HUGGING_FACE_CONFIG)
     is_clip = description["model_type"] == "clip"
+    config_class, model_class = SiglipConfig, SiglipModel
+    if is_clip:
+        config_class, model_class = CLIPConfig, CLIPModel
     try:
-        config = (CLIPConfig if is_clip else SiglipConfig).from_dict(description)
-        model = (CLIPModel if is_clip else SiglipModel)(config)
+        config = config_class.from_dict(description)
+        model = model_class(config)
     except Exception as error:  # whatever a configuration of anyone's raises
         raise UserError(f"{folder / HUGGING_FACE_CONFIG} makes no model ({error}); download it again") from error
     text: dict[str, Any] = {"context_length": config.text_config.max_position_embeddings}
     # A CLIP with the usual vocabulary has OpenCLIP's own tokenizer.
     if not is_clip or config.text_config.vocab_size != open_clip.tokenizer.SimpleTokenizer().vocab_size:
         text["hf_tokenizer_name"] = weights.model_name.partition(":")[2]
-        text["tokenizer_kwargs"] = {} if is_clip else {"clean": "canonicalize"}
+        # SigLIP was trained with lower-cased text without punctuation.
+        if not is_clip:
+            text["tokenizer_kwargs"] = {"clean": "canonicalize"}
     tokenizer = load_tokenizer(text, folder)
     if weights.pretrained != RANDOM:
         load_weights(model, read_checkpoint(paths, model.state_dict()), weights.label)

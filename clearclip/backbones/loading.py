@@ -46,6 +46,7 @@ def load_towers(settings: ModelSettings, device: torch.device, precision: str) -
         UserError: weights that do not exist, fit or load.
     """
     towers = _load_towers(settings, device, precision_of_weights(precision))
+    # The text tower stays in fp32: words are encoded once.
     if precision == "mixed":
         towers.image.compute_mixed()
     return towers
@@ -81,13 +82,17 @@ def _load_clip_towers(weights: Weights, settings: ModelSettings, device: torch.d
     """The towers of an OpenCLIP model, or of one in Hugging Face's layout."""
     clip = load_clip(weights, device, precision)
     image = TOWERS.build(clip.model.visual)
+    # The bundled model is shallower than the models for which methods' options were published.
     image.method_options = BUNDLED_METHOD_OPTIONS.get(weights.bundled_name, image.method_options)
+    # CLIP's own tokenizer pads with 0; what others pad with is not known.
+    padding = None
+    if isinstance(clip.tokenizer, SimpleTokenizer):
+        padding = 0
     text = TextEncoder(
         clip.model,
         clip.tokenizer,
         dim=image.dim,
-        # CLIP's own tokenizer pads with 0; what others pad with is not known.
-        padding=0 if isinstance(clip.tokenizer, SimpleTokenizer) else None,
+        padding=padding,
         precision=precision,
         cached=settings.cached,
         templates=read_templates(settings.templates),
@@ -96,8 +101,8 @@ def _load_clip_towers(weights: Weights, settings: ModelSettings, device: torch.d
 
 
 @dataclass
-class DenseParts:
-    """What the towers of a model of :mod:`clearclip.dense_models` are made of, in fp32.
+class LoadedDenseModel:
+    """A model of :mod:`clearclip.dense_models` as its files describe it, in fp32.
 
     Attributes:
         image: the image tower.
@@ -126,32 +131,33 @@ def _load_dense_towers(weights: Weights, settings: ModelSettings, device: torch.
     family = find_family(weights.model_name)
     check_tokens(settings.chosen_method, family.has_class_token, family.same_tokens)
     templates = read_templates(settings.templates)
-    parts = _PARTS[family.name](weights, device)
-    encoder = TextEncoder(
-        prepare(parts.text, device, precision, weights),
-        parts.tokenizer,
-        dim=parts.image.dim,
-        padding=parts.padding,
+    model = _DENSE_LOADERS[family.name](weights, device)
+    text = TextEncoder(
+        prepare(model.text, device, precision, weights),
+        model.tokenizer,
+        dim=model.image.dim,
+        padding=model.padding,
         precision=precision,
         cached=settings.cached,
         templates=templates,
-        combine=parts.combine,
+        combine=model.combine,
     )
-    mean = tuple(255 * value for value in parts.mean)
-    std = tuple(255 * value for value in parts.std)
-    return Towers(prepare(parts.image, device, precision, weights), encoder, weights, mean, std)
+    image = prepare(model.image, device, precision, weights)
+    mean = tuple(255 * value for value in model.mean)
+    std = tuple(255 * value for value in model.std)
+    return Towers(image, text, weights, mean, std)
 
 
-def _tips_parts(weights: Weights, device: torch.device) -> DenseParts:
+def _load_tips_model(weights: Weights, device: torch.device) -> LoadedDenseModel:
     from clearclip.backbones.tips import SentencePieceTokenizer, load_tips
 
     files = dense_files(weights.model_name, weights.pretrained)
     tokenizer = SentencePieceTokenizer(files["tokenizer"])
     image, text = load_tips(files, weights.label)
-    return DenseParts(image, text, tokenizer, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
+    return LoadedDenseModel(image, text, tokenizer, mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0))
 
 
-def _dinotxt_parts(weights: Weights, device: torch.device) -> DenseParts:
+def _load_dinotxt_model(weights: Weights, device: torch.device) -> LoadedDenseModel:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     from clearclip.backbones.dinotxt import load_dinotxt
@@ -159,10 +165,10 @@ def _dinotxt_parts(weights: Weights, device: torch.device) -> DenseParts:
     files = dense_files(weights.model_name, weights.pretrained)
     image, text = load_dinotxt(files, weights.label, at_backbone=weights.model_name.endswith("-backbone"))
     tokenizer = SimpleTokenizer(context_length=text.text.context_length)
-    return DenseParts(image, text, tokenizer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
+    return LoadedDenseModel(image, text, tokenizer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD)
 
 
-def _radio_parts(weights: Weights, device: torch.device) -> DenseParts:
+def _load_radio_model(weights: Weights, device: torch.device) -> LoadedDenseModel:
     from clearclip.backbones.radio import load_radio
 
     files = dense_files(weights.model_name, weights.pretrained)
@@ -170,10 +176,10 @@ def _radio_parts(weights: Weights, device: torch.device) -> DenseParts:
     tokenizer = load_tokenizer(canonical, files["tokenizer"].parent)
     image, text = load_radio(files, weights.label)
     mean, std = open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD
-    return DenseParts(image, text, tokenizer, mean, std, padding=None)
+    return LoadedDenseModel(image, text, tokenizer, mean, std, padding=None)
 
 
-def _talk2dino_parts(weights: Weights, device: torch.device) -> DenseParts:
+def _load_talk2dino_model(weights: Weights, device: torch.device) -> LoadedDenseModel:
     from timm.data import IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD
 
     from clearclip.backbones.talk2dino import load_talk2dino
@@ -187,13 +193,15 @@ def _talk2dino_parts(weights: Weights, device: torch.device) -> DenseParts:
     clip = load_clip(clip_weights, device, "fp32")
     # Words are few, so what is precise costs nothing here.
     combine = prepare(projection, device, "fp32", weights).combine
-    return DenseParts(image, clip.model, clip.tokenizer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, combine=combine)
+    return LoadedDenseModel(
+        image, clip.model, clip.tokenizer, IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD, combine=combine
+    )
 
 
-#: The name of a family → what makes its parts.
-_PARTS = {
-    "TIPSv2": _tips_parts,
-    "dino.txt": _dinotxt_parts,
-    "C-RADIO": _radio_parts,
-    "Talk2DINO": _talk2dino_parts,
+#: The name of a family → what loads a model of it.
+_DENSE_LOADERS = {
+    "TIPSv2": _load_tips_model,
+    "dino.txt": _load_dinotxt_model,
+    "C-RADIO": _load_radio_model,
+    "Talk2DINO": _load_talk2dino_model,
 }

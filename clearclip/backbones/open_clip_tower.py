@@ -64,6 +64,7 @@ class ImageEncoder(DenseEncoder):
         return normalize(visual.ln_pre, tokens)
 
     def compute_mixed(self) -> None:
+        # Of its tokens only type and device are looked at.
         example = torch.empty(0, 0, 0)
         if not all(is_plain(block, example) for block in self.blocks):
             super().compute_mixed()  # says that it cannot be
@@ -74,7 +75,9 @@ class ImageEncoder(DenseEncoder):
 
     def head(self, patches: Tensor) -> Tensor:
         patches = normalize(self.visual.ln_post, patches)
-        return patches if self.visual.proj is None else patches @ self.visual.proj
+        if self.visual.proj is None:
+            return patches
+        return patches @ self.visual.proj
 
 
 def check_is_plain_vit(visual: nn.Module) -> None:

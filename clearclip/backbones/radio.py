@@ -42,8 +42,8 @@ class Adaptor(nn.Module):
         hidden, width = state["fc1.weight"].shape
         self.fc1 = nn.Linear(width, hidden)
         blocks = range(number_of_blocks(state, "blocks."))
-        self.blocks = nn.ModuleList(_step(hidden, hidden) for _ in blocks)
-        self.final = _step(hidden, len(state["final.2.weight"]))
+        self.blocks = nn.ModuleList(_adaptor_layer(hidden, hidden) for _ in blocks)
+        self.final = _adaptor_layer(hidden, len(state["final.2.weight"]))
 
     def forward(self, tokens: Tensor) -> Tensor:
         """(…, D) to (…, E)."""
@@ -53,7 +53,8 @@ class Adaptor(nn.Module):
         return self.final(tokens)
 
 
-def _step(inputs: int, outputs: int) -> nn.Sequential:
+def _adaptor_layer(inputs: int, outputs: int) -> nn.Sequential:
+    """Norm, activation and a linear layer, under the names of the release: "0", "1" and "2"."""
     return nn.Sequential(nn.LayerNorm(inputs), nn.GELU(), nn.Linear(inputs, outputs))
 
 
@@ -124,11 +125,13 @@ def summary_adaptor(state: Mapping[str, Tensor], args: Any, path: Path) -> Adapt
         UserError: there is none, or it is in a form that is not known here.
     """
     teachers = getattr(args, "teachers", None) or []
+    keys = {name.split(".")[1] for name in state if name.startswith("_heads.")}
     teacher_by_key = {}
-    for key in sorted({name.split(".")[1] for name in state if name.startswith("_heads.")}):
+    for key in sorted(keys):
+        teacher_by_key[key] = key
         # A number is the place of a teacher among the options.
-        is_number = key.isdigit() and int(key) < len(teachers)
-        teacher_by_key[key] = str(dict(teachers[int(key)]).get("name")) if is_number else key
+        if key.isdigit() and int(key) < len(teachers):
+            teacher_by_key[key] = str(dict(teachers[int(key)]).get("name"))
     siglip_keys = [key for key, teacher in teacher_by_key.items() if teacher.startswith("siglip2")]
     if not siglip_keys:
         adaptors = "no adaptor of class tokens"
@@ -155,7 +158,11 @@ def _siglip_text(files: dict[str, Path], label: str) -> SigLIPText:
     model = SiglipTextModel(SiglipTextConfig(**config))
     # The repository has the image tower as well. Some versions of transformers have the prefix themselves.
     state = read_checkpoint([files["text weights"]])
-    prefix = "" if any(name.startswith("text_model.") for name in model.state_dict()) else "text_model."
-    state = {name.removeprefix(prefix): value for name, value in state.items() if name.startswith("text_model.")}
-    load_weights(model, state, str(files["text weights"]))
+    has_prefix = any(name.startswith("text_model.") for name in model.state_dict())
+    text_state = {}
+    for name, value in state.items():
+        if name.startswith("text_model."):
+            text_name = name if has_prefix else name.removeprefix("text_model.")
+            text_state[text_name] = value
+    load_weights(model, text_state, str(files["text weights"]))
     return SigLIPText(model)

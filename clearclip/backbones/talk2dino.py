@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from clearclip.backbones.checkpoints import load_weights, read_checkpoint
 from clearclip.backbones.dino_tower import DINOImageEncoder
-from clearclip.backbones.vit_of_weights import Heads, dinov3_vit, from_dinov2_names, plain_vit
+from clearclip.backbones.vit_of_weights import Heads, dinov3_vit, from_dinov2_names, plain_vit, renamed
 
 
 class Projection(nn.Module):
@@ -39,11 +39,16 @@ def load_talk2dino(files: dict[str, Path], label: str) -> tuple[DINOImageEncoder
     Raises:
         UserError: a file that cannot be read, or weights that do not fit.
     """
-    state, heads = read_checkpoint([files["image"]]), Heads.read(files.get("config"))
+    state = read_checkpoint([files["image"]])
+    heads = Heads.read(files.get("config"))
+    vit: nn.Module
     # DINOv3 has rotary positions in place of a table.
-    vit = plain_vit(from_dinov2_names(state), heads, label) if "pos_embed" in state else dinov3_vit(state, heads, label)
-    weights = read_checkpoint([files["projection"]])
-    weights = {name.replace("linear_layer2.", "hidden_layers.0."): value for name, value in weights.items()}
+    if "pos_embed" in state:
+        vit = plain_vit(from_dinov2_names(state), heads, label)
+    else:
+        vit = dinov3_vit(state, heads, label)
+    # The second layer has either name in files of this network.
+    weights = renamed(read_checkpoint([files["projection"]]), {"linear_layer2.": "hidden_layers.0."})
     hidden, text = weights["linear_layer.weight"].shape
     projection = Projection(text, hidden, len(weights["hidden_layers.0.weight"]))
     load_weights(projection, weights, str(files["projection"]))

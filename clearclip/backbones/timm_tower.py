@@ -45,22 +45,24 @@ class TimmEncoder(DenseEncoder):
         self.image_size = embed.img_size[0]
         self.num_prefix_tokens = trunk.num_prefix_tokens
         self.has_class_token = trunk.cls_token is not None
-        modules = [*trunk.head.modules(), *visual.head.modules()]
-        linear_layers = [module for module in modules if isinstance(module, nn.Linear)]
-        self.dim = linear_layers[-1].out_features if linear_layers else trunk.embed_dim
+        # The last linear layer behind the trunk, if there is any, decides.
+        self.dim = trunk.embed_dim
+        for module in [*trunk.head.modules(), *visual.head.modules()]:
+            if isinstance(module, nn.Linear):
+                self.dim = module.out_features
 
     @property
     def blocks(self) -> nn.Module:
         return self.visual.trunk.blocks
 
     def parts(self, grid: tuple[int, int]) -> list[BlockParts]:
-        return [
-            block_parts(block, rope)
-            for block, rope in zip(self.visual.trunk.blocks, self._rotations(grid), strict=True)
-        ]
+        blocks_and_rotations = zip(self.visual.trunk.blocks, self._rotations(grid), strict=True)
+        return [block_parts(block, rotation) for block, rotation in blocks_and_rotations]
 
     def tokens(self, images: Tensor, position_resize: str) -> Tensor:
-        trunk, embed, grid = self.visual.trunk, self.visual.trunk.patch_embed, self.grid(images)
+        trunk = self.visual.trunk
+        embed = trunk.patch_embed
+        grid = self.grid(images)
         # Not by the module's own forward, which insists on the trained size.
         stem = getattr(embed, "backbone", nn.Identity())
         patches = embed.proj(stem(images.to(next(embed.parameters()).dtype))).flatten(2).transpose(1, 2)
@@ -103,10 +105,14 @@ class TimmEncoder(DenseEncoder):
             return [None] * len(trunk_blocks)
 
         def compute() -> list[Tensor]:
+            # A copy, since the module keeps one grid, and other threads may use it for another.
             rope_of_grid = copy.deepcopy(rope)
             rope_of_grid.update_feat_shape(grid)
             rotation = rope_of_grid.get_embed(shape=grid)
-            return list(rotation) if self.visual.trunk.rope_mixed else [rotation] * len(trunk_blocks)
+            # "Mixed" towers learn the frequencies of each block.
+            if self.visual.trunk.rope_mixed:
+                return list(rotation)
+            return [rotation] * len(trunk_blocks)
 
         return self.once(("rotations", grid, next(self.visual.parameters()).device), compute)
 
@@ -159,20 +165,27 @@ def _in_projection(attention: nn.Module) -> tuple[Any, Any]:
 
 
 def _layer_scale(factor: Tensor | None) -> Callable[[Tensor], Tensor]:
-    return nn.Identity() if factor is None else partial(torch.mul, factor)
+    if factor is None:
+        return nn.Identity()
+    return partial(torch.mul, factor)
 
 
 def _rotate(rotation: Tensor, half: bool, heads: Tensor) -> Tensor:
     """Rotate the last N tokens, the patches, of (B, heads, T, D)."""
-    prefix, patches = heads.split([heads.shape[2] - rotation.shape[-2], rotation.shape[-2]], dim=2)
-    return torch.cat([prefix, apply_rot_embed_cat(patches, rotation, half=half).type_as(heads)], dim=2)
+    patch_count = rotation.shape[-2]
+    prefix, patches = heads.split([heads.shape[2] - patch_count, patch_count], dim=2)
+    # Sines and cosines may be of another precision than the tokens.
+    rotated = apply_rot_embed_cat(patches, rotation, half=half).type_as(heads)
+    return torch.cat([prefix, rotated], dim=2)
 
 
 def as_visual(vit: nn.Module, head: nn.Module | None = None) -> nn.Module:
     """A ViT of timm's in the form in which OpenCLIP has it: ``trunk``, and the ``head`` that follows it, if any."""
     visual = nn.Module()
     visual.trunk = vit
-    visual.head = nn.Identity() if head is None else head
+    visual.head = nn.Identity()
+    if head is not None:
+        visual.head = head
     return visual
 
 

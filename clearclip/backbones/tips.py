@@ -50,9 +50,10 @@ class TipsText(nn.Module):
         ids, attended = tokens["input_ids"], tokens["attention_mask"].bool()
         embedded = self.token_embedding(ids)
         positions = sinusoids(ids.shape[1], self.width).to(embedded)
-        hidden = torch.zeros(attended.shape, device=ids.device, dtype=embedded.dtype).masked_fill(~attended, -torch.inf)
-        # OpenCLIP's blocks take a mask of each head.
-        mask = hidden[:, None, :].expand(-1, ids.shape[1], -1).repeat_interleave(self.heads, dim=0)
+        # Added to the scores: padding is seen by no token. OpenCLIP's blocks take such a mask for each head.
+        no_mask = torch.zeros(attended.shape, device=ids.device, dtype=embedded.dtype)
+        mask = no_mask.masked_fill(~attended, -torch.inf)[:, None, :]
+        mask = mask.expand(-1, ids.shape[1], -1).repeat_interleave(self.heads, dim=0)
         outputs = self.ln_final(self.transformer(embedded * math.sqrt(self.width) + positions, attn_mask=mask))
         weights = attended[:, :, None].to(outputs)
         return (outputs * weights).sum(dim=1) / (weights.sum(dim=1) + 1e-8)

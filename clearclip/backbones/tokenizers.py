@@ -68,19 +68,28 @@ def text_model_folder(name: str, folder: Path | None) -> Path:
     Raises:
         UserError: it cannot be fetched, is a path that leads elsewhere, or names code of its own.
     """
-    inside = None if folder is None or "\0" in name else (folder / name).resolve()
-    if inside is not None and inside.is_dir() and inside.is_relative_to(folder.resolve()):
-        text_folder = inside
-    elif _REPOSITORY.fullmatch(name):
-        text_folder = fetch(name, "config.json", remedy=f"get the config.json of {name} into the hub's cache").parent
-    else:
+    text_folder = _subfolder(folder, name)
+    if text_folder is None and not _REPOSITORY.fullmatch(name):
         raise UserError(
             f"the text tower {name!r} (hf_model_name) is neither a repository on the hub nor in the model's folder; no "
             "other path is read, so copy its config.json into a folder beside the weights and name that"
         )
+    if text_folder is None:
+        text_folder = fetch(name, "config.json", remedy=f"get the config.json of {name} into the hub's cache").parent
     if "auto_map" in read_json(text_folder / "config.json"):
         raise UserError(f"the text tower {name} comes with code of its own, which is not run; choose another model")
     return text_folder
+
+
+def _subfolder(folder: Path | None, name: str) -> Path | None:
+    """A folder within a model's folder; None where there is none, or where the name leads elsewhere."""
+    if folder is None or "\0" in name:
+        return None
+    # Resolved, so that neither ".." nor a link leads out.
+    subfolder = (folder / name).resolve()
+    if not subfolder.is_dir() or not subfolder.is_relative_to(folder.resolve()):
+        return None
+    return subfolder
 
 
 def check_no_paths(folder: Path) -> None:
@@ -91,7 +100,9 @@ def check_no_paths(folder: Path) -> None:
     for name, value in read_json(path).items():
         if name == "special_tokens_map_file":  # many published ones have it, and no loader reads it
             continue
-        values = value if isinstance(value, list) else [value]
+        values = [value]
+        if isinstance(value, list):
+            values = value
         paths = [file for file in values if isinstance(file, str) and Path(file).name != file]
         if name.endswith(("_file", "_files")) and paths:
             raise UserError(

@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import timm
 from timm.layers import Mlp, SwiGLUPacked
@@ -34,7 +34,9 @@ class Heads(NamedTuple):
     @classmethod
     def read(cls, path: Path | None) -> Heads:
         """From a config.json, flat (TIPSv2's own) or nested (transformers')."""
-        config = {} if path is None else read_json(path)
+        config: dict[str, Any] = {}
+        if path is not None:
+            config = read_json(path)
         image = config.get("vision_config") or {}
         text = config.get("text_config") or {}
         return cls(
@@ -74,12 +76,12 @@ def from_dinov2_names(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return weights
 
 
-def renamed(state: Mapping[str, Tensor], new_parts: Mapping[str, str]) -> dict[str, Tensor]:
-    """The same weights with parts of their names replaced: what stands there → what stands there now."""
+def renamed(state: Mapping[str, Tensor], replacements: Mapping[str, str]) -> dict[str, Tensor]:
+    """The same weights with texts in their names replaced, one after the other."""
     weights = {}
     for name, value in state.items():
-        for part, new_part in new_parts.items():
-            name = name.replace(part, new_part)
+        for old_text, new_text in replacements.items():
+            name = name.replace(old_text, new_text)
         weights[name] = value
     return weights
 
@@ -95,7 +97,13 @@ def plain_vit(state: dict[str, Tensor], heads: Heads, label: str) -> VisionTrans
         raise UserError(f"{label} has no {' and no '.join(lacking)}; check that it is the image tower's file")
     patch, width = state["patch_embed.proj.weight"].shape[-1], state["pos_embed"].shape[-1]
     hidden = state["blocks.0.mlp.fc1.weight"].shape[0]
-    gated = hidden != state["blocks.0.mlp.fc2.weight"].shape[1]
+    # SwiGLU's first layer gives twice what its second one takes.
+    is_gated = hidden != state["blocks.0.mlp.fc2.weight"].shape[1]
+    ffn: dict[str, Any] = {"mlp_layer": Mlp, "act_layer": nn.GELU}
+    if is_gated:
+        ffn = {"mlp_layer": SwiGLUPacked, "act_layer": nn.SiLU}
+    # A value with which timm makes a LayerScale at all; the weights come afterwards.
+    layer_scale = 1.0 if "blocks.0.ls1.gamma" in state else None
     vit = VisionTransformer(
         img_size=patch * math.isqrt(state["pos_embed"].shape[1]),
         patch_size=patch,
@@ -103,9 +111,8 @@ def plain_vit(state: dict[str, Tensor], heads: Heads, label: str) -> VisionTrans
         depth=number_of_blocks(state, "blocks."),
         num_heads=heads.of("image", width),
         mlp_ratio=(hidden + 0.5) / width,  # timm rounds the product down
-        mlp_layer=SwiGLUPacked if gated else Mlp,
-        act_layer=nn.SiLU if gated else nn.GELU,
-        init_values=1.0 if "blocks.0.ls1.gamma" in state else None,
+        **ffn,
+        init_values=layer_scale,
         reg_tokens=state["reg_token"].shape[1],
         no_embed_class=True,
         num_classes=0,

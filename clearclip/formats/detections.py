@@ -23,6 +23,7 @@ def to_detections(labels: np.ndarray, names: Sequence[str]) -> Any:
         import supervision
     except ImportError as error:
         raise UserError(f"to_supervision() needs supervision ({error}); pip install supervision") from error
+    # Imported above and not with this module, since few users have the package.
     present_labels = np.unique(labels)
     masks = labels[None] == present_labels[:, None, None]
     class_names = np.array([names[label] for label in present_labels])

@@ -39,7 +39,10 @@ class FinishedBlocks:
         self.blocks_per_row = sum(rows.start == 0 for rows, _ in blocks)
         self.shapes = [(rows.stop - rows.start, columns.stop - columns.start) for rows, columns in blocks]
         self.count = self._read_count()
-        mode = "r+b" if self.count else "w+b"
+        # "w" would empty the file, and "r" wants one that is there.
+        mode = "w+b"
+        if self.count:
+            mode = "r+b"
         self._file = open(path, mode)  # noqa: SIM115 (closed by its context manager)
 
     def _read_count(self) -> int:
@@ -106,14 +109,15 @@ def unfinished_map(
     Raises:
         UserError: the place cannot be written.
     """
-    part = path.with_name(f"{path.name}.part")
+    blocks_path = path.with_name(f"{path.name}.part")
     try:
-        part.parent.mkdir(parents=True, exist_ok=True)
-        finished = FinishedBlocks(part, digest, blocks, dtype)
+        blocks_path.parent.mkdir(parents=True, exist_ok=True)
+        finished = FinishedBlocks(blocks_path, digest, blocks, dtype)
     except OSError as error:
         raise unwritable(path, error) from error
     try:
         yield finished
     finally:
         finished.close()
+    # Not where the block has raised: the next call goes on with the file.
     finished.remove()

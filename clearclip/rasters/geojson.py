@@ -65,6 +65,7 @@ def _areas(dataset: Any) -> Iterator[tuple[dict[str, Any], int]]:
     from rasterio.features import shapes
     from rasterio.warp import transform_geom
 
+    # A band and no array: GDAL reads it as it goes.
     band = rasterio.band(dataset, 1)
     for geometry, value in shapes(band, transform=dataset.transform):
         if value == dataset.nodata:

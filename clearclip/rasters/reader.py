@@ -32,6 +32,7 @@ def import_rasterio(purpose: str) -> ModuleType:
     Raises:
         UserError: it is not installed; ``purpose`` says for what it is needed.
     """
+    # The modules are named, since rasterio alone does not import them.
     try:
         import rasterio
         import rasterio.features
@@ -68,6 +69,7 @@ def open_raster(path: str | Path, header: Header) -> Iterator[Any]:
         UserError: rasterio is missing, or the file is damaged.
     """
     rasterio = import_rasterio(f"{path} ({header.reason or 'a map'})")
+    # One driver: GDAL has some that read other files which a file names, or ask servers.
     with rasterio.Env(**_GDAL_OPTIONS), warnings.catch_warnings():
         warnings.simplefilter("ignore", rasterio.errors.NotGeoreferencedWarning)
         try:

@@ -49,7 +49,7 @@ def plain_words(words: ClassWords, dataset_classes: Sequence[str]) -> WordSet:
         words: of the names file.
         dataset_classes: the dataset's own names of the classes, which say which one is the background.
     """
-    plain_classes = []
+    plain_classes: list[tuple[str, ...]] = []
     for class_words, dataset_class in zip(words.classes, dataset_classes, strict=True):
         if dataset_class == BACKGROUND_CLASS:
             plain_classes.append((BACKGROUND_CLASS,))

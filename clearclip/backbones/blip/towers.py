@@ -41,6 +41,7 @@ class BLIPImageEncoder(DenseEncoder):
         self.fixed_size = self.image_size = side
         self.patch_size, self.grid_size = (patch, patch), (side // patch, side // patch)
         self.dim = vision_proj.out_features
+        # By transformers' own function, which takes the new size from tokens; what is in them does not matter.
         tokens = torch.empty(1, 1 + (side // patch) ** 2, embeddings.position_embedding.shape[2])
         resized = embeddings.interpolate_pos_encoding(tokens, side, side).detach()
         embeddings.position_embedding = nn.Parameter(resized)
@@ -93,6 +94,7 @@ class BLIPText(nn.Module):
 
     def encode_text(self, tokens: dict[str, Tensor]) -> Tensor:
         """Embeddings (B, E) of ``input_ids`` and ``attention_mask``, both (B, T) int64."""
+        # The class token, which stands before the words.
         return self.text_proj(self.text_encoder(**tokens).last_hidden_state[:, 0])
 
 

@@ -54,8 +54,11 @@ def load_retrieval_model(weights: Weights) -> tuple[nn.Module, str]:
         path = fetch_url(f"{BLIP_ADDRESS}{source}.pth", "download it elsewhere and give the file as pretrained")
     if path.is_file():
         model = _load_original(path, weights.model_name)
-        with_vocabulary = any((path.parent / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
-        return model, str(path.parent) if with_vocabulary else TOKENIZER
+        # A tokenizer beside the weights is taken, so that no network is needed.
+        has_vocabulary = any((path.parent / name).is_file() for name in ("vocab.txt", "tokenizer.json"))
+        if has_vocabulary:
+            return model, str(path.parent)
+        return model, TOKENIZER
     if path.suffix in (".pth", ".pt", ".bin", ".safetensors"):
         raise UserError(f"the BLIP checkpoint {source} does not exist; check its path")
     return _load_folder(source, weights.model_name), source
@@ -78,6 +81,7 @@ def _load_original(path: Path, model_name: str) -> nn.Module:
     state = rename(read_checkpoint([path], ANCHORS))
     positions = state.get("vision_model.embeddings.position_embedding", torch.zeros(1, 577, 0))
     _check_width(str(path), model_name, positions.shape[2])
+    # One position is the class token's; patches have 16 pixels a side in both sizes.
     side = 16 * round((positions.shape[1] - 1) ** 0.5)
     model = BlipForImageTextRetrieval(configuration(*IMAGE_TOWERS[model_name], side))
     try:
@@ -127,8 +131,8 @@ def _check_width(source: str, model_name: str, width: int) -> None:
             raise UserError(f"{source} is a {name}, not a {model_name}; set vit_type='{vit_type}'")
 
 
-def _check_complete(source: str, missing: Iterable[str], unexpected: Iterable[str]) -> None:
-    for fault, names in (("lacks", missing), ("has left over", unexpected)):
+def _check_complete(source: str, missing_names: Iterable[str], unexpected_names: Iterable[str]) -> None:
+    for fault, names in (("lacks", missing_names), ("has left over", unexpected_names)):
         names = sorted(name for name in names if not TRAINING_ONLY.search(name))
         if names:
             raise UserError(

@@ -159,7 +159,14 @@ def evaluate_table(table: Table, groups: Sequence[Group], results: Path, args: N
     options = {name: getattr(args, name) for name in ("device", "batch_size", "on_error")}
     check = TableCheck(args.gpus, args.on_error)
     with continued_by(repetition.command_to_continue):
-        outcome = run_all(groups, results, check, gpus=args.gpus, repetition=repetition, **options)
+        try:
+            outcome = run_all(groups, results, check, gpus=args.gpus, repetition=repetition, **options)
+        except KeyboardInterrupt as error:
+            # An evaluation has said how to go on, and so have the processes that share one.
+            if str(error) or args.gpus:
+                raise
+            command = repetition.command_to_continue
+            raise KeyboardInterrupt(f"what is finished is kept: {command} goes on") from error
     if args.limit is not None:
         print(f"runs of {args.limit} images are in the list of runs; the table shows those of all images only")
     records = read_records(results)[0]

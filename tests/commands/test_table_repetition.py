@@ -58,6 +58,18 @@ def test_the_command_that_is_named_goes_on(tmp_path, monkeypatch, capfd):
     assert "0 done; 1 skipped" in capfd.readouterr().out
 
 
+def test_ctrl_c_before_the_first_image(tmp_path, monkeypatch):
+    """While a model is loaded, which takes minutes for a large one."""
+
+    def interrupt(_settings):
+        raise KeyboardInterrupt
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("clearclip.commands.table_run.LoadedModel.load", interrupt)
+    with pytest.raises(KeyboardInterrupt, match="what is finished is kept: the same command goes on"):
+        eval_all_command(["--miniature", "--limit", "1", "--rows", "CLIP"])
+
+
 def test_without_force_all_results_and_journals_count(tmp_path):
     append_run(tmp_path / "results.xlsx")
     assert repetition_of(Namespace(force=None)) == NO_REPETITION

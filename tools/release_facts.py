@@ -76,17 +76,17 @@ def main() -> int:
         NUMERICS["configs"] = bundled_configs()
         source_digest.cache_clear()
     released = sorted({*NUMERICS["released"], source_digest()})
-    contents = {
+    facts_by_file = {
         "numerics.json": {**NUMERICS, "configs": bundled_configs(), "released": released},
         "tested_versions.json": tested_versions(),
     }
     stale = []
-    for name, content in contents.items():
+    for name, facts in facts_by_file.items():
         path = ROOT / "clearclip" / name
-        if json.loads(path.read_text(encoding="utf-8")) != content:
+        if json.loads(path.read_text(encoding="utf-8")) != facts:
             stale.append(name)
             if "--write" in sys.argv:
-                path.write_text(json.dumps(content, indent=2) + "\n", encoding="utf-8")
+                path.write_text(json.dumps(facts, indent=2) + "\n", encoding="utf-8")
     print(f"source {source_digest()}, numerics {NUMERICS['numerics']}; stale: {', '.join(stale) or 'nothing'}")
     return int(bool(stale) and "--write" not in sys.argv)
 

@@ -83,6 +83,7 @@ def evaluate(
     )  # fmt: skip
     with prepared_run(config, work_dir, options) as run:
         with explaining_errors(f"config {run.cfg.filename}", overrides):
+            # Before a method of the user's own can run, so that what it replaces shows.
             reasons = not_in_table_because(run)
         seconds = _segment_and_count(run)
         if run.segmentor.isolated_methods.has_own:
@@ -99,6 +100,7 @@ def _segment_and_count(run: PreparedRun) -> float:
     Raises:
         UserError: an image, a mask, the words or the weights are not what they were.
     """
+    # A method is given copies, and might reach the originals all the same.
     words = run.segmentor.text.features.clone()
     started = time.perf_counter()
     loader = run.runner.test_dataloader

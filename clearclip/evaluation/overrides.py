@@ -152,6 +152,7 @@ def flat_overrides(overrides: Mapping[str, Any], prefix: str = "") -> Iterator[t
 def _why_unread(path: str, value: Any, config: Mapping[str, Any], file_values: Mapping[str, Any]) -> str | None:
     """Why a path in a section that is read has no effect, and what to do; None where it has one."""
     names = path.split(".")
+    # Whole sections are named as well as single options: what is below them is not read either.
     for unread, remedy in UNREAD.items():
         if path == unread or path.startswith(f"{unread}."):
             return remedy
@@ -160,10 +161,12 @@ def _why_unread(path: str, value: Any, config: Mapping[str, Any], file_values: M
     # Our metric is always there, and is made with what the evaluation knows.
     owner = _value_at(config, names[:-1])
     is_own_metric = isinstance(owner, Mapping) and "ConfusionMetric" in str(owner.get("type"))
+    # Naming it in a config changes nothing, and every config of MMSegmentation's kind does.
     if names[0] == "test_evaluator" and is_own_metric and names[-1] != "type":
         return UNREAD_OF_METRIC.get(names[-1], "ConfusionMetric is given all it needs; leave it out")
     if names[0] == "test_dataloader" and len(names) > 1 and names[1] not in _loader_options():
         return did_you_mean(names[1], _loader_options())
+    # MMSegmentation reads these dicts by their keys, and passes over any other.
     if len(names) > 1 and names[-2] in KEYS:
         known_keys = {*KEYS[names[-2]], *(_value_at(file_values, names[:-1]) or ())}
         if names[-1] not in known_keys:
@@ -186,13 +189,24 @@ def _why_unread_of_model(names: Sequence[str], value: Any, model: Mapping[str, A
         return "it says whose weights a file holds; give model.pretrained=FILE, too"
     if option in ("clip_type", "vit_type") and value is not None and model.get("model_name") is not None:
         return f"model.model_name={model['model_name']} says which weights; give one of the two"
-    # Of several options that name a method, the strongest is followed.
-    ranks = [index for index, options in enumerate(METHOD_OPTIONS_BY_RANK) if option in options]
-    for options in METHOD_OPTIONS_BY_RANK[ranks[0] + 1 :] if ranks and value is not None else ():
-        for stronger in options:
-            if model.get(stronger):
-                return f"model.{stronger}={model[stronger]!r} says which method; give one of the two"
+    # None takes an option back, so that it cannot contradict another one.
+    if value is None:
+        return None
+    for stronger in _stronger_options(option):
+        if model.get(stronger):
+            return f"model.{stronger}={model[stronger]!r} says which method; give one of the two"
     return None
+
+
+def _stronger_options(option: str) -> list[str]:
+    """The options that are followed in place of this one, where both name a method."""
+    stronger: list[str] = []
+    # From the strongest down to the option's own rank.
+    for options in reversed(METHOD_OPTIONS_BY_RANK):
+        if option in options:
+            return stronger
+        stronger += options
+    return []
 
 
 def _why_unknown_argument(names: Sequence[str], config: Mapping[str, Any]) -> str | None:

@@ -53,6 +53,7 @@ def own_row_of(table: Table, record: Record, protocol: str) -> Row | None:
 
 def is_in_own_row(record: Record) -> bool:
     """Whether any table shows a run in a row of the user's own."""
+    # Only protocols that say something about the dataset have cells for it.
     names = [protocol for protocol, dataset in protocols() if dataset == record.dataset]
     for table in every_table():
         for protocol in names:

@@ -127,6 +127,7 @@ def find_record(results: str | Path, name: str) -> Record:
     records = read_records(results)[0]
     if not records:
         raise UserError(f"{records_path(results)} has no records to explain; name another workbook (--results)")
+    # Runs on several machines may have been joined in one file, so that the last line need not be the last run.
     if name == "last":
         return max(records, key=lambda record: (record.moment, record.line))
     matching = [record for record in records if str(record.line) == name]

@@ -124,3 +124,21 @@ def quick_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def quick_name(quick_folder: Path) -> str:
     """Its name for ``open_clip.create_model``."""
     return f"local-dir:{quick_folder}"
+
+
+@pytest.fixture(scope="session")
+def quick_state(quick_folder: Path) -> dict[str, torch.Tensor]:
+    """The weights of ``quick_folder`` by their names."""
+    return torch.load(quick_folder / "open_clip_pytorch_model.bin", weights_only=True)
+
+
+@pytest.fixture
+def no_network(monkeypatch: pytest.MonkeyPatch):
+    """Whatever asks the hub fails the test; those that may have a server of their own."""
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)
+
+
+@pytest.fixture
+def any_precision(monkeypatch: pytest.MonkeyPatch):
+    """Also those that this CPU computes slowly."""
+    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda _: ["fp32", "fp16", "bf16"])

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 from concurrent.futures import ThreadPoolExecutor
 
+import open_clip
+import pytest
 import torch
 
-from clearclip import ClearCLIP
-from clearclip.backbones import DenseEncoder, dense_encoder
+from clearclip import ClearCLIP, UserError
+from clearclip.backbones import TOWERS, DenseEncoder, dense_encoder
 
 
 def test_what_is_kept_for_the_next_image_survives_threads():
@@ -33,3 +35,23 @@ def test_positions_are_resized_once_per_grid(tiny_name, monkeypatch):
     with torch.no_grad():
         model.image_encoder.visual.positional_embedding.mul_(2)
     assert not torch.allclose(model.image_encoder(image, [model.method])[0], before)
+
+
+@pytest.mark.parametrize(
+    ("name", "what"),
+    [("RN50", "ModifiedResNet"), ("coca_ViT-B-32", "attention"), ("convnext_base", "ConvNeXt")],
+)
+def test_towers_that_do_not_fit_are_named(name, what):
+    with torch.device("meta"):
+        config = open_clip.get_model_config(name)
+        config.pop("custom_text", None)
+        config.pop("multimodal_cfg", None)
+        config["text_cfg"] = {"layers": 1, "width": 64, "heads": 1}
+        visual = open_clip.model.CLIP(**config).visual
+    with pytest.raises(UserError, match=f"{what}.*supported are"):
+        TOWERS.build(visual)
+
+
+def test_gem_needs_six_blocks(quick_name):
+    with pytest.raises(UserError, match="last 6 blocks, but this model has 2"):
+        ClearCLIP.from_pretrained(quick_name, model_type="GEM", device="cpu")

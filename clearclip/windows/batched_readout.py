@@ -45,24 +45,25 @@ def labels_of_images(
     Returns:
         (images, height, width) int64; :data:`INVALID_LABEL` everywhere in an image with a score that is not finite.
     """
-    scores = torch.stack([one.scores for one in maps])
+    scores = torch.stack([score_map.scores for score_map in maps])
     device, grid = scores.device, maps[0].grid
     row_weights = grid.rows.weights(size[0], device)
     column_weights = grid.columns.weights(size[1], device)
     # 0 times anything finite is 0, and 0 times all else is not a number, which makes the sum one.
     is_invalid = (scores * 0).flatten(1).sum(dim=1) != 0
     images_at_once = max(1, TILE_BYTES[device.type] // (4 * scores.shape[3] * size[0] * size[1]))
+    has_threshold = readout.prob_thd > 0
     labels = []
-    for part in scores.split(images_at_once):
+    for scores_of_batch in scores.split(images_at_once):
         # (words, images, rows of patches, columns of patches), so that the largest word is found along the first axis.
-        by_word = part.permute(3, 0, 1, 2).contiguous()
+        by_word = scores_of_batch.permute(3, 0, 1, 2).contiguous()
         pixels = row_weights @ (by_word @ column_weights.T)
-        has_threshold = readout.prob_thd > 0
         word, score, total = largest_word([pixels], readout.logit_scale, has_threshold and readout.softmax)
         label = word_to_class[word]
         if has_threshold:
             probability = 1 / total if readout.softmax else score
             label = label.masked_fill(probability < readout.prob_thd, 0)
         labels.append(label)
-    together = labels[0] if len(labels) == 1 else torch.cat(labels)
-    return together.masked_fill(is_invalid[:, None, None], INVALID_LABEL)
+    # One batch is the rule, and need not be copied.
+    labels_of_all = labels[0] if len(labels) == 1 else torch.cat(labels)
+    return labels_of_all.masked_fill(is_invalid[:, None, None], INVALID_LABEL)

@@ -35,9 +35,11 @@ WORDS_AT_ONCE = 16  # at least, so that a pixel's values are neighbours in memor
 
 def _distances(name: str, value: Any) -> tuple[int, ...]:
     """A check: pixels from 1, as a tuple."""
-    if not (isinstance(value, list | tuple) and value and all(type(pixels) is int and pixels > 0 for pixels in value)):
+    distances = tuple(value) if isinstance(value, list | tuple) else ()
+    # By the type itself: True is an instance of int.
+    if not distances or not all(type(pixels) is int and pixels > 0 for pixels in distances):
         raise UserError(f"{name} must be whole numbers of pixels from 1, not {value!r}")
-    return tuple(value)
+    return distances
 
 
 @POST_PROCESSINGS.register_module("pamr")
@@ -86,6 +88,7 @@ class RefinedScores(ScoreMap):
 
     def tiles(self, size: tuple[int, int]) -> Iterator[Tile]:
         height, width = size
+        # A band reads as far around itself as the steps reach: a narrower one would mostly compute its margins.
         step = max(self.pamr.reach, PIXELS_AT_ONCE // width, 1)
         for top in range(0, height, step):
             rows = slice(top, min(top + step, height))
@@ -118,18 +121,20 @@ class NeighbourWeights:
         rows = torch.arange(height, device=image.device, dtype=torch.int32)
         columns = torch.arange(width, device=image.device, dtype=torch.int32)
         offsets = neighbour_offsets(dilations)
-        places = []
+        pixel_numbers = []
         for down, right in offsets:
             row = (rows + down).clamp(0, height - 1)[:, None]
-            places.append((row * width + (columns + right).clamp(0, width - 1)).flatten())
+            column = (columns + right).clamp(0, width - 1)
+            pixel_numbers.append((row * width + column).flatten())
         #: Which pixels are the neighbours of each, (H·W, 8 × dilations) int32; borders are replicated.
-        self.neighbours = torch.stack(places, dim=1)
+        self.neighbours = torch.stack(pixel_numbers, dim=1)
         #: w, (H·W, 8 × dilations) float32.
         self.weights = _weights_of_neighbours(image.float(), offsets, len(dilations))
 
     def refine(self, maps: Tensor, steps: int) -> Tensor:
         """m after all steps: maps (H, W, K) float32 to the same."""
         values = maps.flatten(0, 1)
+        # A weighted sum of rows is what an embedding bag computes, without an array of pixels × neighbours × words.
         for _ in range(steps):
             values = F.embedding_bag(self.neighbours, values, mode="sum", per_sample_weights=self.weights)
         return values.view_as(maps)
@@ -146,15 +151,19 @@ def _weights_of_neighbours(image: Tensor, offsets: Sequence[tuple[int, int]], ce
     height, width = image.shape[-2:]
     reach = max(max(offset) for offset in offsets)
     padded = F.pad(image[None], (reach,) * 4, mode="replicate")[0]
-    neighbours = [
-        padded[:, reach + down : reach + down + height, reach + right : reach + right + width]
-        for down, right in offsets
-    ]
+    # Views of the image, shifted: nothing is copied.
+    neighbours = []
+    for down, right in offsets:
+        top_row, left_column = reach + down, reach + right
+        neighbours.append(padded[:, top_row : top_row + height, left_column : left_column + width])
     count = len(neighbours) + centres
     mean = (centres * image + sum(neighbours)) / count
     squares = centres * (image - mean).square()
     for neighbour in neighbours:
         squares += (neighbour - mean).square_()
     sharpness = 1 / (1e-8 + 0.1 * (squares / (count - 1)).sqrt())
-    unlike = torch.stack([(image - neighbour).abs_().mul_(sharpness).mean(dim=0) for neighbour in neighbours])
-    return unlike.flatten(1).neg_().softmax(dim=0).T.contiguous()
+    differences = []
+    for neighbour in neighbours:
+        differences.append((image - neighbour).abs_().mul_(sharpness).mean(dim=0))
+    # Neighbours of a pixel side by side, as the embedding bag reads them.
+    return torch.stack(differences).flatten(1).neg_().softmax(dim=0).T.contiguous()

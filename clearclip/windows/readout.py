@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 
 from clearclip.windows.score_map import ScoreMap, largest_by_class
+from clearclip.windows.winning_words import can_leave_out_words, winning_words
 
 
 @dataclass(frozen=True)
@@ -116,6 +117,10 @@ class Readout:
         needs_probability: bool,
     ) -> Iterator[tuple[slice, slice, Tensor, Tensor | None]]:
         """Tile by tile: rows and columns, the class of each pixel, and its largest probability if that is needed."""
+        if allowed_words is None and not needs_probability and can_leave_out_words(scores):
+            for rows, columns, word in winning_words(scores, size):
+                yield rows, columns, word_to_class[word], None
+            return
         softmax = self._takes_softmax(scores)
         for rows, columns, parts in scores.tiles(size):
             if allowed_words is None:

@@ -87,12 +87,8 @@ def choose_weights(
     Raises:
         UserError: an unknown model or tag, or a model without weights of its own, and none named.
     """
-    name = None
-    if model_name:
-        name = _expand(model_name)
-    source = None
-    if pretrained:
-        source = _expand(pretrained)
+    name = _expand(model_name) if model_name else None
+    source = _expand(pretrained) if pretrained else None
     if name in CHECKPOINT_BY_MODEL_NAME:
         clip_type, vit_type = CHECKPOINT_BY_MODEL_NAME[name]
         name = None

@@ -54,6 +54,9 @@ class WindowEncoder(nn.Module):
         # Not persistent: checkpoints of the towers have no such tensors.
         self.register_buffer("mean", torch.tensor(mean, dtype=torch.float32).view(3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std, dtype=torch.float32).view(3, 1, 1), persistent=False)
+        # A buffer, since numbers that are made a tensor at every call are copied to a GPU at every call.
+        exact = torch.tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
+        self.register_buffer("exact_statistics", exact, persistent=False)
         self.second_encoders = nn.ModuleDict()
 
     @property
@@ -78,8 +81,8 @@ class WindowEncoder(nn.Module):
         OpenAI's mean and std are taken unrounded, as ProxyCLIP's release does: its attention has a sharp threshold.
         """
         rounded = torch.stack([self.mean, self.std]) / 255
-        exact = rounded.new_tensor([open_clip.OPENAI_DATASET_MEAN, open_clip.OPENAI_DATASET_STD])[:, :, None, None]
-        mean, std = torch.where((rounded - exact).abs() < 1e-5, exact, rounded)
+        is_openai = (rounded - self.exact_statistics).abs() < 1e-5
+        mean, std = torch.where(is_openai, self.exact_statistics, rounded)
         return images * std + mean
 
     def completed(self, method: Method) -> Method:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import copy
 
 import pytest
+import timm
 import torch
+from dense_folders import tips_folder
 from mmseg.structures import SegDataSample
 from simulated_gpu import CUDA, Counter, Record, move_module, on_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
@@ -13,12 +15,21 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 from clearclip import ClearCLIP
 from clearclip.evaluation.confusion import count_batch
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, FrozenModelWrapper
+from clearclip.methods import sfr
 from clearclip.text import TextFeatures
 from clearclip.windows import window_grid
 
+
+class OneMode(FakeTensorMode):
+    """A copied tensor (timm copies its rotations for images of another size) stays on the same simulated GPU."""
+
+    def __deepcopy__(self, memo: dict) -> OneMode:
+        return self
+
+
 WORDS = [f"word {number}" for number in range(21)]
 #: One for all tests: tensors that the package keeps for the next batch belong to it.
-MODE = FakeTensorMode()
+MODE = OneMode()
 PRECISIONS = ("fp32", "fp16", "bf16")
 #: Methods whose features and scores are computed for all windows at once.
 BATCHED = (
@@ -30,6 +41,13 @@ BATCHED = (
     "NACLIP",
     {"type": "RCS", "base": "NACLIP", "layers": [2, 3]},
 )
+#: Methods that look at one window or image after the other in some step.
+FURTHER = (
+    "PEARL",
+    {"type": "SC-CLIP", "pre": 3, "post": 2, "summed": [2, 3, 4], "rho": 0.3},
+    {"type": "SFR", "base": {"type": "RCS", "base": "NACLIP", "layers": [2, 3]}},
+    {"type": "ProxyCLIP", "guide": "untrained-vit4"},
+)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -37,6 +55,8 @@ def nothing_is_left():
     """No matrix of the simulated GPU stays for other tests."""
     yield
     window_grid._cached_weights.clear()
+    for cached_by_device in (sfr._distance, sfr._points_on_lines, sfr._smoothing):
+        cached_by_device.cache_clear()
 
 
 @pytest.fixture(autouse=True)
@@ -81,6 +101,35 @@ def check_transfers(record: Record) -> None:
 def test_a_batch_waits_once(tiny_name, method, precision):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
     check_transfers(simulate(model, [method], 3, (96, 128), slide_crop=64, slide_stride=32))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("method", FURTHER, ids=str)
+def test_methods_that_take_one_window_at_a_time(tiny_name, method, precision):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
+    check_transfers(simulate(model, [method], 2, (48, 64), slide_crop=0))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("post", ["pamr", "tlp"])
+def test_post_processings(tiny_name, post, precision):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
+    check_transfers(simulate(model, ["ClearCLIP"], 2, (48, 64), slide_crop=0, post=post))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_eva(precision, monkeypatch):
+    create = timm.create_model
+    small = {"embed_dim": 64, "num_heads": 4, "depth": 2}
+    monkeypatch.setattr(timm, "create_model", lambda *args, **options: create(*args, **options, **small))
+    model = ClearCLIP.from_pretrained("EVA02-B-16", "random", device="cpu", precision=precision)
+    check_transfers(simulate(model, ["ClearCLIP"], 2, (224, 224), slide_crop=0))
+
+
+@pytest.mark.parametrize("precision", PRECISIONS)
+def test_dense_models(tmp_path, precision):
+    model = ClearCLIP.from_pretrained(str(tips_folder(tmp_path)), device="cpu", precision=precision)
+    check_transfers(simulate(model, ["CLIP"], 2, (84, 84), slide_crop=0))
 
 
 @pytest.mark.parametrize("tower", ["ViT-B-32", "ViT-B-16-SigLIP"])

@@ -154,9 +154,10 @@ def _paths_of_one_label(flat_labels: Tensor, grid: tuple[int, int]) -> Tensor:
     device, steps = flat_labels.device, max(grid) - 1
     distance = _distance(grid, device)
     is_connected = torch.ones(*flat_labels.shape, flat_labels.shape[1], dtype=torch.bool, device=device)
+    rows_on_lines = _points_on_lines(grid[0], steps, device)
+    columns_on_lines = _points_on_lines(grid[1], steps, device)
     for step in range(1, steps + 1):
-        rows = _points_on_lines(grid[0], step, steps, device)
-        columns = _points_on_lines(grid[1], step, steps, device)
+        rows, columns = rows_on_lines[step], columns_on_lines[step]
         cells = rows[:, None, :, None] * grid[1] + columns[None, :, None, :]
         labels_there = flat_labels[:, cells.flatten()].view_as(is_connected)
         # Only the first of the steps are looked at, as many as the patches are apart.
@@ -174,12 +175,18 @@ def _distance(grid: tuple[int, int], device: torch.device) -> Tensor:
     return distances.reshape(grid[0] * grid[1], -1).to(device)
 
 
-def _points_on_lines(length: int, step: int, steps: int, device: torch.device) -> Tensor:
-    """Where the line from i to j is after ``step`` of ``steps``, rounded half to even: (length, length) int64."""
+@lru_cache(maxsize=16)
+def _points_on_lines(length: int, steps: int, device: torch.device) -> Tensor:
+    """Where the line from i to j is after each of 0 to ``steps`` steps, rounded half to even.
+
+    Returns:
+        (steps + 1, length, length) int64
+    """
     # The release's linspace, not step / steps: the last digit decides which way a point between two cells is rounded.
-    share = torch.linspace(0, 1, steps + 1, dtype=torch.float32)[step]
+    shares = torch.linspace(0, 1, steps + 1, dtype=torch.float32)[:, None, None]
     positions = torch.arange(length, dtype=torch.float32)
-    return ((1 - share) * positions[:, None] + share * positions).round().long().to(device)
+    # On the CPU, whose rounding is the same everywhere; all steps at once are one copy to a GPU, and kept there.
+    return ((1 - shares) * positions[:, None] + shares * positions).round().long().to(device)
 
 
 @lru_cache(maxsize=16)

@@ -79,8 +79,9 @@ def linear_system(z: Tensor, colours: Tensor, text: Tensor) -> tuple[Tensor, Ten
     shares = word_shares(text)
     gain = (shares * p.square()).sum(dim=-1).clamp(0, 1)
     data = p.amax(dim=-1).clamp_min(0.05).square() * (1 + gain)
-    grey_shares = torch.tensor(GREY_SHARES, dtype=z.dtype, device=z.device)
-    grey = (grey_shares[:, None, None] * colours).sum(dim=0)
+    # Python's numbers, not a tensor of them, which would be copied to a GPU for every image.
+    weighted = [share * colour for share, colour in zip(GREY_SHARES, colours, strict=True)]
+    grey = torch.stack(weighted).sum(dim=0)
     across = _weights_across(grey, p, shares)
     # Columns are rows of the transposed image.
     down = _weights_across(grey.T, p.transpose(0, 1), shares).T

@@ -84,13 +84,14 @@ def test_feedback_matrix_formula(size, path):
 @pytest.mark.parametrize("longest", [6, 10, 12, 13, 14, 18, 27])
 def test_the_path_passes_the_cells_of_the_release(longest):
     """Between cells whose middle is a border, the last digit of torch.linspace decides: of step / longest, another."""
+    points = sfr._points_on_lines(longest + 1, longest, torch.device("cpu"))
     for step in range(longest + 1):
         t = reference.linspace(longest + 1, step)
         cells = [
             [int(np.rint((1 - t) * np.float32(start) + t * np.float32(end))) for end in range(longest + 1)]
             for start in range(longest + 1)
         ]
-        assert sfr._points_on_lines(longest + 1, step, longest, torch.device("cpu")).tolist() == cells
+        assert points[step].tolist() == cells
 
 
 @pytest.mark.parametrize("size", [(4, 13), (7, 7), (11, 3), (2, 15), (19, 2)])

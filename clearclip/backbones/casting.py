@@ -25,6 +25,7 @@ def cast(tower: nn.Module, precision: str) -> nn.Module:
     for parent in list(tower.modules()):
         for name, child in list(parent.named_children()):
             if isinstance(child, nn.LayerNorm) and not isinstance(child, LayerNorm2d | LayerNormAct | LayerNormAct2d):
+                # Timm's and PyTorch's own LayerNorm would compute in the dtype of what comes in.
                 options = dict(elementwise_affine=child.elementwise_affine, bias=child.bias is not None)
                 norm = LayerNormFp32(child.normalized_shape, eps=child.eps, **options)
                 norm.load_state_dict(child.state_dict())
@@ -45,5 +46,6 @@ def prepare(tower: nn.Module, device: torch.device, precision: str, weights: Wei
     Raises:
         UserError: weights that are not finite.
     """
+    # Before the cast: fp16 turns large weights into infinite ones, which is another fault.
     check_finite(tower, weights.label)
     return cast(tower, precision).eval().requires_grad_(False).to(device)

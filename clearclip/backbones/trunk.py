@@ -40,6 +40,7 @@ def run_block(block: nn.Module, tokens: Tensor, mixed: bool = False) -> Tensor:
     if mixed:
         return _run_mixed(block, tokens, fast_block(block, torch.bfloat16))
     if tokens.device.type != "cpu":
+        # A model that has moved to a GPU keeps no second copy of its weights on the host.
         forget(block)
         return _run_on_gpu(block, tokens)
     # Packed weights lie outside of what torch.export and torch.compile can follow.
@@ -57,12 +58,14 @@ def is_plain(block: nn.Module, tokens: Tensor) -> bool:
         and block.attn.batch_first
         and type(block.ls_1) is type(block.ls_2) is nn.Identity
         and type(block.mlp.gelu) in (QuickGELU, nn.GELU)
-        and (on_gpu or all(each.dtype == torch.float32 for each in (tokens, *block.parameters())))
+        and (on_gpu or all(tensor.dtype == torch.float32 for tensor in (tokens, *block.parameters())))
+        # Whoever has hooked a module wants it to be called.
         and not any(module._forward_hooks or module._forward_pre_hooks for module in block.modules())
     )
 
 
 def _run_packed(block: ResidualAttentionBlock, tokens: Tensor, layers: FastBlock) -> Tensor:
+    # All tokens of all windows are rows of one matrix: one product in place of one for each window.
     rows = tokens.flatten(0, 1)
     qkv = layers.qkv(block.ln_1(rows)).view(*tokens.shape[:2], -1)
     rows = layers.out.add_to(rows, _attend(qkv, block.attn.num_heads))
@@ -135,8 +138,9 @@ def _attend(qkv: Tensor, heads: int) -> Tensor:
 
 
 def _attend_by_products(qkv: Tensor, heads: int) -> Tensor:
-    """The same by matrix products, window by window, which in bf16 is faster on a CPU than the fused kernel."""
+    """The same by matrix products, which in bf16 is faster on a CPU than the fused kernel."""
     gathered = []
+    # Window by window, so that one matrix of weights is in memory at a time.
     for q, k, v in zip(*_heads(qkv, heads), strict=True):
         scores = (q / math.sqrt(q.shape[-1])) @ k.transpose(-1, -2)
         gathered.append((scores.softmax(dim=-1) @ v).transpose(0, 1).flatten(1))

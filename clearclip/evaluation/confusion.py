@@ -21,7 +21,7 @@ class ImageCounts:
     """The counts of one image.
 
     Attributes:
-        by_method: pixels of each pair of true and predicted class, (methods, classes * classes) int64, in the place
+        by_method: pixels of each true and each predicted class, (methods, classes * classes) int64, in the cell
             truth · classes + prediction.
         has_bad_labels: whether truth or predictions have labels that are no classes.
         is_finite: whether the features that the predictions come from were finite.
@@ -92,11 +92,11 @@ def _same_sizes(predictions: Sequence[Tensor]) -> list[list[int]]:
 
 def _read(table: Tensor, classes: int) -> ImageCounts:
     """The counts in a table, (methods, classes + 2, classes + 2)."""
-    pairs = table[:, :classes, 1 : classes + 1].flatten(1)
+    by_method = table[:, :classes, 1 : classes + 1].flatten(1)
     not_finite = int(table[:, :, 0].sum())
     bad_truth = int(table[:, classes, 1:].sum())
     bad_predictions = int(table[:, :, classes + 1].sum())
-    return ImageCounts(pairs, bad_truth + bad_predictions > 0, not_finite == 0)
+    return ImageCounts(by_method, bad_truth + bad_predictions > 0, not_finite == 0)
 
 
 def _count_on_cpu(truth: Tensor, prediction: Tensor, classes: int, ignore_index: int) -> Tensor:
@@ -110,8 +110,8 @@ def _count_on_cpu(truth: Tensor, prediction: Tensor, classes: int, ignore_index:
     usual = min(classes, BYTE_VALUES)
     tables = torch.zeros(len(prediction), classes + 2, classes + 2, dtype=torch.int64)
     for labels, table in zip(prediction, tables, strict=True):
-        place = torch.add(labels.to(torch.int32), rows, alpha=classes)
-        counts = torch.bincount(place.flatten(), minlength=BYTE_VALUES * classes).view(BYTE_VALUES, classes)
+        cell = torch.add(labels.to(torch.int32), rows, alpha=classes)
+        counts = torch.bincount(cell.flatten(), minlength=BYTE_VALUES * classes).view(BYTE_VALUES, classes)
         table[:usual, 1:-1] = counts[:usual]
         table[classes, 1:-1] = counts[usual:].sum(dim=0)
         if 0 <= ignore_index < BYTE_VALUES:
@@ -136,9 +136,9 @@ def _count_on_gpu(truth: Tensor, prediction: Tensor, classes: int, ignore_index:
     column = prediction.clamp(INVALID_LABEL, classes)
     # Columns begin with that of INVALID_LABEL, -1.
     last = images * methods * side**2
-    first_places = torch.arange(-INVALID_LABEL, last, side**2, device=prediction.device)
-    place = torch.add(column, row, alpha=side).flatten(2) + first_places.view(images, methods, 1)
+    first_cells = torch.arange(-INVALID_LABEL, last, side**2, device=prediction.device)
+    cell = torch.add(column, row, alpha=side).flatten(2) + first_cells.view(images, methods, 1)
     # PyTorch's bincount would wait for the GPU.
     counts = torch.zeros(last, dtype=torch.int64, device=prediction.device)
-    counts.scatter_add_(0, place.flatten(), torch.ones_like(place).flatten())
+    counts.scatter_add_(0, cell.flatten(), torch.ones_like(cell).flatten())
     return counts.view(images, methods, side, side)

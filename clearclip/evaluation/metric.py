@@ -1,4 +1,4 @@
-"""Confusion counts per image and method, and what an evaluation found from them.
+"""Confusion counts per image and method, and the evaluation that is made of them.
 
 Counts are whole numbers, so that any order and any number of processes give the identical result.
 """
@@ -26,7 +26,7 @@ from clearclip.utils.fingerprint import digest
 
 @dataclass
 class Evaluation:
-    """What an evaluation found for one method.
+    """The scores of one method on a benchmark, and everything that a record keeps of the run.
 
     Attributes:
         classes: names in label order.
@@ -38,7 +38,7 @@ class Evaluation:
         facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.run_facts`).
         is_main: whether this is the process that reports and records (rank 0).
         not_in_table_because: why the run fills no published cell, a sentence each; empty where it does.
-        started: when, ISO 8601 in UTC.
+        started: when the run began, ISO 8601 in UTC; of two runs of one cell a table shows the later one.
     """
 
     classes: list[str]
@@ -73,7 +73,7 @@ class Evaluation:
             "method": self.method,
             "images": self.images,
             "skipped": len(self.failures),
-            **{name: None if value != value else value for name, value in self.scores.summary.items()},
+            **dict(zip(self.scores.summary, _plain_scores(list(self.scores.summary.values())), strict=True)),
             "seconds": round(self.seconds, 1),
             "images/s": round(self.images_per_second, 2),
             "classes": self.classes,
@@ -87,8 +87,8 @@ class Evaluation:
         }
 
 
-def _plain_scores(values: np.ndarray) -> list[float | None]:
-    """Scores of classes as plain data: None where a class has none."""
+def _plain_scores(values: np.ndarray | Sequence[float]) -> list[float | None]:
+    """Scores as plain data: None where there is none, since JSON has no NaN."""
     return [None if np.isnan(value) else float(value) for value in values]
 
 
@@ -132,6 +132,7 @@ class ConfusionMetric(BaseMetric):
         usable = []
         for sample in data_samples:
             image = sample["img_path"]
+            # The dataset hands on why it could not read an image, since an error in a worker would end the loader.
             if sample.get("failure") is not None:
                 if self.on_error == "stop":
                     raise UserError(f"{sample['failure']}; or go on without it (--on-error skip)")
@@ -140,7 +141,9 @@ class ConfusionMetric(BaseMetric):
             usable.append(sample)
         truths = [sample["gt_sem_seg"]["data"].squeeze(0) for sample in usable]
         predictions = [sample.get("pred_methods", sample["pred_sem_seg"])["data"] for sample in usable]
-        for sample, counts in zip(usable, count_batch(truths, predictions, classes, ignore_index), strict=True):
+        # All images of a batch at once: a GPU is waited for once a batch, not once an image.
+        counts_of_images = count_batch(truths, predictions, classes, ignore_index)
+        for sample, counts in zip(usable, counts_of_images, strict=True):
             image = sample["img_path"]
             if not counts.is_finite:
                 raise UserError(f"{image}: {NOT_FINITE_FEATURES}")
@@ -151,8 +154,9 @@ class ConfusionMetric(BaseMetric):
                 )
             counts_by_method = []
             for counts_of_method in counts.by_method.numpy():
-                places = counts_of_method.nonzero()[0]
-                counts_by_method.append((places.tolist(), counts_of_method[places].tolist()))
+                # An image shows few of the classes: of 171 × 171 cells a handful is sent and journaled.
+                cells = counts_of_method.nonzero()[0]
+                counts_by_method.append((cells.tolist(), counts_of_method[cells].tolist()))
             self.results.append((self._key(sample), counts_by_method))
 
     def _key(self, sample: dict) -> int | str:
@@ -168,6 +172,7 @@ class ConfusionMetric(BaseMetric):
         Returns:
             aAcc, mIoU and mAcc of the first method; with ``finished`` images, even none, nothing.
         """
+        # By image, since the sampler gives some images to two processes where their number cannot be divided.
         counts_by_image: dict[int | str, list[Counts]] = dict((self.finished or {}).items())
         for results, failures in gather((self.results, self.failures)):
             counts_by_image.update(dict(results))

@@ -38,7 +38,7 @@ from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_text_atomically
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class RunOptions:
     """How a config is evaluated: see the arguments of :func:`clearclip.evaluation.run.evaluate`."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
@@ -78,9 +79,21 @@ def evaluate(
         UserError: whatever a user can fix; nothing is recorded then.
     """
     options = RunOptions(
-        methods, model, overrides, data_root, device, limit, imports, batch_size, workers, launcher, resume, on_error,
-        hooks,
-    )  # fmt: skip
+        methods=methods,
+        model=model,
+        overrides=overrides,
+        data_root=data_root,
+        device=device,
+        limit=limit,
+        imports=imports,
+        batch_size=batch_size,
+        workers=workers,
+        launcher=launcher,
+        resume=resume,
+        on_error=on_error,
+        hooks=hooks,
+    )
+    started = datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     with prepared_run(config, work_dir, options) as run:
         with explaining_errors(f"config {run.cfg.filename}", overrides):
             # Before a method of the user's own can run, so that what it replaces shows.
@@ -88,7 +101,7 @@ def evaluate(
         seconds = _segment_and_count(run)
         if run.segmentor.isolated_methods.has_own:
             _check_code(run, reasons)
-        return _evaluations(run, seconds, reasons)
+        return _evaluations(run, started, seconds, reasons)
 
 
 def _segment_and_count(run: PreparedRun) -> float:
@@ -131,12 +144,13 @@ def _check_code(run: PreparedRun, reasons_before: Sequence[Sequence[str]]) -> No
                 raise UserError(f"{added[0]}, by a method of your own during the run; nothing was recorded")
 
 
-def _evaluations(run: PreparedRun, seconds: float, reasons: Sequence[Sequence[str]]) -> list[Evaluation]:
+def _evaluations(run: PreparedRun, started: str, seconds: float, reasons: Sequence[Sequence[str]]) -> list[Evaluation]:
     """What the metric counted, as an evaluation for each method.
 
     Args:
         run: whose images are counted.
-        seconds: that it took.
+        started: when the run began.
+        seconds: that its loop took.
         reasons: for each method those of :func:`not_in_table_because`.
     """
     facts = {name: value for name, value in run.facts.items() if name != "methods"}
@@ -159,6 +173,7 @@ def _evaluations(run: PreparedRun, seconds: float, reasons: Sequence[Sequence[st
             facts={**facts, "method": method_facts},
             is_main=dist.get_rank() == 0,
             not_in_table_because=all_reasons,
+            started=started,
         )
         evaluations.append(evaluation)
     return evaluations

@@ -160,7 +160,7 @@ def _state(instance: Any) -> dict[str, Any]:
 
 
 def _runner_facts(cfg: Config) -> dict[str, Any]:
-    """What else of a config an evaluation follows, where it is not the usual."""
+    """Sections of a config that may change how an evaluation runs, without what cannot change a number."""
     facts = {
         "loader": {name: value for name, value in cfg.test_dataloader.items() if name not in _OF_LOADING},
         "test_evaluator": cfg.get("test_evaluator"),

@@ -24,6 +24,7 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
         UserError: a device that does not exist here; says which do.
     """
     if device is None:
+        # By its index: what is loaded later must not follow when somebody changes the current GPU.
         if torch.cuda.is_available():
             return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -45,10 +46,12 @@ def choose_device(device: str | torch.device | None = None) -> torch.device:
 def possible_precisions(device: torch.device) -> list[str]:
     """The precisions that a device computes natively."""
     if device.type == "cuda":
+        # PyTorch also says yes where bf16 is only emulated.
         native = torch.cuda.is_bf16_supported(including_emulation=False)
         return ["fp32", "fp16", *_WITH_BF16] if native else ["fp32", "fp16"]
     if device.type == "mps":
         return ["fp32", "fp16"]
+    # PyTorch has no public name for what a CPU can do.
     native = torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported()
     return ["fp32", *_WITH_BF16] if native else ["fp32"]
 
@@ -76,7 +79,7 @@ class _TF32Setting:
 
     lock = threading.Lock()
     users = 0
-    before: tuple[Any, ...] = ()
+    values_to_restore: tuple[Any, ...] = ()
 
 
 @contextmanager
@@ -90,9 +93,10 @@ def without_tf32() -> Iterator[None]:
     if not hasattr(backends[0], name):  # before PyTorch 2.9
         backends, name, off = (torch.backends.cuda.matmul, torch.backends.cudnn), "allow_tf32", False
     setting = _TF32Setting
+    # Counted, since a thread that left first would otherwise switch TF32 on under those that still compute.
     with setting.lock:
         if setting.users == 0:
-            setting.before = tuple(getattr(backend, name) for backend in backends)
+            setting.values_to_restore = tuple(getattr(backend, name) for backend in backends)
             for backend in backends:
                 setattr(backend, name, off)
         setting.users += 1
@@ -102,7 +106,7 @@ def without_tf32() -> Iterator[None]:
         with setting.lock:
             setting.users -= 1
             if setting.users == 0:
-                for backend, value in zip(backends, setting.before, strict=True):
+                for backend, value in zip(backends, setting.values_to_restore, strict=True):
                     setattr(backend, name, value)
 
 

@@ -4,8 +4,9 @@
 
 Names are loaded when they are asked for (PEP 562), so that a command line can answer ``--help`` without PyTorch.
 
-Where nobody has said how OpenMP's threads wait for each other, they soon let other programs work: PyTorch's spin for
-milliseconds after every operation. This counts if PyTorch is loaded afterwards (docs/speed.md).
+Unless you have set OpenMP's environment variables yourself, they are set here so that its threads spin for a short time
+only when they wait: else they keep the cores busy for milliseconds after every operation. This has an effect if PyTorch
+is imported afterwards (docs/speed.md).
 """
 
 import importlib

@@ -23,7 +23,7 @@ from clearclip.utils.devices import without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.window_encoder import WindowEncoder
 from clearclip.windows import ImageContext, ScoreMap, WindowGrid, labels_by_image
-from clearclip.windows.batches import EncodedImage, stack_windows, window_batches
+from clearclip.windows.batches import EncodedWindows, stack_windows, window_batches
 
 NOT_FINITE_FEATURES = "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
 
@@ -192,15 +192,15 @@ class WindowedInference(WindowEncoder):
         for method in completed.values():
             self.check(method)
 
-        encoded: list[list[EncodedImage]] = []
+        encoded: list[list[EncodedWindows]] = []
         for image in images:
-            encoded.append([EncodedImage(self._grid(image, method, settings)) for method in methods])
+            encoded.append([EncodedWindows(self._grid(image, method, settings)) for method in methods])
         for batch in window_batches(images, encoded):
             finished = 0
             while finished < len(batch.windows):
                 # The number is asked for again each time: where memory ran out, it has become smaller.
                 next_batch = batch.part(finished, self.windows_per_batch(batch, methods))
-                with self.halving_batches(next_batch):
+                with self.halve_when_out_of_memory(next_batch):
                     self.encode_windows(next_batch, methods, texts, encoded)
                     finished += len(next_batch.windows)
 
@@ -234,7 +234,7 @@ class WindowedInference(WindowEncoder):
 
     def _join(
         self,
-        encoded: Sequence[Sequence[EncodedImage]],
+        encoded: Sequence[Sequence[EncodedWindows]],
         methods: Sequence[Method],
         contexts: Sequence[Sequence[ImageContext]],
         has_post_processing: bool,

@@ -1,4 +1,4 @@
-"""The model: windows in, similarities and labels out, for one method or several at once."""
+"""The model that people call: images and words in, label maps out, by one method or several at once."""
 
 from __future__ import annotations
 
@@ -29,6 +29,8 @@ MethodsLike: TypeAlias = Sequence[str | Mapping[str, Any] | Method]
 
 class ClearCLIP(WindowedInference):
     """Open-vocabulary segmentation with a frozen CLIP (ClearCLIP, ECCV 2024).
+
+    ClearCLIP is also the name of the method that it computes by default; ``method="CLIP"`` asks for another one.
 
     Most people call :meth:`from_pretrained` and then :meth:`segment`.
 
@@ -151,7 +153,7 @@ class ClearCLIP(WindowedInference):
         """Segment an image, or several, by words.
 
             result = model.segment("photo.jpg", ["sky", "hill | mountain", "horse"])
-            result.labels  # (H, W) uint8; `result` shows itself in a notebook
+            result.labels  # (H, W) uint8, or uint16 beyond 256 classes; `result` shows itself in a notebook
 
         Args:
             images: a path, a PIL image, or an RGB array, (H, W), (H, W, 3) or (H, W, 4), uint8; a file's bytes or an
@@ -225,7 +227,7 @@ class ClearCLIP(WindowedInference):
             for :meth:`segment`.
 
         Raises:
-            UserError: as for :meth:`segment`; no method, or an unknown one.
+            UserError: as for :meth:`segment`; no method, an unknown one, or two different ones of one label.
         """
         # A single method is a likely slip, and a string would be read letter by letter.
         if isinstance(methods, str | Mapping | Method):
@@ -234,7 +236,9 @@ class ClearCLIP(WindowedInference):
         for description in methods:
             method = build_method(description)
             name = description if isinstance(description, str) else method.label
-            method_by_name[name] = method
+            # Two methods of one's own may have the same label; the second one would take the place of the first.
+            if method_by_name.setdefault(name, method) != method:
+                raise UserError(f"two methods to compare are called {name!r}; give one of them another label")
         if not method_by_name:
             raise UserError("no method to compare; name some, such as CLIP and ClearCLIP")
         text = self.encode_text(classes)

@@ -21,9 +21,10 @@ from clearclip.text import TextFeatures
 from clearclip.utils.devices import is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
 from clearclip.utils.open_clip_import import open_clip
-from clearclip.windows.batches import EncodedImage, WindowBatch, extend
+from clearclip.windows.batches import EncodedWindows, WindowBatch, extend
 
-#: Patches that one encoder batch may hold by default: 4 windows of 448 pixels at patch 16 on CPU, 96 on GPU.
+#: Tokens that one encoder batch may hold by default. A window of 448 pixels at patch 16 has 785, so these are 4 such
+#: windows on a CPU, 16 on Apple's GPU and 96 on CUDA.
 TOKENS_PER_BATCH = {"cpu": 4 * 785, "mps": 16 * 785, "cuda": 96 * 785}
 #: Held while a second encoder is loaded: of several threads that need it, one loads it.
 _SECOND_ENCODER_LOCK = threading.Lock()
@@ -110,24 +111,24 @@ class WindowEncoder(nn.Module):
         batch: WindowBatch,
         methods: Sequence[Method],
         texts: Sequence[TextFeatures],
-        encoded: Sequence[Sequence[EncodedImage]],
+        encoded: Sequence[Sequence[EncodedWindows]],
     ) -> None:
         """Encode windows, compare them with the words, and add their scores to ``encoded``.
 
         Args:
             batch: windows of one size, and the numbers of their images and methods.
-            methods: of all batches, in the order of the results.
+            methods: of all batches, in the order of the results; :meth:`completed` already.
             texts: the words that each method compares with.
             encoded: by image and method; scores and the features that a method keeps are appended.
         """
-        batch_methods = [methods[number] for number in batch.methods]
-        words = [texts[number].features for number in batch.methods]
+        batch_methods = [methods[number] for number in batch.method_numbers]
+        words = [texts[number].features for number in batch.method_numbers]
         windows = torch.stack(batch.windows)
         # Before windows are extended for the first encoder: each extends them to multiples of its own patch.
         second_features = self._second_features(windows, batch.incomplete, batch_methods)
         if batch.incomplete == "extended":
             windows = extend(windows, self.image_encoder.patch_size, -self.mean / self.std)
-        distinct, index_by_method = distinct_features(batch_methods, words)
+        distinct, index_by_method = distinct_computations(batch_methods, words)
         distinct_methods, distinct_words = zip(*distinct, strict=True)
         features = self.image_encoder(windows, distinct_methods, distinct_words, second_features)
         features_by_method = [features[index] for index in index_by_method]
@@ -138,13 +139,13 @@ class WindowEncoder(nn.Module):
             grid = tuple(method_features.shape[1:3])
             context = Context(grid, image=windows, text=method_words, second=second_features.get(method.guide_key))
             scores_by_method.append(method.scores(method_features, context))
-        for position, number in enumerate(batch.methods):
+        for position, number in enumerate(batch.method_numbers):
             method = methods[number]
             tensor_by_name = {
                 "features": features_by_method[position],
                 "second encoder": second_features.get(method.guide_key),
             }
-            for index, image in enumerate(batch.images):
+            for index, image in enumerate(batch.image_numbers):
                 encoded[image][number].scores.append(scores_by_method[position][index])
                 for name in method.keeps:
                     encoded[image][number].features[name].append(tensor_by_name[name][index])
@@ -176,11 +177,11 @@ class WindowEncoder(nn.Module):
         return features
 
     def windows_per_batch(self, batch: WindowBatch, methods: Sequence[Method]) -> int:
-        """How many of a batch's windows are encoded together: as the settings say, or what fits the device."""
+        """How many of a batch's windows are encoded together: ``window_batch``, or what fits the device."""
         if self.window_batch is not None:
             return self.window_batch
         patch_sizes = [self.image_encoder.patch_size]
-        for number in batch.methods:
+        for number in batch.method_numbers:
             second_encoder = self.second_encoder(methods[number])
             if second_encoder is not None:
                 patch_sizes.append(second_encoder.patch_size)
@@ -190,8 +191,8 @@ class WindowEncoder(nn.Module):
         return max(1, TOKENS_PER_BATCH[self.device.type] // tokens)
 
     @contextmanager
-    def halving_batches(self, batch: WindowBatch) -> Iterator[None]:
-        """Where memory runs out inside: go on afterwards, with half as many windows at a time.
+    def halve_when_out_of_memory(self, batch: WindowBatch) -> Iterator[None]:
+        """Where memory runs out inside, drop the error and halve ``window_batch`` for good: the caller tries again.
 
         Raises:
             UserError: it was a single window.
@@ -203,7 +204,7 @@ class WindowEncoder(nn.Module):
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-        # After the except block, which holds the tensors of the failed attempt by its traceback.
+        # The traceback keeps the tensors of the failed attempt alive: memory is freed after the except block only.
         if len(batch.windows) == 1:
             raise UserError(
                 f"out of GPU memory with a single window of {tuple(batch.windows[0].shape[-2:])} pixels; "
@@ -217,10 +218,10 @@ class WindowEncoder(nn.Module):
             torch.cuda.empty_cache()
 
 
-def distinct_features(
+def distinct_computations(
     methods: Sequence[Method], words: Sequence[Tensor]
 ) -> tuple[list[tuple[Method, Tensor]], list[int]]:
-    """Which features have to be computed: those of a method with other words only where they depend on the words.
+    """What has to be computed: a method's features for other words are the same, unless they depend on the words.
 
     Args:
         methods: one may be there several times, as the same object.

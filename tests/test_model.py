@@ -7,7 +7,7 @@ import pytest
 import torch
 from PIL import Image
 
-from clearclip import ClearCLIP, UserError
+from clearclip import ClearCLIP, LastBlock, UserError
 from clearclip.utils.devices import choose_precision, possible_precisions
 
 WORDS = ["sky", "tree", "horse"]
@@ -123,6 +123,16 @@ def test_compare_gives_what_each_method_gives_alone(tiny_name):
         model.segment(3, ["sky", "tree"])
     with pytest.raises(UserError, match="no method to compare"):
         model.compare(image, words, [])
+
+
+def test_methods_of_one_label_are_not_mixed_up(tiny_name):
+    class Quiet(LastBlock):
+        label = "Quiet"
+
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", slide_crop=64, slide_stride=64)
+    assert list(model.compare(photo(64, 80), WORDS, [Quiet(), Quiet(), "CLIP"])) == ["Quiet", "CLIP"]
+    with pytest.raises(UserError, match="two methods to compare are called 'Quiet'; give one of them another label"):
+        model.compare(photo(64, 80), WORDS, [Quiet(), Quiet(alpha=2.0)])
 
 
 def test_it_prints_as_one_line(tiny_name):

@@ -14,7 +14,7 @@ from clearclip.windows.window_grid import WindowGrid
 
 
 @dataclass
-class EncodedImage:
+class EncodedWindows:
     """The windows of one image by one method, as they are encoded one after the other.
 
     Attributes:
@@ -41,24 +41,24 @@ class WindowBatch:
     """Windows of one size that the same methods see, so that they can be encoded together.
 
     Attributes:
-        methods: numbers of the methods.
+        method_numbers: where the methods stand among those of the pass.
         incomplete: what is done about windows that are no multiple of the patch.
-        images: of each window, the number of its image.
+        image_numbers: of each window, where its image stands among those of the pass.
         windows: (3, h, w) each.
     """
 
-    methods: tuple[int, ...]
+    method_numbers: tuple[int, ...]
     incomplete: str
-    images: list[int] = field(default_factory=list)
+    image_numbers: list[int] = field(default_factory=list)
     windows: list[Tensor] = field(default_factory=list)
 
     def part(self, start: int, count: int) -> WindowBatch:
         """``count`` of the windows, from number ``start`` on, or those that are left."""
         stop = start + count
-        return replace(self, images=self.images[start:stop], windows=self.windows[start:stop])
+        return replace(self, image_numbers=self.image_numbers[start:stop], windows=self.windows[start:stop])
 
 
-def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedImage]]) -> Iterator[WindowBatch]:
+def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedWindows]]) -> Iterator[WindowBatch]:
     """The windows of all images, those together that have one size and are seen by the same methods."""
     batches: dict[tuple, WindowBatch] = {}
     for number, (image, windows_by_method) in enumerate(zip(images, encoded, strict=True)):
@@ -71,14 +71,14 @@ def window_batches(images: Sequence[Tensor], encoded: Sequence[Sequence[EncodedI
                 # Images of other sizes join in where their windows have the same size.
                 key = (window.shape, grid.incomplete, *methods)
                 batch = batches.setdefault(key, WindowBatch(tuple(methods), grid.incomplete))
-                batch.images.append(number)
+                batch.image_numbers.append(number)
                 batch.windows.append(window)
     yield from batches.values()
 
 
-def stack_windows(encoded: Sequence[Sequence[EncodedImage]]) -> None:
+def stack_windows(encoded: Sequence[Sequence[EncodedWindows]]) -> None:
     """Stack the scores of all windows, those of all images and methods that have the same windows in one go."""
-    images_by_grid: dict[tuple, list[EncodedImage]] = defaultdict(list)
+    images_by_grid: dict[tuple, list[EncodedWindows]] = defaultdict(list)
     for windows_by_method in encoded:
         for windows in windows_by_method:
             images_by_grid[windows.grid, tuple(windows.scores[0].shape)].append(windows)

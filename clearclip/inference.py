@@ -2,6 +2,9 @@
 
     images → windows → features → scores of windows → score map of the image → post-processing → readout
 
+:meth:`ClearCLIP.segment` asks for score maps and reads labels when their turn comes (:mod:`clearclip.segmented_images`
+resizes the images before, :class:`~clearclip.Segmentation` holds the readout); evaluations ask for labels.
+
 Several methods are computed in one pass: the blocks that they share run once. What happens to one batch of windows is
 in :mod:`clearclip.window_encoder`.
 """

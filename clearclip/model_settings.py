@@ -1,8 +1,8 @@
 """Every option of a model, once: name, type, default, check and meaning.
 
 The segmentor's configs, :meth:`clearclip.ClearCLIP.from_pretrained`, the command lines, the identity by which a run is
-resumed or found again and the tables all read :class:`ModelSettings`. A new option is one more line in it, which also
-says whether command lines have it.
+resumed or found again and the tables all read :class:`ModelSettings`. A new option is declared by one more line in it,
+which also says whether command lines have it; what follows the option reads it there.
 """
 
 from __future__ import annotations

@@ -98,7 +98,7 @@ class Segmentation:
         return low, high
 
     def similarity_map(self, word: int | str, size: tuple[int, int] | None = None) -> np.ndarray:
-        """Cosine similarity of one word with every place of the image.
+        """Score of one word at every pixel: its cosine similarity, or what a method or TLP and LPOSS+ made of it.
 
         Args:
             word: one of :attr:`words`, or its index among all of them.

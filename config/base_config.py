@@ -5,9 +5,9 @@ default_scope = "mmseg"
 
 model = dict(
     type="ClearCLIPSegmentation",
-    clip_type="CLIP",  # CLIP | OpenCLIP | MetaCLIP | BLIP
-    vit_type="ViT-B/16",  # ViT-B/16 | ViT-L/14
-    model_type="ClearCLIP",  # ClearCLIP | CLIP | MaskCLIP | SCLIP | GEM
+    clip_type="CLIP",  # CLIP | OpenCLIP | MetaCLIP | BLIP | DINO | Miniature
+    vit_type="ViT-B/16",  # or ViT-L/14, ViT-L/16: docs/models.md
+    model_type="ClearCLIP",  # or CLIP, MaskCLIP, SCLIP, GEM, NACLIP, …: docs/family.md
     ignore_residual=True,  # without the last block's residual connection and FFN
     slide_crop=448,
     slide_stride=224,

@@ -170,7 +170,8 @@ class ConfusionMetric(BaseMetric):
         """Gather the counts of all processes, each image once, whichever process had it.
 
         Returns:
-            aAcc, mIoU and mAcc of the first method; with ``finished`` images, even none, nothing.
+            aAcc, mIoU and mAcc of the first method; nothing under ``eval.py``, which gives ``finished`` and reads
+            ``scores``.
         """
         # By image, since the sampler gives some images to two processes where their number cannot be divided.
         counts_by_image: dict[int | str, list[Counts]] = dict((self.finished or {}).items())

@@ -44,7 +44,7 @@ from clearclip.windows import POST_PROCESSINGS
 
 #: Taken before any config or file of the user's is executed.
 _IMPORTED_CODE = ImportedCode()
-_RELEASED_METHODS, _RELEASED_STEPS = dict(METHODS), dict(POST_PROCESSINGS)
+_RELEASED_METHODS, _RELEASED_POST_PROCESSINGS = dict(METHODS), dict(POST_PROCESSINGS)
 #: What takes part beside the parts that a config may name.
 _OWN_PARTS = {
     "BatchSampler", "CheckedDataset", "FrozenModelWrapper", "GroupStopHook", "JournaledEvaluator", "PictureHook",
@@ -61,7 +61,7 @@ def not_in_table_because(run: PreparedRun) -> list[list[str]]:
     reasons_by_method = []
     for method in run.methods:
         reasons = common + list(_protocol(run, method))
-        # A method of the user's own has a row of its own, where code of the user's is no reason.
+        # A method of the user's own has a row of its own, and that it is the user's is said there already.
         if not is_own_method(method):
             reasons += own_code
         reasons_by_method.append(list(dict.fromkeys(reasons)))
@@ -89,7 +89,8 @@ def _program() -> Iterator[str]:
 
 def _own_code(run: PreparedRun) -> Iterator[str]:
     """2. Code that was imported or registered, the config, and the classes of all objects."""
-    if not (_RELEASED_METHODS.items() <= METHODS.items() and _RELEASED_STEPS.items() <= POST_PROCESSINGS.items()):
+    has_released_methods = _RELEASED_METHODS.items() <= METHODS.items()
+    if not (has_released_methods and _RELEASED_POST_PROCESSINGS.items() <= POST_PROCESSINGS.items()):
         yield "a released method or post-processing was registered anew"
     for path in run.options.imports:
         yield f"own code was imported: {Path(path).name}"

@@ -1,4 +1,7 @@
-"""How the last block is computed: one file per method, each registered under its name in :data:`METHODS`."""
+"""How the last blocks are computed: each method is registered under its name in :data:`METHODS`.
+
+CLIP, MaskCLIP, SCLIP and ClearCLIP are settings of one class in ``last_block.py``; others have a file each.
+"""
 
 from clearclip.methods.block_parts import BlockParts, CachedBlock
 from clearclip.methods.gem import GEM

@@ -106,6 +106,7 @@ class SCCLIP(Method):
         total = sum(context.inputs[layer + 1].float() for layer in summed)
         # Softmax apart, all that the two passes differ in is linear: their sum goes through the rest once.
         repaired = aggregate(s1, self.beta, repair(x[:, first:], is_outlier, grid))
+        # Not by the block's cache, which keeps what methods share: nobody else has these tokens.
         normed = block.ln_1(torch.cat([repaired, total[:, first:]])).to(x.dtype)
         # Twice the mean of the passes, and not their sum: the bias of out_proj counts twice.
         attended = 2 * block.merge(self.gather(block, normed, s1) / 2)

@@ -23,7 +23,7 @@ def belongs(record: Record, row: Row, dataset: str, protocol: str) -> bool:
         return False
     if record.method != protocol_label(row, dataset, protocol):
         return False
-    # A row of the user's own shows what no published cell may.
+    # A row of the user's own takes every complete run; why that fills no published cell stands in the list of runs.
     may_be_shown = record.is_complete if row.is_own else record.fills_cells
     return may_be_shown and not cell_differences(record, row, protocol)
 
@@ -65,7 +65,7 @@ def has_weights(record: Record, row: Row) -> bool:
 
 
 def is_own_run(record: Record, protocol: str) -> bool:
-    """Whether no published row has a run's method: code of the user's own took part, or it has other options."""
+    """Whether no published row has a run's method: it is of the user's own code, or one of ours with other options."""
     return has_own_code(record) or record.method not in _published_labels_by(protocol, record.dataset)
 
 
@@ -100,11 +100,13 @@ def protocol_of(record: Record) -> str:
 def _protocol_name(record: Record) -> str:
     """The first protocol whose settings a run has, or those that a row of its method was published with."""
     row_settings = [{}, *_settings_of_rows(record.method, record.dataset)]
+    # As in :func:`cell_differences`: backbones beside the paper's normalise with their own mean and deviation.
+    own_normalization = not record.facts["weights"].get("clip_type")
     for (name, dataset), protocol in protocols().items():
         if dataset != record.dataset:
             continue
         for settings in row_settings:
-            if protocol.matches(record.facts, settings):
+            if protocol.matches(record.facts, settings, own_normalization):
                 return name
     return NO_PROTOCOL
 

@@ -147,7 +147,7 @@ class Record:
 
     @property
     def fills_cells(self) -> bool:
-        """Whether nothing is known by which it may fill no published cell; whether it fits one is another question."""
+        """Whether it is complete and has no reason against it; which published cell it fits, if any, the tables say."""
         return self.is_complete and self.not_in_table_because == []
 
     @property

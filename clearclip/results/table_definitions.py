@@ -1,4 +1,5 @@
-"""The tables, as data (``tables.json``): which rows and benchmarks each one has. A new table is one entry there.
+"""The tables, as data (``tables.json``): which rows and benchmarks each one has. A new table is one entry there;
+published numbers of new rows are added to ``published.csv``, and settings of a new protocol to ``protocols.csv``.
 
 ``bundled_tables.json`` says which of them are also evaluated with the model and the benchmark of this package.
 """
@@ -158,7 +159,8 @@ def _read_row(entry: Mapping[str, Any], vit: str) -> Row:
         clip_type=entry.get("clip_type", ""),
         vit=entry.get("vit", vit),
         method=method if isinstance(method, str) else json.dumps(method),
-        label=entry.get("label", method),
+        # An object with options has no name that could be its label.
+        label=entry["label"] if isinstance(method, dict) else entry.get("label", method),
         published_as=tuple(entry.get("published_as", ())),
         settings=entry.get("settings", {}),
     )

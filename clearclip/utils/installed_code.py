@@ -31,7 +31,10 @@ COMPARED_PACKAGES = {
 @lru_cache
 def source_digest(*folders: str) -> str:
     """A hash of this package's Python files, tables and bundled configs, or of the files in some of its folders."""
-    files = {path.relative_to(PACKAGE).as_posix(): path for path in (*PACKAGE.rglob("*.py"), *PACKAGE.rglob("*.csv"))}
+    paths = [path for pattern in ("*.py", "*.csv", "*.json") for path in PACKAGE.rglob(pattern)]
+    files = {path.relative_to(PACKAGE).as_posix(): path for path in paths}
+    # The hash is to be listed in these files themselves, and what they list decides nothing else that is computed.
+    files = {name: path for name, path in files.items() if name not in ("numerics.json", "tested_versions.json")}
     # A wheel has the configs in the package, among files that the user may have added.
     files = {name: path for name, path in files.items() if not name.startswith("config/")}
     configs = PACKAGE / "config" if (PACKAGE / "config").is_dir() else PACKAGE.parent / "config"

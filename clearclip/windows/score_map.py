@@ -108,7 +108,7 @@ class ScoreMap:
         return scores
 
     def word_map(self, word: int, size: tuple[int, int]) -> Tensor:
-        """The similarities of one word at a size, (height, width), before any softmax or post-processing."""
+        """The scores of one word at a size, (height, width), before any softmax."""
         row_weights = self.grid.rows.weights(size[0], self.device)
         column_weights = self.grid.columns.weights(size[1], self.device)
         return row_weights @ self.scores[..., word] @ column_weights.T

@@ -90,4 +90,7 @@ def test_backbones_have_the_normalisation_of_their_weights():
     weights = dict(weights__model=row.vit, weights__tag=row.name, weights__clip_type=None, weights__vit_type=None)
     record = make_record("voc20", 500, model__normalization="pretrained", **weights)
     assert belongs(record, row, "voc20", "clearclip")
+    # What fills a cell is listed under the cell's protocol.
+    assert protocol_of(record) == "clearclip"
+    assert protocol_of(make_record("voc20", 500, model__normalization="pretrained")) == "other"
     assert not belongs(make_record("voc20", 500, weights__model="m", weights__tag=row.name), row, "voc20", "clearclip")

@@ -93,7 +93,9 @@ def test_the_source_has_a_digest(tmp_path, monkeypatch):
     (configs / "cfg_mine.py").write_text("mine = 1\n")
     (package / "notes.txt").write_text("mine\n")
     assert digest() == before
-    for path in (configs / "cfg_voc20.py", package / "model.py", package / "results" / "protocols.csv"):
+    results = package / "results"
+    files = (configs / "cfg_voc20.py", package / "model.py", results / "protocols.csv", results / "tables.json")
+    for path in files:
         content = path.read_bytes()
         path.write_bytes(content + b"\n")
         assert digest() != before

@@ -24,8 +24,8 @@ _PYTORCH = f"{Path(torch.__file__).parent}/"
 class ImportedCode:
     """What the watched modules, and the classes in them, held when this object was made.
 
-    Of modules that are imported later only functions of no installed file are noticed: whether somebody has changed the
-    defaults of one in the meantime cannot be known.
+    Of modules that are imported later only functions of no installed file are noticed: whether somebody has changed
+    defaults or constants there in the meantime cannot be known.
     """
 
     def __init__(self) -> None:

@@ -54,7 +54,7 @@ _MODULES_OF_CONFIGS = ("clearclip.evaluation", "mmseg", "mmengine", "mmcv")
 
 
 def not_in_table_because(run: PreparedRun) -> list[list[str]]:
-    """For each method of a run why its result fills no cell, in sentences; an empty list where it does."""
+    """For each method of a run why its result fills no published cell, in sentences; an empty list where it may."""
     # What is true of all methods is found out once.
     common = [*_program(), *_data(run), *_weights(run.loaded)]
     own_code = list(_own_code(run))
@@ -141,7 +141,11 @@ def _foreign_code(component: Any) -> Iterator[str]:
 
 
 def _data(run: PreparedRun) -> Iterator[str]:
-    """3. Images and masks, compared with those that the bundled config names in the same folder."""
+    """3. Images and masks, compared with those that the bundled config names in the same folder.
+
+    Without a bundled config no protocol fits, which 5. says. How many images there are, and their bytes where these are
+    known, are among the settings that 5. compares.
+    """
     bundled_config = CONFIGS / f"cfg_{dataset_name(run.cfg)}.py"
     if not bundled_config.is_file():
         return

@@ -7,8 +7,6 @@ PyTorch's ``FakeTensorMode`` raises where tensors of two devices meet and where 
 from __future__ import annotations
 
 from collections import Counter as Tally
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -110,12 +108,21 @@ class Counter(TorchDispatchMode):
         return name in _WAITING
 
 
-@contextmanager
-def simulated_gpu() -> Iterator[tuple[FakeTensorMode, Record]]:
-    """A block in which tensors of :func:`on_gpu` are on a GPU that computes nothing."""
-    counter = Counter()
-    with FakeTensorMode(allow_non_fake_inputs=False) as mode, counter:
-        yield mode, counter.record
+class SimulatedStream:
+    """Where work is queued. Waiting for an event of it is counted, and there is nothing to wait for.
+
+    Args:
+        record: where waits are counted.
+    """
+
+    def __init__(self, record: Record):
+        self.record = record
+
+    def record_event(self) -> SimulatedStream:
+        return self
+
+    def synchronize(self) -> None:
+        self.record.waits.append("event")
 
 
 def on_gpu(mode: FakeTensorMode, tensor: Tensor) -> FakeTensor:

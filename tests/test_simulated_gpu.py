@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import copy
+from unittest import mock
 
 import pytest
 import timm
 import torch
 from dense_folders import tips_folder
 from mmseg.structures import SegDataSample
-from simulated_gpu import CUDA, Counter, Record, move_module, on_gpu
+from simulated_gpu import CUDA, Counter, Record, SimulatedStream, move_module, on_gpu
 from torch._subclasses.fake_tensor import FakeTensorMode
 
 from clearclip import ClearCLIP
@@ -86,14 +87,22 @@ def simulate(model: ClearCLIP, methods: list[str], images: int, size: tuple[int,
             samples = [SegDataSample(metainfo={"ori_shape": size}) for _ in range(images)]
             truths = [torch.empty(size, dtype=torch.uint8) for _ in range(images)]
             samples = FrozenModelWrapper(segmentor).test_step({"inputs": inputs, "data_samples": samples})
-            count_batch(truths, [sample.pred_methods.data for sample in samples], len(WORDS), 255)
+            predictions = [sample.pred_methods.data for sample in samples]
+            stream = SimulatedStream(counter.record)
+            with mock.patch("torch.cuda.current_stream", return_value=stream):
+                counts = count_batch(truths, predictions, len(WORDS), 255)
+            waits_of_queueing = list(counter.record.waits)
+            assert not counts.is_complete
+            counts.read()
+    # A batch is queued as a whole, and its counts are read while the next one is prepared.
+    assert waits_of_queueing == []
     return counter.record
 
 
 def check_transfers(record: Record) -> None:
     """Images and truth go in, counts come out, and the host waits for these only."""
     assert [(source, target) for source, target, _ in record.transfers] == [("cpu", "cuda")] * 2 + [("cuda", "cpu")]
-    assert record.waits == ["to cpu"]
+    assert record.waits == ["event"]
 
 
 @pytest.mark.parametrize("precision", PRECISIONS)

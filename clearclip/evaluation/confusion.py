@@ -1,4 +1,4 @@
-"""Confusion counts where the labels are: quick on a CPU, and waiting once for a batch on a GPU."""
+"""Confusion counts where the labels are: quick on a CPU, and without waiting on a GPU."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearclip.utils.devices import upload
+from clearclip.utils.devices import Download, upload
 from clearclip.windows import INVALID_LABEL
 
 #: Masks of bytes have so many different values.
@@ -42,14 +42,54 @@ def confusion_counts(truth: Tensor, prediction: Tensor, classes: int, ignore_ind
     Returns:
         (classes * classes,) int64, truth · classes + prediction.
     """
-    (counts,) = count_batch([truth], [prediction[None]], classes, ignore_index)
+    (counts,) = count_batch([truth], [prediction[None]], classes, ignore_index).read()
     return counts.by_method[0]
+
+
+class BatchCounts:
+    """The counts of a batch of images, some of which a GPU may still be computing.
+
+    Args:
+        counts_on_cpu: of the images that are counted already, by their number in the batch.
+        numbers_on_gpu: the numbers of the other images.
+        tables_on_gpu: of these, (images, methods, classes + 2, classes + 2) int64; None where there are none.
+        classes: how many there are.
+    """
+
+    def __init__(
+        self,
+        counts_on_cpu: dict[int, ImageCounts],
+        numbers_on_gpu: list[int],
+        tables_on_gpu: Tensor | None,
+        classes: int,
+    ):
+        self._counts = counts_on_cpu
+        self._numbers_on_gpu = numbers_on_gpu
+        self._classes = classes
+        self._download: Download | None = None
+        if tables_on_gpu is not None:
+            # All that is needed of the batch in one piece: counts, range check and finite check.
+            self._download = Download(tables_on_gpu)
+
+    @property
+    def is_complete(self) -> bool:
+        """Whether :meth:`read` has nothing to wait for."""
+        return self._download is None
+
+    def read(self) -> list[ImageCounts]:
+        """The counts of each image, in the order of the batch. The host waits for a GPU here, and nowhere else."""
+        if self._download is not None:
+            tables = self._download.wait()
+            for number, table in zip(self._numbers_on_gpu, tables, strict=True):
+                self._counts[number] = _read(table, self._classes)
+            self._download = None
+        return [self._counts[number] for number in range(len(self._counts))]
 
 
 def count_batch(
     truths: Sequence[Tensor], predictions: Sequence[Tensor], classes: int, ignore_index: int
-) -> list[ImageCounts]:
-    """The counts of a batch, of images of any sizes. A GPU is waited for once.
+) -> BatchCounts:
+    """Count a batch, of images of any sizes. A GPU is asked for the counts, and not waited for.
 
     Args:
         truths: (H, W) integers of each image; ``ignore_index`` is not counted.
@@ -57,25 +97,22 @@ def count_batch(
         classes: how many there are.
         ignore_index: the label of pixels that do not count.
     """
-    counts: dict[int, ImageCounts] = {}
-    on_device: list[Tensor] = []
-    order: list[int] = []
+    counts_on_cpu: dict[int, ImageCounts] = {}
+    tables_on_gpu: list[Tensor] = []
+    numbers_on_gpu: list[int] = []
     for numbers in _same_sizes(predictions):
         device = predictions[numbers[0]].device
         if device.type == "cpu":
             for number in numbers:
                 table = _count_on_cpu(truths[number], predictions[number], classes, ignore_index)
-                counts[number] = _read(table, classes)
+                counts_on_cpu[number] = _read(table, classes)
             continue
         truth = upload(torch.stack([truths[number] for number in numbers]), device)
         prediction = torch.stack([predictions[number] for number in numbers])
-        on_device.append(_count_on_gpu(truth, prediction, classes, ignore_index))
-        order += numbers
-    if on_device:
-        # All that is needed of the batch in one piece: here the host waits.
-        tables = torch.cat(on_device).cpu()
-        counts |= {number: _read(table, classes) for number, table in zip(order, tables, strict=True)}
-    return [counts[number] for number in range(len(predictions))]
+        tables_on_gpu.append(_count_on_gpu(truth, prediction, classes, ignore_index))
+        numbers_on_gpu += numbers
+    tables = torch.cat(tables_on_gpu) if tables_on_gpu else None
+    return BatchCounts(counts_on_cpu, numbers_on_gpu, tables, classes)
 
 
 def _same_sizes(predictions: Sequence[Tensor]) -> list[list[int]]:

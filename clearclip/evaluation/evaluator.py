@@ -47,6 +47,9 @@ class JournaledEvaluator(Evaluator):
         # Image → for each other metric what it added to its results: of this process's images, and on the main
         # process of those of earlier sessions, which would else be counted once by each process.
         self._results: dict[int, list[list[Any]]] = {}
+        # Image → its texts for the journal, until our metric's counts of it are there.
+        self._texts: dict[int, list[str | None]] = {}
+        self._written_images = 0
         self._watched_images = 0
         self._not_storable: set[BaseMetric] = set()
         self._restore()
@@ -64,16 +67,16 @@ class JournaledEvaluator(Evaluator):
                 self._results[image] = [decode_results(text) for text in texts if text is not None]
 
     def process(self, data_samples: Sequence[Any], data_batch: Any = None) -> None:
-        """Count a batch, by every metric, and note each image in the journal.
+        """Count a batch, by every metric, and note in the journal each image whose counts are there.
+
+        A GPU counts one batch while the next is prepared: its images are noted then, or by :meth:`finish`.
 
         Args:
             data_samples: what the segmentor returned; images that were skipped are shown to our metric only.
             data_batch: ``inputs`` and ``data_samples``, lists.
         """
         samples = [sample.to_dict() for sample in data_samples]
-        first_new = len(self.confusion.results)
         self.confusion.process(data_batch, samples)
-        counts_by_image = dict(self.confusion.results[first_new:])
         for position, sample in enumerate(samples):
             if sample.get("failure") is not None:
                 continue
@@ -85,8 +88,22 @@ class JournaledEvaluator(Evaluator):
             texts: list[str | None] = []
             for metric, metric_results in zip(self.other_metrics, results, strict=True):
                 texts.append(None if metric in self._not_storable else encode_results(metric_results))
-            self.journal.add(image, counts_by_image[image], texts)
+            self._texts[image] = texts
             self._watched_images += 1
+        self._write_counted_images()
+
+    def finish(self) -> None:
+        """Note the images of the last batch, waiting for the GPU where it still counts them."""
+        self.confusion.finish()
+        self._write_counted_images()
+
+    def _write_counted_images(self) -> None:
+        """Note the images in the journal that all metrics have counted since the last time."""
+        for image, counts in self.confusion.results[self._written_images :]:
+            self._written_images += 1
+            # An image at which another metric failed has no texts, and is not finished.
+            if image in self._texts:
+                self.journal.add(image, counts, self._texts.pop(image))
 
     def _process_image(self, metric: BaseMetric, image_batch: dict[str, list], sample: dict[str, Any]) -> list[Any]:
         """What a metric adds to its results for one image."""
@@ -108,6 +125,7 @@ class JournaledEvaluator(Evaluator):
         Returns:
             The scores of the other metrics by name; ours are in ``confusion.scores``.
         """
+        self.finish()
         self.confusion.evaluate(size)
         scores: dict[str, float] = {}
         if not self.other_metrics:

@@ -15,7 +15,7 @@ import numpy as np
 from mmengine.evaluator import BaseMetric
 from mmseg.registry import METRICS
 
-from clearclip.evaluation.confusion import count_batch
+from clearclip.evaluation.confusion import BatchCounts, count_batch
 from clearclip.evaluation.journal import Counts
 from clearclip.evaluation.processes import gather
 from clearclip.evaluation.scores import Scores
@@ -92,6 +92,21 @@ def _plain_scores(values: np.ndarray | Sequence[float]) -> list[float | None]:
     return [None if np.isnan(value) else float(value) for value in values]
 
 
+@dataclass(frozen=True)
+class _PendingBatch:
+    """A batch whose counts were asked for.
+
+    Attributes:
+        keys: what identifies each image in the results.
+        paths: of each image, to name it in an error.
+        counts: of each image.
+    """
+
+    keys: list[int | str]
+    paths: list[str]
+    counts: BatchCounts
+
+
 @METRICS.register_module()
 class ConfusionMetric(BaseMetric):
     """Sums per-image confusion counts, of every method that the segmentor computes.
@@ -124,9 +139,17 @@ class ConfusionMetric(BaseMetric):
         self.images = 0
         self.failures: dict[str, str] = {}
         self._seen: Counter[str] = Counter()
+        #: The batch before, which a GPU counts while the host prepares the next one.
+        self._pending: _PendingBatch | None = None
 
     def process(self, data_batch: Any, data_samples: Sequence[dict]) -> None:
-        """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``."""
+        """Count one batch: samples with ``pred_sem_seg`` (or ``pred_methods``), ``gt_sem_seg`` and ``img_path``.
+
+        On a GPU the counts of a batch are added to ``results`` when the next one is processed, or by :meth:`finish`.
+
+        Raises:
+            UserError: an image of this batch, or of the one before, that cannot be used.
+        """
         classes = len(self.dataset_meta["classes"])
         ignore_index = self.dataset_meta.get("ignore_index", 255) if self.ignore_index is None else self.ignore_index
         usable = []
@@ -141,15 +164,33 @@ class ConfusionMetric(BaseMetric):
             usable.append(sample)
         truths = [sample["gt_sem_seg"]["data"].squeeze(0) for sample in usable]
         predictions = [sample.get("pred_methods", sample["pred_sem_seg"])["data"] for sample in usable]
-        # All images of a batch at once: a GPU is waited for once a batch, not once an image.
-        counts_of_images = count_batch(truths, predictions, classes, ignore_index)
-        for sample, counts in zip(usable, counts_of_images, strict=True):
-            image = sample["img_path"]
+        counts = count_batch(truths, predictions, classes, ignore_index)
+        # The GPU has its next work by now, so that it goes on while the host waits for the batch before.
+        self.finish()
+        self._pending = _PendingBatch(
+            keys=[self._key(sample) for sample in usable],
+            paths=[sample["img_path"] for sample in usable],
+            counts=counts,
+        )
+        if counts.is_complete:
+            self.finish()
+
+    def finish(self) -> None:
+        """Add the counts of the last batch to ``results``, waiting for the GPU where it still computes them.
+
+        Raises:
+            UserError: an image with labels that are no classes, or with features that are not finite.
+        """
+        pending, self._pending = self._pending, None
+        if pending is None:
+            return
+        classes = len(self.dataset_meta["classes"])
+        for key, path, counts in zip(pending.keys, pending.paths, pending.counts.read(), strict=True):
             if not counts.is_finite:
-                raise UserError(f"{image}: {NOT_FINITE_FEATURES}")
+                raise UserError(f"{path}: {NOT_FINITE_FEATURES}")
             if counts.has_bad_labels:
                 raise UserError(
-                    f"{image}: truth or prediction has labels beyond the dataset's {classes} classes; "
+                    f"{path}: truth or prediction has labels beyond the dataset's {classes} classes; "
                     "give as many class names as the dataset has, and its ignore_index"
                 )
             counts_by_method = []
@@ -157,7 +198,7 @@ class ConfusionMetric(BaseMetric):
                 # An image shows few of the classes: of 171 × 171 cells a handful is sent and journaled.
                 cells = counts_of_method.nonzero()[0]
                 counts_by_method.append((cells.tolist(), counts_of_method[cells].tolist()))
-            self.results.append((self._key(sample), counts_by_method))
+            self.results.append((key, counts_by_method))
 
     def _key(self, sample: dict) -> int | str:
         """What identifies an image: its index, or in other loops than ``eval.py``'s its path and how often it came."""
@@ -173,6 +214,7 @@ class ConfusionMetric(BaseMetric):
             aAcc, mIoU and mAcc of the first method; nothing under ``eval.py``, which gives ``finished`` and reads
             ``scores``.
         """
+        self.finish()
         # By image, since the sampler gives some images to two processes where their number cannot be divided.
         counts_by_image: dict[int | str, list[Counts]] = dict((self.finished or {}).items())
         for results, failures in gather((self.results, self.failures)):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import datetime
 import time
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +16,7 @@ from mmengine.hooks import Hook
 
 from clearclip.evaluation.checked_dataset import explaining_dead_workers
 from clearclip.evaluation.config import explaining_errors
+from clearclip.evaluation.evaluator import JournaledEvaluator
 from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.open_files import sharing_that_fits
@@ -116,8 +117,13 @@ def _segment_and_count(run: PreparedRun) -> float:
     # A method is given copies, and might reach the originals all the same.
     words = run.segmentor.text.features.clone()
     started = time.perf_counter()
-    loader = run.runner.test_dataloader
-    with explaining_dead_workers(), sharing_that_fits(loader), closing(run.progress), _how_to_go_on(run.options.resume):
+    with (
+        explaining_dead_workers(),
+        sharing_that_fits(run.runner.test_dataloader),
+        closing(run.progress),
+        _how_to_go_on(run.options.resume),
+        _noting_the_last_batch(run.runner.test_loop.evaluator),
+    ):
         scores = run.runner.test()
     seconds = time.perf_counter() - started
     with failing_together("after the last image"):
@@ -177,6 +183,18 @@ def _evaluations(run: PreparedRun, started: str, seconds: float, reasons: Sequen
         )
         evaluations.append(evaluation)
     return evaluations
+
+
+@contextmanager
+def _noting_the_last_batch(evaluator: JournaledEvaluator) -> Iterator[None]:
+    """Keep what a GPU has counted when a run ends early: its last batch is read when the next one is processed."""
+    try:
+        yield
+    except BaseException:
+        # What ended the run is what a user must see, not that there is no more to be noted.
+        with suppress(Exception):
+            evaluator.finish()
+        raise
 
 
 @contextmanager

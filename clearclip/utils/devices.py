@@ -117,6 +117,26 @@ def upload(tensor: Tensor, device: torch.device) -> Tensor:
     return tensor.to(device, non_blocking=True)
 
 
+class Download:
+    """A copy of a tensor on the host, which may still be on its way.
+
+    Args:
+        tensor: on any device; a GPU is not waited for here.
+    """
+
+    def __init__(self, tensor: Tensor):
+        from_cuda = tensor.device.type == "cuda"
+        # PyTorch takes pinned memory for a copy that does not wait. Only CUDA has an event that tells when it is there.
+        self._copy = tensor.to("cpu", non_blocking=from_cuda)
+        self._arrival = torch.cuda.current_stream(tensor.device).record_event() if from_cuda else None
+
+    def wait(self) -> Tensor:
+        """The copy, as soon as it has arrived. What the GPU was asked for afterwards is not waited for."""
+        if self._arrival is not None:
+            self._arrival.synchronize()
+        return self._copy
+
+
 def is_out_of_memory(error: RuntimeError) -> bool:
     """Whether a device has no memory left; MPS has no error of its own for it."""
     return isinstance(error, torch.OutOfMemoryError) or "MPS backend out of memory" in str(error)

@@ -33,7 +33,7 @@ def count_pixels(truth, prediction, classes, ignore_index):
 
 
 def both_paths(truth, prediction, classes, ignore_index):
-    (on_cpu,) = count_batch([truth], [prediction], classes, ignore_index)
+    (on_cpu,) = count_batch([truth], [prediction], classes, ignore_index).read()
     # What runs on a GPU, here on tensors of the host.
     on_gpu = _read(_count_on_gpu(truth[None], prediction[None], classes, ignore_index)[0], classes)
     return on_cpu, on_gpu
@@ -67,7 +67,7 @@ def test_faults_are_counted_apart(classes, ignore_index, dtype, fault):
 def test_images_of_a_batch_keep_their_order():
     small, large = labels(*CASES[0]), labels(*CASES[0])
     large = (large[0].repeat(2, 1), large[1].repeat(1, 2, 1))
-    counts = count_batch([small[0], large[0], small[0]], [small[1], large[1], small[1]], 5, 255)
+    counts = count_batch([small[0], large[0], small[0]], [small[1], large[1], small[1]], 5, 255).read()
     assert [int(one.by_method[0].sum()) for one in counts] == [
         int((truth != 255).sum()) for truth in (small[0], large[0], small[0])
     ]

@@ -69,7 +69,7 @@ class Counter(TorchDispatchMode):
         name = func._schema.name.partition("::")[2]
         inputs = [leaf for leaf in tree_leaves((args, kwargs)) if isinstance(leaf, Tensor)]
         on_gpu = any(tensor.device.type == "cuda" for tensor in inputs)
-        if name == "_local_scalar_dense":
+        if name == "_local_scalar_dense" and isinstance(inputs[0], FakeTensor):
             # A value is needed, and any will do: all checks hold.
             if on_gpu:
                 self.record.waits.append(name)

@@ -11,14 +11,14 @@ import torch
 from dense_folders import tips_folder
 from mmseg.structures import SegDataSample
 from simulated_gpu import CUDA, Counter, Record, SimulatedStream, move_module, on_gpu
-from torch._subclasses.fake_tensor import FakeTensorMode
+from torch._subclasses.fake_tensor import FakeTensorMode, unset_fake_temporarily
 
 from clearclip import ClearCLIP
 from clearclip.evaluation.confusion import count_batch
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, FrozenModelWrapper
 from clearclip.methods import sfr
 from clearclip.text import TextFeatures
-from clearclip.windows import window_grid
+from clearclip.windows import lab_colours, score_map, window_grid
 
 
 class OneMode(FakeTensorMode):
@@ -31,7 +31,8 @@ class OneMode(FakeTensorMode):
 WORDS = [f"word {number}" for number in range(21)]
 #: One for all tests: tensors that the package keeps for the next batch belong to it.
 MODE = OneMode()
-PRECISIONS = ("fp32", "fp16", "bf16")
+NATIVE_PRECISIONS = ("fp32", "fp16", "bf16")
+PRECISIONS = (*NATIVE_PRECISIONS, "mixed")
 #: Methods whose features and scores are computed for all windows at once.
 BATCHED = (
     "ClearCLIP",
@@ -56,8 +57,23 @@ def nothing_is_left():
     """No matrix of the simulated GPU stays for other tests."""
     yield
     window_grid._cached_weights.clear()
-    for cached_by_device in (sfr._distance, sfr._points_on_lines, sfr._smoothing):
+    for cached_by_device in (sfr._distance, sfr._points_on_lines, sfr._smoothing, lab_colours.constant):
         cached_by_device.cache_clear()
+
+
+@pytest.fixture(autouse=True)
+def host_computes(monkeypatch):
+    """How an output is cut into tiles is computed on the host, which is not simulated."""
+
+    def on_the_host(function):
+        def call(*arguments):
+            with unset_fake_temporarily():
+                return function(*arguments)
+
+        return call
+
+    monkeypatch.setattr(window_grid, "_bands_of_axis", on_the_host(window_grid._bands_of_axis))
+    monkeypatch.setattr(score_map, "resize_bands", on_the_host(score_map.resize_bands))
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +85,7 @@ def no_text_tower(monkeypatch):
         return TextFeatures(classes, features, torch.tensor(classes.word_to_class))
 
     monkeypatch.setattr(ClearCLIP, "encode_text", encode)
-    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda device: [*PRECISIONS, "mixed"])
+    monkeypatch.setattr("clearclip.utils.devices.possible_precisions", lambda device: [*PRECISIONS])
 
 
 def simulate(model: ClearCLIP, methods: list[str], images: int, size: tuple[int, int], **settings) -> Record:
@@ -112,21 +128,37 @@ def test_a_batch_waits_once(tiny_name, method, precision):
     check_transfers(simulate(model, [method], 3, (96, 128), slide_crop=64, slide_stride=32))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+SIX_WINDOWS = dict(slide_crop=64, slide_stride=32)
+#: Each precision with the image as a whole or with six windows of it.
+PRECISIONS_AND_WINDOWS = [
+    ("fp32", dict(slide_crop=0)),
+    ("fp16", SIX_WINDOWS),
+    ("bf16", dict(slide_crop=0)),
+    ("mixed", SIX_WINDOWS),
+]
+
+
+@pytest.mark.parametrize(("precision", "windows"), PRECISIONS_AND_WINDOWS, ids=str)
 @pytest.mark.parametrize("method", FURTHER, ids=str)
-def test_methods_that_take_one_window_at_a_time(tiny_name, method, precision):
+def test_methods_that_take_one_window_at_a_time(tiny_name, method, precision, windows):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
-    check_transfers(simulate(model, [method], 2, (48, 64), slide_crop=0))
+    check_transfers(simulate(model, [method], 2, (96, 128), **windows))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
-@pytest.mark.parametrize("post", ["pamr", "tlp"])
-def test_post_processings(tiny_name, post, precision):
+@pytest.mark.parametrize(("precision", "windows"), PRECISIONS_AND_WINDOWS, ids=str)
+@pytest.mark.parametrize("post", ["pamr", "tlp", {"type": "lposs+", "steps": 2}], ids=str)
+def test_post_processings(tiny_name, post, precision, windows):
     model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision=precision)
-    check_transfers(simulate(model, ["ClearCLIP"], 2, (48, 64), slide_crop=0, post=post))
+    check_transfers(simulate(model, ["ClearCLIP"], 2, (96, 128), post=post, **windows))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("options", [{"prob_thd": 0.3}, {"area_thd": 0.1}, {"prob_thd": 0.3, "area_thd": 0.1}], ids=str)
+def test_thresholds(tiny_name, options):
+    model = ClearCLIP.from_pretrained(tiny_name, device="cpu", precision="fp16")
+    check_transfers(simulate(model, ["ClearCLIP"], 2, (96, 128), **SIX_WINDOWS, **options))
+
+
+@pytest.mark.parametrize("precision", NATIVE_PRECISIONS)
 def test_eva(precision, monkeypatch):
     create = timm.create_model
     small = {"embed_dim": 64, "num_heads": 4, "depth": 2}
@@ -135,10 +167,12 @@ def test_eva(precision, monkeypatch):
     check_transfers(simulate(model, ["ClearCLIP"], 2, (224, 224), slide_crop=0))
 
 
-@pytest.mark.parametrize("precision", PRECISIONS)
+@pytest.mark.parametrize("precision", NATIVE_PRECISIONS)
 def test_dense_models(tmp_path, precision):
     model = ClearCLIP.from_pretrained(str(tips_folder(tmp_path)), device="cpu", precision=precision)
     check_transfers(simulate(model, ["CLIP"], 2, (84, 84), slide_crop=0))
+    # Its probabilities are averaged over windows at the size of the image.
+    check_transfers(simulate(model, ["CLIP"], 2, (84, 98), slide_crop=56, slide_stride=28))
 
 
 @pytest.mark.parametrize("tower", ["ViT-B-32", "ViT-B-16-SigLIP"])
@@ -153,6 +187,11 @@ def base_model():
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr("clearclip.utils.devices.possible_precisions", lambda device: [*PRECISIONS])
         return ClearCLIP.from_pretrained("ViT-B-16-quickgelu", "random", device="cpu", precision="fp16")
+
+
+def test_sfp(base_model):
+    """Its layers are those of 12 blocks."""
+    check_transfers(simulate(base_model, ["SFP"], 2, (224, 224), slide_crop=0))
 
 
 def test_kernels_of_a_batch(base_model):

@@ -15,14 +15,14 @@ from torch import Tensor
 from clearclip.utils.registry import option
 from clearclip.utils.validators import of_type
 from clearclip.windows.joining import ImageContext
-from clearclip.windows.lab_colours import lab
+from clearclip.windows.lab_colours import constant, lab
 from clearclip.windows.label_propagation import propagate
 from clearclip.windows.pixel_stencil import NeighbourPairs, Region, neighbour_sums, normalized_stencil
 from clearclip.windows.post_processing import POST_PROCESSINGS, PostProcessing
 from clearclip.windows.score_map import ScoreMap, spread_class_maxima
 
 WORD_BYTES = 64 << 20  # of pixels × words that are solved for at a time
-LAB_RANGE = (100, 128, 128)
+LAB_RANGE = (100.0, 128.0, 128.0)
 
 
 @POST_PROCESSINGS.register_module("lposs+")
@@ -54,7 +54,7 @@ class LPOSSPlus(PostProcessing):
 
     def stencil(self, rgb: Tensor) -> list[NeighbourPairs]:
         """S of an image, (3, H, W) 0..1 RGB."""
-        colours = lab(rgb) / rgb.new_tensor(LAB_RANGE)[:, None, None]
+        colours = lab(rgb) / constant(LAB_RANGE, rgb.device)[:, None, None]
 
         def weigh(pixels: Region, neighbours: Region) -> Tensor:
             difference = colours[:, pixels[0], pixels[1]] - colours[:, neighbours[0], neighbours[1]]

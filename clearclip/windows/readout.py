@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearclip.windows.score_map import ScoreMap, largest_by_class
+from clearclip.windows.score_map import ScoreMap, largest_by_class, most_classes
 from clearclip.windows.winning_words import can_leave_out_words, winning_words
 
 
@@ -86,9 +86,10 @@ class Readout:
             by_word = torch.cat(list(parts))
             if self._takes_softmax(scores):
                 by_word = (by_word * self.logit_scale).softmax(dim=0)
-            out[:, rows, columns] = largest_by_class(by_word, word_to_class)
+            out[:, rows, columns] = largest_by_class(by_word, word_to_class)[:classes]
         if self.area_thd > 0:
-            out[~self._large_classes(scores, size, word_to_class)] = 0
+            large = self._large_classes(scores, size, word_to_class)[:classes]
+            out.masked_fill_(~large[:, None, None], 0)
         return out
 
     def _takes_softmax(self, scores: ScoreMap) -> bool:
@@ -133,11 +134,13 @@ class Readout:
             yield rows, columns, word_to_class[word], probability
 
     def _large_classes(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
-        """Which classes cover enough of the image, (classes,) bool; class 0 always does."""
-        labels = self._labels_without_thresholds(scores, size, word_to_class)
-        pixels = torch.bincount(labels.flatten(), minlength=int(word_to_class[-1]) + 1)
+        """Which classes cover enough of the image, (:func:`most_classes`,) bool; class 0 always does."""
+        labels = self._labels_without_thresholds(scores, size, word_to_class).flatten()
+        # PyTorch's bincount would wait for a GPU.
+        pixels = torch.zeros(most_classes(word_to_class), dtype=torch.int64, device=labels.device)
+        pixels.scatter_add_(0, labels, torch.ones_like(labels))
         large = pixels > self.area_thd * pixels[1:].sum()
-        large[0] = True
+        large[:1].fill_(True)  # assigning a value would copy it to a GPU
         return large
 
     def _labels_without_thresholds(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:

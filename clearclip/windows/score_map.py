@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from clearclip.windows.window_grid import Axis, WindowGrid, resize_weights
+from clearclip.windows.window_grid import Axis, WindowGrid, resize_bands, resize_weights
 
 #: Bytes of scores in work at a time: what a CPU's caches like, and what keeps a GPU busy.
 TILE_BYTES = {"cpu": 8 << 20, "cuda": 256 << 20, "mps": 128 << 20}
@@ -130,11 +130,8 @@ class ScoresOfInput(ScoreMap):
         row_weights = resize_weights(self.grid.rows.length, height, self.device)
         column_weights = resize_weights(image_width, width, self.device)
         tile = max(1, min(height, TILE_BYTES[self.device.type] // (4 * words * max(width, image_width))))
-        for top in range(0, height, tile):
-            rows = slice(top, min(top + tile, height))
-            # The rows of the input that a tile is resized from, computed for this tile alone.
-            input_rows = (row_weights[rows] != 0).any(dim=0).nonzero().flatten()
-            image_rows = slice(int(input_rows[0]), int(input_rows[-1]) + 1)
+        # The rows of the input that a tile is resized from are computed for this tile alone.
+        for rows, image_rows in resize_bands(self.grid.rows.length, height, tile):
             scores = self.input_rows(image_rows) @ column_weights.T
             yield Tile(rows, slice(0, width), [row_weights[rows, image_rows] @ scores])
 
@@ -200,11 +197,18 @@ class ClassMaxima(ScoresOfInput):
         return spread_class_maxima(scores, self.word_to_class).permute(2, 0, 1)
 
 
+def most_classes(word_to_class: Tensor) -> int:
+    """At least the number of classes: on a GPU, which would be waited for, as many as there are words."""
+    if word_to_class.device.type == "cpu":
+        return int(word_to_class[-1]) + 1
+    return len(word_to_class)
+
+
 def largest_by_class(by_word: Tensor, word_to_class: Tensor) -> Tensor:
-    """Per class the largest of its words: (words, …) to (classes, …)."""
-    classes = int(word_to_class[-1]) + 1
+    """Per class the largest of its words: (words, …) to (:func:`most_classes`, …), -inf where there is no class."""
+    classes = most_classes(word_to_class)
     # One word in each class: nothing to choose from, and nothing to copy.
-    if classes == len(word_to_class):
+    if word_to_class.device.type == "cpu" and classes == len(word_to_class):
         return by_word
     index = word_to_class.view(-1, *[1] * (by_word.dim() - 1)).expand_as(by_word)
     lowest = by_word.new_full((classes, *by_word.shape[1:]), -torch.inf)

@@ -20,6 +20,8 @@ from clearclip.utils.errors import UserError
 
 #: Matrices that are kept for the next image of the same size take at most so many bytes.
 CACHED_BYTES = 1 << 26
+#: Where tiles are cut: their slices are Python numbers, for which a GPU would be waited for at every tile.
+_HOST = torch.device("cpu")
 _cached_weights: dict[tuple, Tensor] = {}
 _cache_lock = threading.Lock()
 
@@ -124,12 +126,18 @@ class Axis:
 
     def bands(self, out_length: int, tile: int) -> list[tuple[slice, slice]]:
         """Cut the output into tiles: (output pixels, the patches that reach them), as slices of the weights."""
-        return _bands(self, out_length, tile)
+        return _bands_of_axis(self, out_length, tile)
 
 
 def resize_weights(length: int, out_length: int, device: torch.device) -> Tensor:
     """The linear map that resizes pixels bilinearly: (out_length, length), float32."""
     return _resize(torch.eye(length, device=device)[None], out_length)[0].T
+
+
+@lru_cache(maxsize=256)
+def resize_bands(length: int, out_length: int, tile: int) -> list[tuple[slice, slice]]:
+    """Cut an axis that is resized into tiles: (output pixels, the input's pixels that reach them)."""
+    return _bands(resize_weights(length, out_length, _HOST), tile)
 
 
 def _weights_of_axis(axis: Axis, out_length: int, device: torch.device) -> Tensor:
@@ -147,14 +155,17 @@ def _weights_of_axis(axis: Axis, out_length: int, device: torch.device) -> Tenso
 
 
 @lru_cache(maxsize=256)
-def _bands(axis: Axis, out_length: int, tile: int) -> list[tuple[slice, slice]]:
-    # On the CPU: the slices are Python numbers, for which a GPU would be waited for at every tile.
-    is_reached = axis.weights(out_length, torch.device("cpu")) != 0
+def _bands_of_axis(axis: Axis, out_length: int, tile: int) -> list[tuple[slice, slice]]:
+    return _bands(axis.weights(out_length, _HOST), tile)
+
+
+def _bands(weights: Tensor, tile: int) -> list[tuple[slice, slice]]:
+    """Tiles of the rows of weights, and from the first to the last column that is not 0 in each."""
     bands = []
-    for start in range(0, out_length, tile):
-        pixels = slice(start, min(start + tile, out_length))
-        patches = is_reached[pixels].any(dim=0).nonzero().flatten()
-        bands.append((pixels, slice(int(patches[0]), int(patches[-1]) + 1)))
+    for start in range(0, len(weights), tile):
+        pixels = slice(start, min(start + tile, len(weights)))
+        reached = (weights[pixels] != 0).any(dim=0).nonzero().flatten()
+        bands.append((pixels, slice(int(reached[0]), int(reached[-1]) + 1)))
     return bands
 
 

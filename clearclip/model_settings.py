@@ -69,7 +69,10 @@ def _method_name(name: str, value: Any) -> str:
     """A check: the registered name of a method."""
     from clearclip.methods import METHODS
 
-    return choice(*METHODS)(name, of_type(str)(name, value))
+    method_name = of_type(str)(name, value)
+    if method_name not in METHODS:
+        raise UserError(f"unknown {name} {value!r}; {did_you_mean(method_name, sorted(METHODS, key=str.lower))}")
+    return method_name
 
 
 def _method_description(name: str, value: Any) -> Any:

@@ -273,26 +273,32 @@ class ClassMasks(Mapping[str, NDArray[np.bool_]]):
         return len(self._label_by_name)
 
 
-def compare_picture(results: Mapping[str, Segmentation]) -> Image.Image:
+def compare_picture(results: Mapping[str, Segmentation], truth: np.ndarray | None = None) -> Image.Image:
     """The maps that several methods give of one image, side by side.
 
         compare_picture(model.compare("photo.jpg", ["sky", "horse"], ["CLIP", "ClearCLIP"])).save("compare.png")
 
     Args:
-        results: by the method's name, all of the same image and classes, as :meth:`ClearCLIP.compare` gives them.
+        results: by their titles, such as the methods' names; all of the same image and classes, as
+            :meth:`ClearCLIP.compare` gives them.
+        truth: the ground truth, (H, W) class ids (others are grey); it is drawn beside the image.
     """
-    return comparison_page(results).draw()
+    return comparison_page(results, truth).draw()
 
 
-def comparison_page(results: Mapping[str, Segmentation]) -> visualize.PageLayout:
+def comparison_page(results: Mapping[str, Segmentation], truth: np.ndarray | None = None) -> visualize.PageLayout:
     """What :func:`compare_picture` draws, as a page that can be written as SVG or PDF, too."""
     first = next(iter(results.values()))
-    label_maps = [result.labels for result in results.values()]
-    panels = [first.image, *label_maps]
+    panel_by_title = {"image": first.image}
+    if truth is not None:
+        panel_by_title["ground truth"] = truth
+    titles = [*panel_by_title, *results]
+    panels = [*panel_by_title.values(), *(result.labels for result in results.values())]
     columns = _column_count(len(panels))
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
-    return visualize.grid_page(rows, ["image", *results], legend, first.model)
+    title = " · ".join(filter(None, (first.model, first.image_name)))
+    return visualize.grid_page(rows, titles, legend, title)
 
 
 def _column_count(panel_count: int) -> int:

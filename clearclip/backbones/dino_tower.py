@@ -19,6 +19,7 @@ from clearclip.backbones.timm_tower import TimmEncoder, as_visual
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
 from clearclip.utils.precisions import precision_of_weights
+from clearclip.utils.validators import did_you_mean
 from clearclip.weights import RANDOM, Weights
 
 #: Second encoders: our name of each → timm's. DINO's have patches of 8 or 16; "reg" have four registers.
@@ -105,7 +106,7 @@ def load_second_encoder(name: str, weights: str | None, device: torch.device, pr
         untrained = Weights(name, weights or RANDOM, tag=SECOND_ENCODERS["dino-vits16"])
         return SecondEncoder(*load_dino(untrained, device, precision, **UNTRAINED_SIZES)).to(device)
     if name not in SECOND_ENCODERS:
-        raise UserError(f"unknown guide {name!r}; choose from {', '.join((*SECOND_ENCODERS, UNTRAINED))}")
+        raise UserError(f"unknown guide {name!r}; {did_you_mean(name, (*SECOND_ENCODERS, UNTRAINED))}")
     tag = SECOND_ENCODERS[name]
     return SecondEncoder(*load_dino(Weights(name, weights or tag, tag=tag), device, precision)).to(device)
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clearclip.commands.demo_maps import check_map_options, picture_options, segment_maps, separate_maps
 from clearclip.commands.demo_parser import demo_parser
-from clearclip.commands.image_search import ImageFile, search_images
+from clearclip.commands.image_search import ImageFile, names_images, search_images
 from clearclip.commands.model_arguments import (
     SCENES,
     choose_classes,
@@ -35,8 +35,9 @@ from clearclip.commands.result_files import (
     write_folder_formats,
     write_shares,
 )
+from clearclip.commands.scene_truth import image_miou, scene_truth
 from clearclip.commands.typed_words import check_stray_words
-from clearclip.methods import Method, build_method
+from clearclip.methods import METHODS, Method, build_method
 from clearclip.model import ClearCLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.results.table_definitions import FAMILY
@@ -63,6 +64,7 @@ def run_demo(args: Namespace) -> int:
     """Run the demo; 0, or 2 where one of several images could not be read. A UserError for what the user can fix."""
     if args.web:
         return _serve_page(args)
+    _take_images_after_compare(args)
     settings = read_settings(args)
     compared = _compared_methods(args, settings)
     images = _choose_images(args, settings)
@@ -94,6 +96,22 @@ def _serve_page(args: Namespace) -> int:
     from clearclip.commands.web import serve
 
     return serve(args)
+
+
+def _take_images_after_compare(args: Namespace) -> None:
+    """Move the images that stand after ``--compare`` to the others: argparse takes all words up to the next option."""
+    if not args.compare:
+        return
+    image_names = []
+    method_names = []
+    for name in args.compare:
+        # A folder may be called like a method, which is what the option is about.
+        if name not in METHODS and names_images(name):
+            image_names.append(name)
+        else:
+            method_names.append(name)
+    args.images = [*args.images, *image_names]
+    args.compare = method_names
 
 
 def _compared_methods(args: Namespace, settings: ModelSettings) -> list[Method]:
@@ -205,8 +223,10 @@ class _DemoRun:
         self._say_size(image.path, pixels.shape[:2])
         results = segment(self.model, pixels, self.classes, [self.model.method, *self.compared])
         result = results[self.model.method.label]
-        result.image_name = image.path.name
-        self._write_pictures(stem, result, results, prefix)
+        for each_result in results.values():
+            each_result.image_name = image.path.name
+        self._write_pictures(stem, result, prefix)
+        self._write_comparison(image, stem, results)
         result.save_labels(label_map_path(stem))
         seen_size = self.model.seen_size(pixels.shape[:2])
         facts = result_facts(result, str(image.path), self.model.settings, digest, seen_size, self.model.method)
@@ -215,25 +235,33 @@ class _DemoRun:
         write_facts(stem, facts)
         self._remember(image, stem, facts)
 
-    def _write_pictures(
-        self, stem: Path, result: Segmentation, results: Mapping[str, Segmentation], prefix: str
-    ) -> None:
-        """Write the pictures that :meth:`_pictures` lists, and say where they are.
-
-        Args:
-            stem: of the result.
-            result: of the chosen method.
-            results: of it and of the methods that are compared, by their labels.
-            prefix: of the first line.
-        """
+    def _write_pictures(self, stem: Path, result: Segmentation, prefix: str) -> None:
+        """Write the pictures of the chosen method, and say where they are."""
         picture = result.save(self.names.picture(stem, "segmentation"))
         self._say(f"{prefix}{picture}  ({largest_shares(result.shares)})")
         if self.args.heatmaps:
             self._say(save_image(result.heat_map_page(), self.names.picture(stem, "heatmaps")))
-        if self.compared:
-            # In the order in which they were named; the chosen method may not be among them.
-            page = comparison_page({method.label: results[method.label] for method in self.compared})
-            self._say(save_image(page, self.names.picture(stem, "compare")))
+
+    def _write_comparison(self, image: ImageFile, stem: Path, results: Mapping[str, Segmentation]) -> None:
+        """Write the picture of the methods that are compared; of a drawn scene with the ground truth and the scores.
+
+        Args:
+            image: that was segmented.
+            stem: of the result.
+            results: of all methods, by their labels.
+        """
+        if not self.compared:
+            return
+        truth = scene_truth(image.path, self.classes.names)
+        result_by_title = {}
+        # In the order in which they were named; the chosen method may not be among them.
+        for method in self.compared:
+            title = method.label
+            if truth is not None:
+                title = f"{title} · mIoU {image_miou(results[method.label].labels, truth):.1f}"
+            result_by_title[title] = results[method.label]
+        page = comparison_page(result_by_title, truth)
+        self._say(save_image(page, self.names.picture(stem, "compare")))
 
     def _expected_facts(self, digest: str) -> dict[str, Any]:
         """What the facts of an earlier result must say for it to be this one."""

@@ -6,7 +6,7 @@ import difflib
 import math
 import os
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 from clearclip.utils.errors import UserError
@@ -20,12 +20,14 @@ _TYPE_WORDS = {
 }  # fmt: skip
 
 
-def did_you_mean(name: str, choices: Sequence[str]) -> str:
+def did_you_mean(name: str, choices: Collection[str]) -> str:
     """The remedy for a name that is none of the ``choices``: the one that is most like it, or all of them."""
-    similar_names = difflib.get_close_matches(name, choices, 1)
+    # Capitals are what is most often typed in another way: clearclip, Sc-Clip.
+    choice_by_lower_case = {choice.lower(): choice for choice in choices}
+    similar_names = difflib.get_close_matches(name.lower(), choice_by_lower_case, 1)
     if similar_names:
-        return f"did you mean {similar_names[0]}?"
-    return f"known are {', '.join(choices)}"
+        return f"did you mean {choice_by_lower_case[similar_names[0]]}?"
+    return f"choose from {', '.join(choices)}"
 
 
 def choice(*choices: str | None) -> Check:

@@ -16,6 +16,7 @@ from typing import Any
 
 from clearclip.utils.errors import UserError
 from clearclip.utils.registry import Configurable, Registry
+from clearclip.utils.validators import did_you_mean
 from clearclip.windows.joining import ImageContext
 from clearclip.windows.score_map import ScoreMap
 
@@ -61,7 +62,7 @@ def build_post_processing(
         options_of_dict = {str(option): value for option, value in post.items() if option != "type"}
         options = {**options_of_dict, **options}
     if name not in POST_PROCESSINGS:
-        raise UserError(f"unknown post {name!r}; choose from {', '.join(POST_PROCESSINGS)}")
+        raise UserError(f"unknown post {name!r}; {did_you_mean(name, POST_PROCESSINGS)}")
     try:
         return POST_PROCESSINGS[name](**options)
     except TypeError as error:

@@ -84,7 +84,7 @@ def test_a_folder_of_images(tmp_path, capsys):
     [
         (["--limit", "0"], "--limit must be at least 1"),
         (["--config", "nowhere.py"], "config nowhere.py does not exist"),
-        (["--methods", "SCLAP"], "'SCLAP'; choose from"),
+        (["--methods", "SCLAP"], "'SCLAP'; did you mean SCLIP"),
         (["--only", "everything"], "invalid choice"),
         (["--classes", "cat, dog"], "--classes is for images"),
         (["no/such/folder"], "no image at no/such/folder"),

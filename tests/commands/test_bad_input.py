@@ -56,7 +56,7 @@ CASES = {
         (f"{VOC} model.slide_crop.x=5", "model.slide_crop.x", "base_config.py"),
         (f"{VOC} model.model_type=GEM", "6 blocks", "deeper model"),
         (f"{VOC} model.attention=kk", "attention", "method=dict(type='ClearCLIP', attention='kk')"),
-        (f"{VOC} model.method.type=GEM model.method.ffn=True", "no option 'ffn'", "known are residual"),
+        (f"{VOC} model.method.type=GEM model.method.ffn=True", "no option 'ffn'", "choose from residual"),
         (f"{VOC} model.model_name=ViT-Z", "'ViT-Z'", "list_models"),
         (f"{VOC} model.model_name=RN50 model.pretrained=random", "ModifiedResNet", "ViT-B-16"),
         (f"{VOC} model.model_name=ViT-B-16 model.pretrained=laion5b", "'laion5b'", "tags: "),

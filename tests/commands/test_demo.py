@@ -94,7 +94,9 @@ def test_folder_compare_and_heatmaps(tiny_name: str, monkeypatch: pytest.MonkeyP
     """A row is what its method gives alone, and comparing changes no label."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
     compared, draw = [], command.comparison_page
-    monkeypatch.setattr(command, "comparison_page", lambda results: compared.append(results) or draw(results))
+    monkeypatch.setattr(
+        command, "comparison_page", lambda results, truth: compared.append(results) or draw(results, truth)
+    )
     windows = ("--slide-crop", "64", "--slide-stride", "64")
     common = (
         "photos",
@@ -124,7 +126,9 @@ def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch
     """It has two blocks: the methods that need more are left out, and are an error where they are asked for."""
     monkeypatch.setattr("huggingface_hub.constants.HF_HUB_OFFLINE", True)  # ProxyCLIP's second encoder
     compared, draw = [], command.comparison_page
-    monkeypatch.setattr(command, "comparison_page", lambda results: compared.append(list(results)) or draw(results))
+    monkeypatch.setattr(
+        command, "comparison_page", lambda results, truth: compared.append(list(results)) or draw(results, truth)
+    )
     common = ("photos/a.png", "--classes", "sky,tree", "--model", quick_name, "--out", "out")
     assert run(*common, "--compare") == 0
     model = ClearCLIP.from_pretrained(quick_name)
@@ -132,6 +136,25 @@ def test_a_shallow_model_is_compared_by_what_it_can(quick_name: str, monkeypatch
     said = [line.partition(" is left out")[0] for line in capsys.readouterr().err.splitlines() if "left out" in line]
     assert said == [f"warning: {name}" for name in FAMILY if not fits(model, name)] and "warning: GEM" in said
     assert run(*common, "--compare", "CLIP", "GEM") == 2
+
+
+def test_images_after_compare_are_images(quick_name: str) -> None:
+    """argparse takes all words up to the next option for the names of methods."""
+    common = ("--classes", "sky,tree", "--model", quick_name)
+    assert run(*common, "--out", "one", "--compare", "CLIP", "photos/a.png") == 0
+    assert run(*common, "--out", "all", "--compare", "CLIP", "ClearCLIP", "photos") == 0
+    assert run(*common, "--out", "pattern", "--compare", "CLIP", "photos/*.jpg") == 0
+    written = [sorted(path.name for path in Path(folder).glob("*compare.png")) for folder in ("one", "all", "pattern")]
+    assert written == [["a_compare.png"], ["a_compare.png", "b_compare.png"], ["b_compare.png"]]
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [("none.jpg", "no image at none.jpg"), ("clearclip", "unknown method 'clearclip'; did you mean ClearCLIP?")],
+)
+def test_what_is_neither_a_method_nor_an_image(name: str, message: str, capsys: pytest.CaptureFixture) -> None:
+    assert run("photos/a.png", "--classes", "sky", "--compare", name) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_a_method_of_the_users_own(capsys: pytest.CaptureFixture) -> None:

@@ -87,7 +87,7 @@ def test_half_precision(load, guide):
         ("ProxyCLIP + RCS", "ProxyCLIP has no single one"),
         ("ProxyCLIP + ClearCLIP + SFR", "ProxyCLIP has not"),
         ({"type": "ProxyCLIP", "multiple": 0}, "multiple of ProxyCLIP must be a whole number or None from 1, not 0"),
-        ({"type": "ProxyCLIP", "guide": "dino"}, "unknown guide 'dino'; choose from dino-vits8, .*dinov2-vitl14-reg"),
+        ({"type": "ProxyCLIP", "guide": "mine"}, "unknown guide 'mine'; choose from dino-vits8, .*dinov2-vitl14-reg"),
         ({"type": "ProxyCLIP", "guide_weights": "none.pth"}, "checkpoint none.pth for dino-vitb8 does not exist"),
     ],
 )

@@ -58,4 +58,5 @@ def test_choices() -> None:
     with pytest.raises(UserError, match="unknown option 'c'; choose from a, b"):
         choice("a", "b", None)("option", "c")
     assert did_you_mean("slide_crops", ["slide_crop", "seed"]) == "did you mean slide_crop?"
-    assert did_you_mean("x", ["slide_crop", "seed"]) == "known are slide_crop, seed"
+    assert did_you_mean("clearclip", ["GEM", "ClearCLIP"]) == "did you mean ClearCLIP?"
+    assert did_you_mean("x", ["slide_crop", "seed"]) == "choose from slide_crop, seed"

@@ -38,6 +38,7 @@ class MapSegmentation:
         polygon_count: how many polygons it has.
         classes: names, in label order.
         class_pixels: how many pixels each class has, (classes,) int64.
+        size: height and width of the map, in pixels.
         remarks: what a user should know about how the raster was read.
         was_there: an earlier call had written the very same labels, which are left as they are.
     """
@@ -47,6 +48,7 @@ class MapSegmentation:
     polygon_count: int
     classes: list[str]
     class_pixels: np.ndarray
+    size: tuple[int, int]
     remarks: tuple[str, ...] = ()
     was_there: bool = False
 
@@ -117,6 +119,7 @@ def segment_map(
         reader = RasterReader(dataset, header, str(raster), check_bands(bands), check_levels(levels))
         job = _MapJob(model, reader, model.encode_text(words), block)
         digest = _digest(job, raster, words, palette)
+        size = (dataset.height, dataset.width)
         class_pixels = None
         if skip_existing:
             class_pixels = _pixels_of_existing_map(map_path, digest, words.names)
@@ -131,7 +134,7 @@ def segment_map(
         else:
             polygon_count = write_polygons(map_path, polygons_path, words.names, palette)
     remarks = tuple(reader.remarks)
-    return MapSegmentation(map_path, polygons_path, polygon_count, words.names, class_pixels, remarks, was_there)
+    return MapSegmentation(map_path, polygons_path, polygon_count, words.names, class_pixels, size, remarks, was_there)
 
 
 def _pixels_of_existing_map(map_path: Path, digest: str, names: list[str]) -> np.ndarray | None:

@@ -246,7 +246,8 @@ def _tag_remedy(name: str, tag: str, repository: str, file: str, quick_gelu: boo
     return (
         f"download {hf_hub_url(repository, file)} elsewhere and give it with its activation, {activation}: "
         f"--model {name} --pretrained {file} {flag} (demo.py, analyze.py), or --cfg-options model.pretrained={file} "
-        f"model.pretrained_tag={tag} (eval.py, eval_all.py); docs/weights.md has more"
+        f"model.pretrained_tag={tag} (eval.py, eval_all.py); docs/weights.md has more; "
+        "the bundled miniature needs no network, and knows drawn scenes: --model miniature"
     )
 
 

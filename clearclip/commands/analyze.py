@@ -24,6 +24,9 @@ from clearclip.model import ClearCLIP
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import check_folder, write_bytes, write_text_atomically
 
+#: Where the journal of the evaluation goes, below the folder of the figures.
+WORK_DIRS = "work_dirs"
+
 
 def analyze_command(arguments: Sequence[str] | None = None) -> None:
     """Analyse as a command line says; see :func:`run_analyze`."""
@@ -48,7 +51,7 @@ def run_analyze(args: Namespace) -> None:
     else:
         if "scores" in args.only and images.cfg is not None:
             scored_methods = {method.label: method for method in (*VARIANTS, *methods)}
-            scores = images.scores(model, list(scored_methods.values()), args.out / "work_dirs")
+            scores = images.scores(model, list(scored_methods.values()), args.out / WORK_DIRS)
             tables |= score_tables(scores, methods)
         if "maps" in args.only and images.classes is not None:
             images.draw_maps(model, methods, args.out / "maps.png")
@@ -78,6 +81,9 @@ def _write_tables(tables: dict[str, pd.DataFrame], label: str, image_count: int,
     report = f"{label}\n{summary(tables)}\n"
     write_text_atomically(folder / "summary.txt", report)
     print(f"{report}\nfigures (PNG), their numbers (CSV), and this text as summary.txt: {folder}")
+    work_dir = folder / WORK_DIRS
+    if work_dir.is_dir():
+        print(f"{work_dir} is what an interrupted run goes on from; it may be deleted")
 
 
 def _check_inputs(args: Namespace) -> None:

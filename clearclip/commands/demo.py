@@ -78,9 +78,10 @@ def run_demo(args: Namespace) -> int:
     model = ClearCLIP.from_settings(settings)
     methods = [method for method in compared if _can_compute(model, method, is_asked_for=bool(args.compare))]
     model.encode_text(classes, progress=True)
-    failed_maps = segment_maps(args, model, maps, classes)
-    code = _DemoRun(args, model, classes, methods).segment_all(pictures)
-    return 2 if failed_maps else code
+    shares_of_maps = segment_maps(args, model, maps, classes)
+    code = _DemoRun(args, model, classes, methods, shares_of_maps).segment_all(pictures)
+    all_maps_were_read = len(shares_of_maps) == len(maps)
+    return code if all_maps_were_read else 2
 
 
 def _serve_page(args: Namespace) -> int:
@@ -153,13 +154,22 @@ class _DemoRun:
         model: what computes.
         classes: what to look for.
         compared: methods whose maps are drawn side by side.
+        shares_of_maps: rows of the table of shares that come before those of the images.
     """
 
-    def __init__(self, args: Namespace, model: ClearCLIP, classes: ClassWords, compared: Sequence[Method]):
+    def __init__(
+        self,
+        args: Namespace,
+        model: ClearCLIP,
+        classes: ClassWords,
+        compared: Sequence[Method],
+        shares_of_maps: Sequence[dict[str, Any]] = (),
+    ):
         self.args = args
         self.model = model
         self.classes = classes
         self.compared = compared
+        self.shares_of_maps = list(shares_of_maps)
         self.names = ResultNames(args.out, args.format)
         self.all_facts: list[dict[str, Any]] = []
         self.label_maps: list[tuple[str, Path]] = []
@@ -307,10 +317,11 @@ class _DemoRun:
 
     def _write_tables(self) -> None:
         """Write what is about all images: the table of shares, and what was asked for of COCO and CVAT."""
+        rows_of_shares = [*self.shares_of_maps, *self.all_facts]
+        if len(rows_of_shares) > 1:
+            self._say(write_shares(self.args.out / "shares.csv", rows_of_shares))
         if not self.all_facts:
             return
-        if len(self.all_facts) > 1:
-            self._say(write_shares(self.args.out / "shares.csv", self.all_facts))
         colours = class_palette(self.classes.names, self._colours())
         formats = {"coco": self.args.coco, "cvat": self.args.cvat}
         for path in write_folder_formats(self.args.out, self.label_maps, self.classes.names, colours, **formats):

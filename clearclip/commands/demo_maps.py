@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+import warnings
 from argparse import Namespace
 from collections.abc import Sequence
 from pathlib import Path
@@ -63,11 +64,26 @@ def check_map_options(args: Namespace, maps: Sequence[ImageFile]) -> None:
             f"{path} is a map, of which --coco and --cvat make no annotations; its areas are written by --polygons "
             "(GeoJSON); give pictures in a command of their own"
         )
+    # Options of the model that were not given are no attributes of args.
+    if {"short_side", "long_side"} & vars(args).keys():
+        warnings.warn(
+            f"{path} is a map, which is segmented at its own resolution: --short-side and --long-side are for pictures",
+            stacklevel=2,
+        )
+    if args.format != "png":
+        warnings.warn(f"{path} is a map, whose labels are a GeoTIFF: --format is for pictures", stacklevel=2)
 
 
-def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], classes: ClassWords) -> int:
-    """Segment maps one after the other; returns how many could not be."""
-    failed = 0
+def segment_maps(
+    args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], classes: ClassWords
+) -> list[dict[str, Any]]:
+    """Segment maps one after the other; what could not be read is said, and the others are segmented all the same.
+
+    Returns:
+        For each map that was segmented a row of the table of shares, as
+        :func:`~clearclip.commands.result_files.write_shares` takes it.
+    """
+    rows: list[dict[str, Any]] = []
     names = ResultNames(args.out, occupied={image.path.resolve() for image in maps})
     for image in maps:
         labels_path = Path(f"{names.stem_for(image)}_labels.tif")
@@ -83,12 +99,18 @@ def segment_maps(args: Namespace, model: ClearCLIP, maps: Sequence[ImageFile], c
                 **picture_options(args),
             )
         except UserError as error:
-            # The others are segmented all the same.
             print(f"error: {printable(error)}", file=sys.stderr)
-            failed += 1
             continue
         _report(result)
-    return failed
+        rows.append(_shares_row(image.path, result))
+    return rows
+
+
+def _shares_row(path: Path, result: MapSegmentation) -> dict[str, Any]:
+    """What the table of shares says of a map: shares are of the pixels with data."""
+    height, width = result.size
+    classes = [{"name": name, "share": share} for name, share in result.shares.items()]
+    return {"image": str(path), "width": width, "height": height, "classes": classes}
 
 
 def _report(result: MapSegmentation) -> None:

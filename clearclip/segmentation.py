@@ -19,7 +19,11 @@ from clearclip.rasters.geotiff import write_label_map
 from clearclip.text import TextFeatures
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import write_bytes
+from clearclip.utils.validators import choice
 from clearclip.windows import Readout, ScoreMap
+
+#: What the colours of heat maps mean: see :meth:`Segmentation.heat_maps`.
+HEAT_MAP_SCALES = ("shared", "word")
 
 
 class Segmentation:
@@ -145,20 +149,32 @@ class Segmentation:
         """Photo, overlay and map side by side, with a legend that names each colour and its share."""
         return self.page().draw()
 
-    def heat_maps(self) -> Image.Image:
-        """A similarity map for each word, all on one scale."""
-        return self.heat_map_page().draw()
+    def heat_maps(self, scale: str = "shared") -> Image.Image:
+        """A similarity map for each word.
 
-    def heat_map_page(self) -> visualize.PageLayout:
+        Args:
+            scale: "shared", by which words can be compared, or "word": each map from its own smallest value to its
+                largest, by which places can be compared that differ little.
+        """
+        return self.heat_map_page(scale).draw()
+
+    def heat_map_page(self, scale: str = "shared") -> visualize.PageLayout:
         """What :meth:`heat_maps` draws, as a page that can be written as SVG or PDF, too."""
+        scale = choice(*HEAT_MAP_SCALES)("scale", scale)
         columns = 4 if len(self._text.classes.words) < 16 else 8
-        scale = self.similarity_range
         photo = visualize.fit(self.image, 2000 // columns)
         panels = [("image", photo)]
         for title, values in self.titled_maps(photo.shape[:2]):
-            panels.append((title, visualize.heat_map(photo, values, *scale)))
+            low, high = self.similarity_range
+            if scale == "word":
+                low, high = float(values.min()), float(values.max())
+                title = f"{title.rpartition(' · ')[0]} · {low:.2f} to {high:.2f}"
+            panels.append((title, visualize.heat_map(photo, values, low, high)))
+        if scale == "word":
+            note = "cosine similarity, each map from its smallest value (dark) to its largest (bright)"
+            return visualize.sheet_page(panels, columns, note=note, title=self._title)
         note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=scale)
+        return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=self.similarity_range)
 
     def save(self, path: str | Path) -> Path:
         """Write the result, whole or not at all; the suffix says what.

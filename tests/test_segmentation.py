@@ -36,6 +36,25 @@ def test_similarity_map_agrees_with_the_windows() -> None:
         result.similarity_map("d")
 
 
+@pytest.mark.parametrize("scale", ["shared", "word"])
+def test_the_scale_of_heat_maps(scale: str) -> None:
+    """A word's most similar place is brightest where each map has its own scale, else that of the best word alone."""
+    result = make_result(noise(40, 40), ["a", "b", "c"])
+    page = result.heat_map_page(scale)
+    maps = [image.pixels.astype(int).sum(axis=2) for image in page.images if image.framed][1:]
+    brightest_word = max(result.classes, key=lambda word: result.similarity_map(word).max())
+    for word, brightness in zip(result.classes, maps, strict=True):
+        values = result.similarity_map(word, brightness.shape)
+        brightest_colour = np.unravel_index(values.argmax(), values.shape)
+        # Seven tenths of the last colour of magma, 252 + 253 + 191, over a grey photograph.
+        if scale == "word" or word == brightest_word:
+            assert brightness[brightest_colour] >= 0.7 * 696 - 3, word
+        title = next(text.text for text in page.texts if text.text.startswith(f"{word} · "))
+        assert title.endswith(f"{values.max():.2f}") and (" to " in title) == (scale == "word")
+    with pytest.raises(UserError, match="choose from shared, word"):
+        result.heat_maps("log")
+
+
 def test_result_in_words_and_numbers() -> None:
     result = make_result(noise(24, 40), ["a", "b", "c"])
     counts = {name: int((result.labels == label).sum()) for label, name in enumerate("abc")}

@@ -170,6 +170,8 @@ class _DemoRun:
         self.classes = classes
         self.compared = compared
         self.shares_of_maps = list(shares_of_maps)
+        # Who names a scale wants the maps.
+        self.draws_heat_maps = args.heatmaps or args.heatmap_scale is not None
         self.names = ResultNames(args.out, args.format)
         self.all_facts: list[dict[str, Any]] = []
         self.label_maps: list[tuple[str, Path]] = []
@@ -249,8 +251,9 @@ class _DemoRun:
         """Write the pictures of the chosen method, and say where they are."""
         picture = result.save(self.names.picture(stem, "segmentation"))
         self._say(f"{prefix}{picture}  ({largest_shares(result.shares)})")
-        if self.args.heatmaps:
-            self._say(save_image(result.heat_map_page(), self.names.picture(stem, "heatmaps")))
+        if self.draws_heat_maps:
+            page = result.heat_map_page(self.args.heatmap_scale or "shared")
+            self._say(save_image(page, self.names.picture(stem, "heatmaps")))
 
     def _write_comparison(self, image: ImageFile, stem: Path, results: Mapping[str, Segmentation]) -> None:
         """Write the picture of the methods that are compared; of a drawn scene with the ground truth and the scores.
@@ -293,7 +296,7 @@ class _DemoRun:
     def _pictures(self, stem: Path) -> list[Path]:
         """The pictures that this run writes for an image."""
         pictures = [self.names.picture(stem, "segmentation")]
-        if self.args.heatmaps:
+        if self.draws_heat_maps:
             pictures.append(self.names.picture(stem, "heatmaps"))
         if self.compared:
             pictures.append(self.names.picture(stem, "compare"))

@@ -56,7 +56,7 @@ def check_map_options(args: Namespace, maps: Sequence[ImageFile]) -> None:
     if not maps:
         return
     path = maps[0].path
-    if args.compare is not None or args.heatmaps:
+    if args.compare is not None or args.heatmaps or args.heatmap_scale:
         raise UserError(f"{path} is a map, of which --compare and --heatmaps make no picture; leave them out")
     if args.coco or args.cvat:
         # Annotation tools have pictures of a size that fits a screen, and COCO knows no coordinates.

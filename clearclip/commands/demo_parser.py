@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from clearclip.commands.command_line import CommandParser, ImportFile, JoinWords
-from clearclip.commands.known_names import METHOD_NAMES
+from clearclip.commands.known_names import HEAT_MAP_SCALE_NAMES, METHOD_NAMES
 from clearclip.commands.map_flags import add_map_options
 from clearclip.commands.model_flags import MODEL_FLAGS, SIZE_FLAGS, WORDS, add_model_options
 from clearclip.model_settings import ModelSettings
@@ -39,6 +39,8 @@ def demo_parser() -> CommandParser:
     rows = f"also methods side by side (default: {', '.join(FAMILY)} and the one chosen)"
     add("--compare", nargs="*", metavar="NAME", help=rows)
     add("--heatmaps", action="store_true", help="also a similarity map for each word")
+    scale_help = "colours of the maps: shared by all words, or word: from each one's smallest value to its largest"
+    add("--heatmap-scale", choices=HEAT_MAP_SCALE_NAMES, help=f"{scale_help} (default: shared)")
     # A result's label map is a PNG in every case: other formats may change the ids.
     add("--format", choices=PICTURE_FORMATS, default="png", help="of the pictures; svg and pdf are for papers")
     add("--coco", action="store_true", help="also coco.json: annotations of all images")

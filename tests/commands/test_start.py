@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from clearclip.commands.known_names import LAUNCHER_NAMES, METHOD_NAMES
+from clearclip.commands.known_names import HEAT_MAP_SCALE_NAMES, LAUNCHER_NAMES, METHOD_NAMES
 
 REPOSITORY = Path(__file__).resolve().parents[2]
 #: Runs a script as Python would, and prints which packages it has loaded that Python does not come with.
@@ -73,12 +73,14 @@ def test_the_check_notices_a_package(tmp_path):
 def test_plain_names_are_those_of_the_registries():
     from clearclip.evaluation.launchers import LAUNCHERS
     from clearclip.methods import METHODS
+    from clearclip.segmentation import HEAT_MAP_SCALES
 
     # Other tests register methods of their own.
     classes = {name: getattr(method, "func", method) for name, method in METHODS.items()}
     built_in = [name for name, method in classes.items() if method.__module__.startswith("clearclip.")]
     assert list(METHOD_NAMES) == built_in
     assert LAUNCHER_NAMES == LAUNCHERS
+    assert HEAT_MAP_SCALE_NAMES == HEAT_MAP_SCALES
 
 
 def test_analysis_steps_are_those_that_analyze_does():

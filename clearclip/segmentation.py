@@ -135,7 +135,15 @@ class Segmentation:
 
     @property
     def _title(self) -> str:
-        return " · ".join(filter(None, (self.model, self.method)))
+        return " · ".join(filter(None, (self.model, self.method, self.image_name)))
+
+    @property
+    def window_note(self) -> str:
+        """What straight edges in the maps are, in a sentence; empty where the image was one window."""
+        count = self._scores.grid.count
+        if count == 1:
+            return ""
+        return f"straight edges are where one of {count} overlapping windows ends"
 
     def overlay(self, opacity: float = 0.55) -> Image.Image:
         """The image with its classes painted over it, at the original size."""
@@ -171,10 +179,13 @@ class Segmentation:
                 title = f"{title.rpartition(' · ')[0]} · {low:.2f} to {high:.2f}"
             panels.append((title, visualize.heat_map(photo, values, low, high)))
         if scale == "word":
-            note = "cosine similarity, each map from its smallest value (dark) to its largest (bright)"
-            return visualize.sheet_page(panels, columns, note=note, title=self._title)
-        note = "cosine similarity, all maps on one scale; the number after a word is its maximum"
-        return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=self.similarity_range)
+            meaning = "cosine similarity, each map from its smallest value (dark) to its largest (bright)"
+            bar = None
+        else:
+            meaning = "cosine similarity, all maps on one scale; the number after a word is its maximum"
+            bar = self.similarity_range
+        note = "; ".join(filter(None, (meaning, self.window_note)))
+        return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=bar)
 
     def save(self, path: str | Path) -> Path:
         """Write the result, whole or not at all; the suffix says what.
@@ -314,7 +325,7 @@ def comparison_page(results: Mapping[str, Segmentation], truth: np.ndarray | Non
     rows = [panels[start : start + columns] for start in range(0, len(panels), columns)]
     legend = list(zip(first.classes, visualize.class_palette(first.classes, first.colours), strict=True))
     title = " · ".join(filter(None, (first.model, first.image_name)))
-    return visualize.grid_page(rows, titles, legend, title)
+    return visualize.grid_page(rows, titles, legend, title, note=first.window_note)
 
 
 def _column_count(panel_count: int) -> int:

@@ -211,7 +211,7 @@ def _names_inside(labels: np.ndarray, names: Sequence[str], present_classes: lis
 
 
 def grid_page(
-    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], legend: Legend, title: str = ""
+    rows: Sequence[Sequence[np.ndarray]], titles: Sequence[str], legend: Legend, title: str = "", note: str = ""
 ) -> PageLayout:
     """Images and label maps in rows, with a legend of the classes that occur.
 
@@ -220,6 +220,7 @@ def grid_page(
         titles: of the panels, row by row; those that are left out stay blank.
         legend: name and RGB colour of each class, in label order; labels beyond it (such as 255) are "other".
         title: above all.
+        note: a line above the legend.
     """
     colours = np.array([colour for _, colour in legend], dtype=np.uint8).reshape(-1, 3)
     panels = [np.asarray(panel) for row in rows for panel in row]
@@ -239,7 +240,7 @@ def grid_page(
             picture = colour_map(picture, colours)
         pictures.append(picture)
     titled_pictures = list(zip_longest(titles, pictures, fillvalue=""))
-    return sheet_page(titled_pictures, len(rows[0]), present_legend, title=title)
+    return sheet_page(titled_pictures, len(rows[0]), present_legend, note, title=title)
 
 
 def grid_picture(*args: Any, **options: Any) -> Image.Image:

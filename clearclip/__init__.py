@@ -14,6 +14,7 @@ import importlib.util
 import os
 from typing import TYPE_CHECKING, Any
 
+from clearclip.utils.collector_pause import collector_paused
 from clearclip.version import __version__
 
 if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT", "KMP_BLOCKTIME"} & os.environ.keys():
@@ -56,7 +57,9 @@ _MODULES = {
 def __getattr__(name: str) -> Any:
     """A public name, or a module of the package such as ``clearclip.weights``; both are loaded now."""
     if name in _MODULES:
-        value = getattr(importlib.import_module(_MODULES[name]), name)
+        with collector_paused():
+            module = importlib.import_module(_MODULES[name])
+        value = getattr(module, name)
     elif not name.startswith("_") and importlib.util.find_spec(f"{__name__}.{name}") is not None:
         value = importlib.import_module(f"{__name__}.{name}")
     else:

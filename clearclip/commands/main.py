@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import gc
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 
 from clearclip.commands.command_line import CommandParser, run_command
+from clearclip.utils.collector_pause import collector_paused
 from clearclip.version import __version__
 
 #: The subcommands and their modules: ``NAME_parser`` with the options, which is quick to import, and ``NAME``, whose
@@ -59,5 +61,8 @@ def parse_and_run(command: str, arguments: Sequence[str]) -> int | None:
     name = COMMANDS[command]
     args = parser_of(command).parse_args(arguments)
     # Only now what takes seconds: PyTorch and all that is built on it. A package that is missing is one line here, too.
-    module = import_module(f"clearclip.commands.{name}")
+    with collector_paused():
+        module = import_module(f"clearclip.commands.{name}")
+    # What was imported stays: collections leave it alone from now on, MMEngine's own for each dataset among them.
+    gc.freeze()
     return getattr(module, f"run_{name}")(args)

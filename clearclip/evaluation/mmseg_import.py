@@ -22,6 +22,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from clearclip.utils.collector_pause import collector_paused
 from clearclip.utils.open_clip_import import without_compiler
 
 
@@ -64,7 +65,7 @@ def import_mmseg() -> None:
         find_spec: Any = importlib.util.find_spec  # a spec, not a loader: only whether there is one is asked
         pkgutil.find_loader = find_spec
     try:
-        with warnings.catch_warnings(), stand_in_for_mmcv_ext(), without_compiler():
+        with warnings.catch_warnings(), stand_in_for_mmcv_ext(), without_compiler(), collector_paused():
             warnings.simplefilter("ignore")
             for name in ("mmseg.models", "mmseg.datasets", "mmseg.evaluation", "mmseg.visualization"):
                 importlib.import_module(name)

@@ -1,6 +1,8 @@
-"""From images to scores and labels, window by window: the stages of :class:`WindowedInference`, in their order.
+"""From images to scores and labels, window by window.
 
-    images → windows → features → scores of windows → score map of the image → post-processing → readout
+    images → windows → features → scores of windows → score map of the image → post-processing → labels
+
+Each arrow after the windows is one of the five stages that :mod:`clearclip.methods.method` describes.
 
 :meth:`ClearCLIP.segment` asks for score maps and reads labels when their turn comes (:mod:`clearclip.segmented_images`
 resizes the images before, :class:`~clearclip.Segmentation` holds the readout); evaluations ask for labels.
@@ -74,7 +76,7 @@ class WindowedInference(WindowEncoder):
         methods: Sequence[Method] | None = None,
         settings: ModelSettings | None = None,
     ) -> list[list[Prediction]]:
-        """Labels (and class probabilities) of normalised images: all stages.
+        """Labels (and class probabilities) of normalised images: all five stages.
 
         Args:
             images: each (3, H, W) as for :meth:`similarities`.

@@ -97,10 +97,10 @@ def export_onnx(
     text = None
     if classes is not None:
         text = model.encode_text(classes)
-    example = _inputs(model, followed_size, text, seed=0)
+    example = _model_inputs(model, followed_size, text, seed=0)
     comparisons = []
     for seed, compared_size in enumerate(compared_sizes, start=1):
-        inputs = _inputs(model, compared_size, text, seed)
+        inputs = _model_inputs(model, compared_size, text, seed)
         # Before the export, and by the model itself.
         comparisons.append((inputs, _similarities(model, inputs, text)))
     # A copy, since the exporter leaves tensors without values behind.
@@ -170,7 +170,7 @@ def _sizes_around_trained(encoder: DenseEncoder) -> list[tuple[int, int]]:
     return [(rows * patch_height, columns * patch_width) for rows, columns in grids]
 
 
-def _inputs(model: ClearCLIP, size: tuple[int, int], text: TextFeatures | None, seed: int) -> dict[str, Tensor]:
+def _model_inputs(model: ClearCLIP, size: tuple[int, int], text: TextFeatures | None, seed: int) -> dict[str, Tensor]:
     """Inputs to export and to compare with: an image of noise, and words where the file has none."""
     generator = torch.Generator().manual_seed(seed)
     inputs = {"image": torch.randint(0, 256, (1, 3, *size), generator=generator).float()}

@@ -120,7 +120,7 @@ _lock = threading.Lock()
 
 def fast_block(block: ResidualAttentionBlock, dtype: torch.dtype) -> FastBlock:
     """The fast layers of a block, made again where its weights have changed."""
-    state = (dtype, *map(_state, block.parameters()))
+    state = (dtype, *map(_weight_state, block.parameters()))
     with _lock:
         made = _fast_blocks.get(block)
     if made is not None and _same_state(made[0], state):
@@ -137,7 +137,7 @@ _half_norms: WeakKeyDictionary[nn.Module, tuple[tuple, tuple[Tensor, Tensor] | N
 
 def half_norm(norm: nn.LayerNorm, dtype: torch.dtype) -> tuple[Tensor, Tensor] | None:
     """Weight and bias of a LayerNorm in half precision; None where that would change them."""
-    state = (dtype, *map(_state, norm.parameters()))
+    state = (dtype, *map(_weight_state, norm.parameters()))
     with _lock:
         made = _half_norms.get(norm)
     if made is not None and _same_state(made[0], state):
@@ -159,7 +159,7 @@ def forget(block: nn.Module) -> None:
         _fast_blocks.pop(block, None)
 
 
-def _state(weight: Tensor) -> tuple[Any, ...]:
+def _weight_state(weight: Tensor) -> tuple[Any, ...]:
     """What tells that a weight has changed: its memory, PyTorch's count of changes, and some of its values.
 
     Inference tensors have no such count. On a GPU the values are not looked at: that would wait for it.

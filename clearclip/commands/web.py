@@ -39,7 +39,7 @@ def build_page(page: PageModel) -> gr.Blocks:
         gr.Markdown(_heading(page))
         with gr.Row():
             with gr.Column(scale=3, min_width=280):
-                inputs, button = _inputs(page)
+                inputs, button = _input_widgets(page)
             with gr.Column(scale=5, min_width=300):
                 overlay, slider, scale, heat_maps, files = _pictures()
             with gr.Column(scale=2, min_width=230):
@@ -70,7 +70,7 @@ def _heading(page: PageModel) -> str:
     return heading
 
 
-def _inputs(page: PageModel) -> tuple[list[gr.components.Component], gr.Button]:
+def _input_widgets(page: PageModel) -> tuple[list[gr.components.Component], gr.Button]:
     """Image, words and method, and the button."""
     image = gr.Image(
         str(page.images[0]),

@@ -32,7 +32,7 @@ def code_files(roots: Iterable[Path]) -> dict[Path, str]:
     """
     names: dict[Path, str] = {}
     for root in roots:
-        for path in [root, *_files_below(root.parent)]:
+        for path in [root, *_importable_files(root.parent)]:
             names[path] = path.relative_to(root.parent).as_posix()
     pending = list(names)
     while pending:
@@ -57,7 +57,7 @@ def _library_folders() -> tuple[str, ...]:
     return tuple(f"{folder}{os.sep}" for folder in (*folders, PACKAGE))
 
 
-def _files_below(folder: Path) -> list[Path]:
+def _importable_files(folder: Path) -> list[Path]:
     files: list[Path] = []
     for parent, subfolders, names in os.walk(folder):
         # Each run writes its config there, and would have other code than the one before.

@@ -110,7 +110,7 @@ def dataset_facts(dataset: CheckedDataset) -> dict[str, Any]:
 def _label_rules(dataset: BaseSegDataset) -> dict[str, Any]:
     """How a dataset makes labels of ids: its map, and whatever its class adds to MMSegmentation's base class."""
     of_base_class = {*dir(BaseSegDataset(lazy_init=True))} - {"label_map"}
-    return {name: value for name, value in _state(dataset).items() if name not in of_base_class}
+    return {name: value for name, value in _attributes_of(dataset).items() if name not in of_base_class}
 
 
 def input_facts(cfg: Config, dataset: CheckedDataset) -> dict[str, Any]:
@@ -133,7 +133,7 @@ def input_facts(cfg: Config, dataset: CheckedDataset) -> dict[str, Any]:
 def _step(step: Any) -> dict[str, Any]:
     """A step of a pipeline: its class, and what is not the default, whether or not a config names it."""
     step_class: Any = type(step)
-    state = _state(step)
+    state = _attributes_of(step)
     if isinstance(step, LoadLabels):  # what it knows of its dataset is among the dataset's facts
         step_class, state = LoadAnnotations, {"imdecode_backend": step.imdecode_backend}
     parameters: dict[str, inspect.Parameter] = {}
@@ -146,7 +146,7 @@ def _step(step: Any) -> dict[str, Any]:
     return facts
 
 
-def _state(instance: Any) -> dict[str, Any]:
+def _attributes_of(instance: Any) -> dict[str, Any]:
     """The attributes of an object that say something: a file client's arguments as the client that they make."""
     state = {}
     for name, value in vars(instance).items():

@@ -14,7 +14,7 @@ import torch
 from clearclip.utils.installed_code import COMPARED_PACKAGES, installed_files, recorded_files
 
 _PACKAGES = ("clearclip", *COMPARED_PACKAGES.values())
-_MODULES = ("torch", "torch.nn.functional", "torch.nn.modules.module", "numpy", "cv2", "PIL.Image")
+_WATCHED_MODULES = ("torch", "torch.nn.functional", "torch.nn.modules.module", "numpy", "cv2", "PIL.Image")
 _FUNCTIONS_OF_CLASSES = (property, staticmethod, classmethod)
 _CONSTANT_TYPES = (str, int, float, tuple, dict, list, set)
 _STANDARD_LIBRARY = sysconfig.get_paths()["stdlib"]
@@ -66,7 +66,7 @@ def _identities(function: FunctionType) -> tuple:
 def _namespaces() -> Iterator[tuple[str, Mapping[str, Any]]]:
     """The members of all watched modules, and of the classes that they define."""
     for name, module in list(sys.modules.items()):
-        if isinstance(module, ModuleType) and (name.startswith(_PACKAGES) or name in _MODULES):
+        if isinstance(module, ModuleType) and (name.startswith(_PACKAGES) or name in _WATCHED_MODULES):
             yield name, vars(module)
             yield from _class_namespaces(name, vars(module), name)
 

@@ -31,6 +31,7 @@ from clearclip.model_folders import (
 from clearclip.utils.errors import UserError
 from clearclip.utils.hub import fetch
 from clearclip.utils.open_clip_import import open_clip
+from clearclip.utils.validators import most_similar
 
 #: The value of ``pretrained`` for random weights.
 RANDOM = "random"
@@ -198,9 +199,11 @@ def _full_name(name: str, row_name: str | None) -> str:
         return name.replace("/", "-")
     if Path(name).is_dir():
         return f"local-dir:{name}"
+    similar_name = most_similar(name, [*CHECKPOINT_BY_MODEL_NAME, *DENSE_MODELS, *open_clip.list_models()])
+    suggestion = f"did you mean {similar_name}? " if similar_name else ""
     raise UserError(
-        f"unknown model {name!r}; open_clip.list_models() has the names, open_clip.add_model_config adds yours, and a "
-        f"folder or hf-hub:OWNER/NAME is one as well, and so are {', '.join(DENSE_MODELS)}"
+        f"unknown model {name!r}; {suggestion}open_clip.list_models() has the names, open_clip.add_model_config adds "
+        f"yours, and a folder or hf-hub:OWNER/NAME is one as well, and so are {', '.join(DENSE_MODELS)}"
     )
 
 

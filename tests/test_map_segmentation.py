@@ -233,7 +233,7 @@ def test_the_demo_leaves_maps_that_are_there(quick_name: str, ortho: Path, tmp_p
     assert demo_command(command) == 0 and not computed
     # The same shares, counted in the file.
     output = capsys.readouterr()
-    assert "1 pictures are results of an earlier run" in output.err
+    assert "results of an earlier run: 1" in output.err
     assert output.out.splitlines()[0] == f"{first_line.partition(';')[0]}; is there"
     # Polygons that are asked for later are made of the labels.
     assert demo_command([*command, "--polygons"]) == 0 and not computed

@@ -7,6 +7,7 @@ import errno
 import importlib.util
 import logging
 import os
+import re
 import sys
 import tempfile
 import traceback
@@ -19,6 +20,7 @@ from typing import Any, NoReturn
 from clearclip.utils.errors import UserError
 from clearclip.utils.files import user_path
 from clearclip.utils.printable import printable
+from clearclip.utils.validators import most_similar
 
 #: What the packages of requirements.txt are imported as.
 REQUIRED_MODULES = {
@@ -32,6 +34,11 @@ class CommandParser(argparse.ArgumentParser):
     """An argument parser whose errors are a :class:`UserError`: one line, no usage text."""
 
     def error(self, message: str) -> NoReturn:
+        unknown_option = re.fullmatch(r"unrecognized arguments: (--[\w-]+).*", message, re.DOTALL)
+        if unknown_option:
+            similar_option = most_similar(unknown_option[1], self._option_string_actions)
+            if similar_option:
+                message = f"{message}; did you mean {similar_option}?"
         raise UserError(f"{message}; see {self.prog} --help")
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:

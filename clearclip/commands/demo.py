@@ -315,7 +315,7 @@ class _DemoRun:
         self.has_said_size = True
         self._say(
             f"{path.name}: {size[1]} × {size[0]} pixels, of which the model sees {seen_width} × {seen_height} "
-            f"(short side {self.model.settings.short_side}, as published); --short-side N shows it more"
+            f"(short side {self.model.settings.short_side}); --short-side N shows it more"
         )
 
     def _write_tables(self) -> None:

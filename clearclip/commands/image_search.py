@@ -54,11 +54,9 @@ class ImageSearch:
     def say_what_is_left_out(self) -> None:
         """Print a line for each kind of file that is passed over, so that nobody misses it."""
         if self.result_count:
-            print(f"{self.result_count} pictures are results of an earlier run and left out", file=sys.stderr)
+            print(f"left out, as results of an earlier run: {self.result_count}", file=sys.stderr)
         if self.heic_count:
-            print(
-                f"{self.heic_count} HEIC pictures are left out; to read them: pip install pillow-heif", file=sys.stderr
-            )
+            print(f"left out, as HEIC (to read it: pip install pillow-heif): {self.heic_count}", file=sys.stderr)
 
 
 def find_images(arguments: Sequence[str]) -> list[Path]:

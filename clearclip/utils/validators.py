@@ -22,12 +22,20 @@ _TYPE_WORDS = {
 
 def did_you_mean(name: str, choices: Collection[str]) -> str:
     """The remedy for a name that is none of the ``choices``: the one that is most like it, or all of them."""
+    similar_name = most_similar(name, choices)
+    if similar_name:
+        return f"did you mean {similar_name}?"
+    return f"choose from {', '.join(choices)}"
+
+
+def most_similar(name: str, choices: Collection[str]) -> str | None:
+    """The one of the ``choices`` that somebody who wrote ``name`` may have meant; None where none is like it."""
     # Capitals are what is most often typed in another way: clearclip, Sc-Clip.
     choice_by_lower_case = {choice.lower(): choice for choice in choices}
     similar_names = difflib.get_close_matches(name.lower(), choice_by_lower_case, 1)
-    if similar_names:
-        return f"did you mean {choice_by_lower_case[similar_names[0]]}?"
-    return f"choose from {', '.join(choices)}"
+    if not similar_names:
+        return None
+    return choice_by_lower_case[similar_names[0]]
 
 
 def choice(*choices: str | None) -> Check:
@@ -35,8 +43,8 @@ def choice(*choices: str | None) -> Check:
 
     def check(name: str, value: Any) -> Any:
         if value not in choices:
-            spellings = ", ".join(str(choice) for choice in choices if choice is not None)
-            raise UserError(f"unknown {name} {value!r}; choose from {spellings}")
+            names = [choice for choice in choices if choice is not None]
+            raise UserError(f"unknown {name} {value!r}; {did_you_mean(str(value), names)}")
         return value
 
     return check

@@ -49,7 +49,7 @@ CASES = {
         (f"{VOC} model.name_path=latin.txt", "latin.txt", "UTF-8"),
         (f"{VOC} model.class_names=[sky,tree]", "class_names", "not both"),
         (f"{VOC} model.slide_crops=64", "'slide_crops'", "did you mean slide_crop"),
-        (f"{VOC} model.clip_type=CLAP", "'CLAP'", "MetaCLIP"),
+        (f"{VOC} model.clip_type=CLAP", "'CLAP'", "did you mean CLIP?"),
         (f"{VOC} model.prob_thd=2", "prob_thd", "from 0 to 1"),
         (f"{VOC} modle.prob_thd=0.2", "'modle.prob_thd'", "give model.prob_thd=0.2"),
         (f"{VOC} model.slide_stride=65", "slide_stride 65", "slide_crop"),

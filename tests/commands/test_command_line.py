@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from clearclip import UserError
 from clearclip.commands import main as command
 from clearclip.commands.command_line import REQUIRED_MODULES, run_command
 
@@ -61,3 +62,18 @@ def test_as_a_module() -> None:
 def test_every_subcommand_has_its_modules(name: str) -> None:
     module = ROOT / "clearclip" / "commands" / f"{command.COMMANDS[name]}"
     assert module.with_suffix(".py").is_file() and Path(f"{module}_parser.py").is_file()
+
+
+@pytest.mark.parametrize(
+    ("typed", "message"),
+    [
+        ("--modle x", "unrecognized arguments: --modle; did you mean --model?"),
+        ("--wholly-different", "unrecognized arguments: --wholly-different; see"),
+    ],
+)
+def test_a_misspelled_option_is_answered_with_the_one_that_was_meant(typed, message):
+    from clearclip.commands.demo_parser import demo_parser
+
+    with pytest.raises(UserError) as error:
+        demo_parser().parse_args(["photo.jpg", *typed.split()])
+    assert str(error.value).startswith(message)

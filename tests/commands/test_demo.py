@@ -215,7 +215,7 @@ def test_a_second_run_computes_what_is_missing(
         assert len(segmented) == count, extra
     captured = capsys.readouterr()
     assert "[1/2] photos/a_segmentation.png  (is there)" in captured.out
-    assert "6 pictures are results of an earlier run" in captured.err
+    assert "results of an earlier run: 6" in captured.err
     for change in (
         lambda: Path("photos/b_labels.png").unlink(),
         lambda: Image.new("RGB", (30, 20)).save("photos/b.jpg"),

@@ -61,7 +61,7 @@ def test_results_of_an_earlier_run_are_no_images(photos: list[Path], capsys: pyt
     Path("photos/a_labels.json").write_text('{"image": "a.png", "labels": "a_labels.png", "classes": []}')
     capsys.readouterr()
     assert find_images(["photos"]) == photos
-    assert "4 pictures are results of an earlier run" in capsys.readouterr().err
+    assert "results of an earlier run: 4" in capsys.readouterr().err
     assert find_images(["photos/*.png"]) == [Path("photos/a.png")]
     assert find_images(["photos/a_labels.png"]) == [Path("photos/a_labels.png")], "it was named itself"
 
@@ -72,7 +72,7 @@ def test_heic(photos: list[Path], monkeypatch: pytest.MonkeyPatch, capsys: pytes
         context.setattr("importlib.util.find_spec", lambda name: None)
         Path("photos/z.HEIC").write_bytes(b"any")
         assert find_images(["photos"]) == photos
-        assert "1 HEIC pictures are left out; to read them: pip install pillow-heif" in capsys.readouterr().err
+        assert "left out, as HEIC (to read it: pip install pillow-heif): 1" in capsys.readouterr().err
         Path("iphone").mkdir()
         Path("iphone/a.heif").write_bytes(b"any")
         with pytest.raises(UserError, match="pip install pillow-heif"):

@@ -67,7 +67,7 @@ def test_every_subcommand_has_its_modules(name: str) -> None:
 @pytest.mark.parametrize(
     ("typed", "message"),
     [
-        ("--modle x", "unrecognized arguments: --modle; did you mean --model?"),
+        ("--modle x", "unrecognized arguments: --modle x; did you mean --model?"),
         ("--wholly-different", "unrecognized arguments: --wholly-different; see"),
     ],
 )

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from clearclip.methods import METHODS, Method, build_method
 from clearclip.results.own_rows import own_row
@@ -18,18 +18,21 @@ def choose_rows(table: Table, names: Sequence[str] | None, sizes: Sequence[str] 
 
     Args:
         table: the table.
-        names: systems ("MaskCLIP", "MaskCLIP + ClearCLIP"), methods that ``--import`` registered, or methods with
-            options as JSON objects; None takes all rows of the table.
+        names: systems ("MaskCLIP", "MaskCLIP + ClearCLIP"), the methods of such rows ("ClearCLIP"), methods that
+            ``--import`` registered, or methods with options as JSON objects; None takes all rows of the table.
         sizes: of the image tower; None takes those that the table shows.
 
     Raises:
         UserError: an unknown name, or a table without such a row.
     """
+    systems_of_table = {row.system for row in table.rows}
     systems: list[str] = []
     methods: list[tuple[str, Method]] = []
     for name in names or ():
         method = _own_method(name)
-        published = _row_of_method(table, method)
+        # The paper calls it "CLIP + ClearCLIP"; who asks for ClearCLIP means that row.
+        described = method or _registered_method(name, systems_of_table)
+        published = _row_of_method(table, described)
         if method is None or published is not None:
             systems.append(published.system if published is not None else name)
         else:
@@ -55,6 +58,13 @@ def _own_method(name: str) -> Method | None:
         if term in METHODS and not METHODS[term].__module__.startswith("clearclip."):
             return build_method(name)
     return None
+
+
+def _registered_method(name: str, systems_of_table: Collection[str]) -> Method | None:
+    """The method of this name, where no row of the table is called like it."""
+    if name in systems_of_table or name not in METHODS:
+        return None
+    return build_method(name)
 
 
 def _row_of_method(table: Table, method: Method | None) -> Row | None:

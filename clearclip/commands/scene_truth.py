@@ -17,7 +17,7 @@ def scene_truth(path: Path, classes: Sequence[str]) -> np.ndarray | None:
     """The ground truth of a drawn scene, (H, W) uint8; None for other images, or where other classes are looked for."""
     if list(classes) != list(CLASSES) or not is_scene(path):
         return None
-    with Image.open(BENCHMARK / "annotations" / "val" / path.name) as label_map:
+    with Image.open(BENCHMARK / "annotations" / "val" / path.name, formats=["PNG"]) as label_map:
         return np.asarray(label_map)
 
 

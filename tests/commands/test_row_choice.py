@@ -38,6 +38,7 @@ def own_method():
         (["MaskCLIP + ClearCLIP"], ["MaskCLIP + ClearCLIP"]),
         (['{"type": "MaskCLIP"}'], ["MaskCLIP"]),
         (["GEM", "MaskCLIP"], ["MaskCLIP", "GEM"]),
+        (["ClearCLIP", "CLIP"], ["CLIP", "CLIP + ClearCLIP"]),
     ],
 )
 def test_published_rows(names, systems):

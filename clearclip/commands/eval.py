@@ -105,6 +105,20 @@ def report(evaluations: Sequence[Evaluation]) -> None:
         summary = "  ".join(f"{name} {_percent_text(value)}" for name, value in evaluation.scores.summary.items())
         print(f"{printable(evaluation.dataset)}, {printable(evaluation.method)}: {summary}")
     print(f"{images}, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
+    # Methods of a run mostly have the same reason.
+    for line in dict.fromkeys(no_cell_text(evaluation.not_in_table_because) for evaluation in evaluations):
+        if line:
+            print(line)
+
+
+def no_cell_text(reasons: Sequence[str]) -> str:
+    """Why a run fills no cell of a published table, in a line; empty where it does."""
+    if not reasons:
+        return ""
+    further = "tells more"
+    if len(reasons) > 1:
+        further = f"tells {len(reasons) - 1} more"
+    return f"in no published cell: {printable(reasons[0])}; eval_all.py --explain {further}"
 
 
 def print_classes(evaluations: Sequence[Evaluation], title: str) -> None:

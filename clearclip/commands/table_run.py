@@ -13,6 +13,7 @@ from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
+from clearclip.commands.eval import no_cell_text
 from clearclip.commands.table_check import START_SCRIPT, TableCheck
 from clearclip.commands.table_plan import OWN_RESULT, Group, has_result, work_dir
 from clearclip.commands.table_repetition import NO_REPETITION, Repetition
@@ -110,10 +111,18 @@ def _without_result(
 def _print_scores(group: Group, records: Sequence[Record], outcome: Outcome) -> None:
     """Print and count the rows that were computed."""
     row_by_label = {group.method(row).label: row for row in group.rows}
+    remarks: set[str] = set()
     for record in records:
         outcome.computed += 1
         miou = "n/a (no pixel counted)" if record.mIoU is None else f"{record.mIoU:.2f}"
-        print(f"    {printable(row_by_label[record.method].system)}: mIoU {miou}", flush=True)
+        row = row_by_label[record.method]
+        print(f"    {printable(row.system)}: mIoU {miou}", flush=True)
+        # Rows of the user's own are in the table with a mark.
+        if not row.is_own:
+            remarks.add(no_cell_text(record.not_in_table_because or []))
+    # Rows of a group mostly have the same reason.
+    for remark in sorted(filter(None, remarks)):
+        print(f"    {remark}", flush=True)
 
 
 class Progress:

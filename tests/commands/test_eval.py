@@ -49,6 +49,26 @@ def test_several_methods_are_columns(capsys):
     assert "10 images, 2.0 s, 5.0 images/s" in out
 
 
+@pytest.mark.parametrize(
+    ("reasons", "line"),
+    [
+        ([], None),
+        (
+            ["images is 3, published 200"],
+            "in no published cell: images is 3, published 200; eval_all.py --explain tells more",
+        ),
+        (["a\x1b[2J", "b", "c"], r"in no published cell: a\x1b[2J; eval_all.py --explain tells 2 more"),
+    ],
+)
+def test_a_run_that_fills_no_cell_says_why(reasons, line, capsys):
+    """Once, where all methods have the same reasons."""
+    first, second = evaluation(), evaluation()
+    first.not_in_table_because = second.not_in_table_because = reasons
+    report([first, second])
+    lines = [text for text in capsys.readouterr().out.splitlines() if "published cell" in text]
+    assert lines == ([line] if line else [])
+
+
 def test_what_does_not_occur_has_no_number(capsys):
     run = evaluation()
     run.scores.confusion[:] = 0

@@ -23,7 +23,9 @@ def test_the_family_in_one_pass(tmp_path, monkeypatch, capfd):
     monkeypatch.chdir(tmp_path)
     labels = [row.label for row in find_table("family", bundled=True).rows]
     assert eval_all_command(["--table", "family", "--miniature", "--limit", "2"]) == 0
-    assert f"{len(labels)} done; 0 skipped; 0 failed" in capfd.readouterr().out
+    output = capfd.readouterr().out
+    assert f"{len(labels)} done; 0 skipped; 0 failed" in output
+    assert output.count("in no published cell: images is 2, published 200") == 1
     assert [row["method"] for row in rows_of("results.xlsx")] == labels
     assert (tmp_path / "results.xlsx").exists()
 

@@ -106,7 +106,7 @@ def report(evaluations: Sequence[Evaluation]) -> None:
         print(f"{printable(evaluation.dataset)}, {printable(evaluation.method)}: {summary}")
     print(f"{images}, {first.seconds:.1f} s, {first.images_per_second:.1f} images/s")
     # Methods of a run mostly have the same reason.
-    for line in dict.fromkeys(no_cell_text(evaluation.not_in_table_because) for evaluation in evaluations):
+    for line in dict.fromkeys(no_cell_text(evaluation.not_published_because) for evaluation in evaluations):
         if line:
             print(line)
 

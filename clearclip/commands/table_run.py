@@ -119,7 +119,7 @@ def _print_scores(group: Group, records: Sequence[Record], outcome: Outcome) -> 
         print(f"    {printable(row.system)}: mIoU {miou}", flush=True)
         # Rows of the user's own are in the table with a mark.
         if not row.is_own:
-            remarks.add(no_cell_text(record.not_in_table_because or []))
+            remarks.add(no_cell_text(record.not_published_because or []))
     # Rows of a group mostly have the same reason.
     for remark in sorted(filter(None, remarks)):
         print(f"    {remark}", flush=True)

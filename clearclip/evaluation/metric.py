@@ -37,7 +37,7 @@ class Evaluation:
         images_per_second: of this session.
         facts: everything that changes the result, as plain data (:mod:`clearclip.evaluation.run_facts`).
         is_main: whether this is the process that reports and records (rank 0).
-        not_in_table_because: why the run fills no published cell, a sentence each; empty where it does.
+        not_published_because: why the run fills no published cell, a sentence each; empty where it does.
         started: when the run began, ISO 8601 in UTC; of two runs of one cell a table shows the later one.
     """
 
@@ -49,7 +49,7 @@ class Evaluation:
     images_per_second: float
     facts: dict[str, Any]
     is_main: bool = True
-    not_in_table_because: list[str] = field(default_factory=list)
+    not_published_because: list[str] = field(default_factory=list)
     started: str = field(
         default_factory=lambda: datetime.datetime.now(datetime.timezone.utc).isoformat(timespec="seconds")
     )
@@ -82,7 +82,7 @@ class Evaluation:
             "precision": _plain_scores(self.scores.precision),
             "dice": _plain_scores(self.scores.dice),
             "fingerprint": digest(self.facts),
-            "not_in_table_because": self.not_in_table_because,
+            "not_published_because": self.not_published_because,
             "facts": self.facts,
         }
 

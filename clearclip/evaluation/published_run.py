@@ -53,7 +53,7 @@ _OWN_PARTS = {
 _MODULES_OF_CONFIGS = ("clearclip.evaluation", "mmseg", "mmengine", "mmcv")
 
 
-def not_in_table_because(run: PreparedRun) -> list[list[str]]:
+def not_published_because(run: PreparedRun) -> list[list[str]]:
     """For each method of a run why its result fills no published cell, in sentences; an empty list where it may."""
     # What is true of all methods is found out once.
     common = [*_program(), *_data(run), *_weights(run.loaded)]

@@ -22,7 +22,7 @@ from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.prepared_run import PreparedRun, RunOptions, prepared_run
 from clearclip.evaluation.processes import failing_together, gather
-from clearclip.evaluation.published_run import not_in_table_because
+from clearclip.evaluation.published_run import not_published_because
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
 from clearclip.utils.continuation import command_to_continue
@@ -98,7 +98,7 @@ def evaluate(
     with prepared_run(config, work_dir, options) as run:
         with explaining_errors(f"config {run.cfg.filename}", overrides):
             # Before a method of the user's own can run, so that what it replaces shows.
-            reasons = not_in_table_because(run)
+            reasons = not_published_because(run)
         seconds = _segment_and_count(run)
         if run.segmentor.isolated_methods.has_own:
             _check_code(run, reasons)
@@ -144,7 +144,7 @@ def _segment_and_count(run: PreparedRun) -> float:
 def _check_code(run: PreparedRun, reasons_before: Sequence[Sequence[str]]) -> None:
     """Raise a UserError where a method of the user's own has put code in the place of what other methods run."""
     with failing_together("after the last image"):
-        for reasons, earlier_reasons in zip(not_in_table_because(run), reasons_before, strict=True):
+        for reasons, earlier_reasons in zip(not_published_because(run), reasons_before, strict=True):
             added = [reason for reason in reasons if reason not in earlier_reasons]
             if added:
                 raise UserError(f"{added[0]}, by a method of your own during the run; nothing was recorded")
@@ -157,7 +157,7 @@ def _evaluations(run: PreparedRun, started: str, seconds: float, reasons: Sequen
         run: whose images are counted.
         started: when the run began.
         seconds: that its loop took.
-        reasons: for each method those of :func:`not_in_table_because`.
+        reasons: for each method those of :func:`not_published_because`.
     """
     facts = {name: value for name, value in run.facts.items() if name != "methods"}
     # Each process has seen an image twice.
@@ -178,7 +178,7 @@ def _evaluations(run: PreparedRun, started: str, seconds: float, reasons: Sequen
             images_per_second=len(run.dataset) / seconds,
             facts={**facts, "method": method_facts},
             is_main=dist.get_rank() == 0,
-            not_in_table_because=all_reasons,
+            not_published_because=all_reasons,
             started=started,
         )
         evaluations.append(evaluation)

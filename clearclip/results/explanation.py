@@ -78,8 +78,8 @@ def reasons_against_tables(record: Record) -> list[str]:
 def _own_reasons(record: Record) -> list[str]:
     """What a record says against itself."""
     reasons = [NOT_NOTED]
-    if record.not_in_table_because is not None:
-        reasons = list(record.not_in_table_because)
+    if record.not_published_because is not None:
+        reasons = list(record.not_published_because)
     if record.skipped == 1:
         reasons.append("an image was skipped")
     elif record.skipped:

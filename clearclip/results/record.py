@@ -87,9 +87,16 @@ def _facts_fault(value: Any) -> str:
     return ""
 
 
-def _checked(check: FieldCheck, key: str = "", **options: Any) -> Any:
-    """A field of :class:`Record` with its check, and its key in the file where that is no name in Python."""
-    return field(metadata={"check": check, "key": key}, **options)
+def _checked(check: FieldCheck, key: str = "", earlier_key: str = "", **options: Any) -> Any:
+    """A field of :class:`Record` with its check.
+
+    Args:
+        check: says what is wrong with a value.
+        key: the field's key in the file, where that is no name in Python.
+        earlier_key: under which earlier versions wrote it; read, but no longer written.
+        options: of :func:`dataclasses.field`.
+    """
+    return field(metadata={"check": check, "key": key, "earlier_key": earlier_key}, **options)
 
 
 @dataclass(frozen=True)
@@ -106,7 +113,7 @@ class Record:
         recall, precision, dice: of each class, as IoU; empty where an earlier version did not note them.
         fingerprint: a hash of the facts, by which a result is known.
         facts: all that the number depends on.
-        not_in_table_because: why it may fill no published cell, as it was known when it was recorded; None where an
+        not_published_because: why it may fill no published cell, as it was known when it was recorded; None where an
             earlier version did not note it.
         version, commit: of this program.
         id: tells it from every other record; it begins with the id of the command that made it.
@@ -132,7 +139,9 @@ class Record:
     recall: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
     precision: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
     dice: list[float | None] = _checked(_list_fault(_percent_fault), default_factory=list)
-    not_in_table_because: list[str] | None = _checked(_list_fault(_text_fault), default=None)
+    not_published_because: list[str] | None = _checked(
+        _list_fault(_text_fault), earlier_key="not_in_table_because", default=None
+    )
     version: str = _checked(_text_fault, default="")
     commit: str = _checked(_text_fault, default="")
     id: str = _checked(_text_fault, default="")
@@ -148,7 +157,7 @@ class Record:
     @property
     def fills_cells(self) -> bool:
         """Whether it is complete and has no reason against it; which published cell it fits, if any, the tables say."""
-        return self.is_complete and self.not_in_table_because == []
+        return self.is_complete and self.not_published_because == []
 
     @property
     def moment(self) -> datetime.datetime:
@@ -169,7 +178,16 @@ class Record:
 
 
 def _key(entry: Any) -> str:
+    """The key under which a field is written."""
     return entry.metadata["key"] or entry.name
+
+
+def _key_in(data: Mapping[str, Any], entry: Any) -> str:
+    """The key under which a field stands in a record: an earlier version's, where the record has that one alone."""
+    earlier_key = entry.metadata["earlier_key"]
+    if earlier_key in data and _key(entry) not in data:
+        return earlier_key
+    return _key(entry)
 
 
 #: The fields without which a line is no record at all; one that lacks others was written by an earlier version.
@@ -198,11 +216,12 @@ def parse_record(data: Any, line: int = 0) -> Record:
     for entry in fields(Record):
         if not entry.metadata:
             continue
-        if _key(entry) in data:
-            fault = entry.metadata["check"](data[_key(entry)])
+        key = _key_in(data, entry)
+        if key in data:
+            fault = entry.metadata["check"](data[key])
             if fault:
-                raise RecordError(f"{_key(entry)} {fault}")
-            values[entry.name] = data[_key(entry)]
+                raise RecordError(f"{key} {fault}")
+            values[entry.name] = data[key]
         elif entry.name in _LEAST:
             raise RecordError(f"it has no {entry.name}")
         elif entry.name in _UNKNOWN:

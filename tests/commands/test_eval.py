@@ -63,7 +63,7 @@ def test_several_methods_are_columns(capsys):
 def test_a_run_that_fills_no_cell_says_why(reasons, line, capsys):
     """Once, where all methods have the same reasons."""
     first, second = evaluation(), evaluation()
-    first.not_in_table_because = second.not_in_table_because = reasons
+    first.not_published_because = second.not_published_because = reasons
     report([first, second])
     lines = [text for text in capsys.readouterr().out.splitlines() if "published cell" in text]
     assert lines == ([line] if line else [])

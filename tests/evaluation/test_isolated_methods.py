@@ -80,9 +80,9 @@ def test_ours_do_not_see_what_a_method_writes(body, methods, writer, tmp_path, c
     assert [evaluation.method for evaluation in evaluations] == methods
     by_method = {evaluation.method: evaluation for evaluation in evaluations}
     assert np.array_equal(by_method["ClearCLIP"].scores.confusion, clearclip_confusion)
-    assert "own code was imported: writer_of_test.py" in by_method["ClearCLIP"].not_in_table_because
+    assert "own code was imported: writer_of_test.py" in by_method["ClearCLIP"].not_published_because
     # It has a row of its own, where that is no reason.
-    assert not any("own code" in reason for reason in by_method["Writer"].not_in_table_because)
+    assert not any("own code" in reason for reason in by_method["Writer"].not_published_because)
 
 
 @pytest.mark.parametrize(
@@ -136,4 +136,4 @@ def test_a_method_that_is_not_deterministic_is_noticed(writer, tmp_path):
     file = writer("x = x if next(calls) % 2 else x.flip(1)")
     with pytest.warns(UserWarning, match="Writer gives other labels when it sees an image twice"):
         (evaluation,) = run(tmp_path, ["Writer"], imports=[file])
-    assert "it gave other labels when it saw an image twice" in evaluation.not_in_table_because
+    assert "it gave other labels when it saw an image twice" in evaluation.not_published_because

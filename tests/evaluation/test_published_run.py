@@ -32,7 +32,7 @@ from clearclip.evaluation.config import load_config
 from clearclip.evaluation.config_code import has_code
 from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.prepared_run import RunOptions, prepared_run
-from clearclip.evaluation.published_run import not_in_table_because
+from clearclip.evaluation.published_run import not_published_because
 from clearclip.methods import NACLIP
 from clearclip.model_settings import ModelSettings
 from clearclip.utils import installed_code
@@ -56,7 +56,7 @@ def reasons(loaded: LoadedModel | None = None, config=MINIATURE, overrides=None,
         cfg = load_config(config, data_root=options.pop("data_root", None))
         cfg.merge_from_dict(overrides or {})  # as a config file may have it
         with prepared_run(cfg, folder, RunOptions(methods=methods, **options)) as run:
-            return not_in_table_because(run)[0]
+            return not_published_because(run)[0]
 
 
 # What changes nothing, however it is spelled.

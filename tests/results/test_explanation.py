@@ -135,7 +135,7 @@ def test_a_run_that_is_nobodys_is_compared_with_the_papers_protocol():
 
 def test_what_the_record_itself_says_comes_first():
     data = json.loads(json.dumps(evaluation(model__prob_thd=0.2, failures={"a": "b"}).record))
-    record = parse_record({**data, "not_in_table_because": ["own code was imported: x.py"]})
+    record = parse_record({**data, "not_published_because": ["own code was imported: x.py"]})
     assert reasons_against_tables(record) == [
         "own code was imported: x.py",
         "an image was skipped",

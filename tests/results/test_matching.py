@@ -66,7 +66,7 @@ def test_cells_show_published_runs_only(tmp_path):
 def test_what_a_record_says_against_itself_counts(reasons):
     data = evaluation().record
     assert belongs(make_record(), CLEARCLIP, "voc20", "clearclip")
-    record = parse_record(json.loads(json.dumps({**data, "not_in_table_because": reasons})))
+    record = parse_record(json.loads(json.dumps({**data, "not_published_because": reasons})))
     assert not belongs(record, CLEARCLIP, "voc20", "clearclip")
 
 

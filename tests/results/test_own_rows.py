@@ -32,7 +32,7 @@ def test_own_rows_show_what_no_published_cell_may():
     """Code of the user's own, as records have it, and the reasons that it gives."""
     data = json.loads(json.dumps(evaluation("voc20", 700, method__label="Neighbours").record))
     data["facts"]["own code"] = {"file neighbours.py": "01"}
-    data["not_in_table_because"] = ["own code was imported: neighbours.py", "Neighbours is a method of your own"]
+    data["not_published_because"] = ["own code was imported: neighbours.py", "Neighbours is a method of your own"]
     record = parse_record(data)
     (row,) = own_rows(TABLE, [record], "clearclip")
     assert make_cell(TABLE, row, "voc20", [record], "clearclip").measured == 35

@@ -82,7 +82,7 @@ WRONG_FIELDS = {
     "facts is a list": (dict(facts=[1, 2]), "facts are no object"),
     "facts is null": (dict(facts=None), "facts are no object"),
     "fingerprint is null": (dict(fingerprint=None), "fingerprint is no text"),
-    "reasons are a text": (dict(not_in_table_because="x"), "not_in_table_because is no list"),
+    "reasons are a text": (dict(not_published_because="x"), "not_published_because is no list"),
     "version is a list": (dict(version=[]), "version is no text"),
     "another dataset than its facts": (dict(dataset="ade20k"), "dataset and its facts disagree"),
     "another method than its facts": (dict(method="GEM"), "method and its facts disagree"),
@@ -220,13 +220,32 @@ def test_records_of_the_last_version_are_listed(tmp_path):
     """Written before there was a schema: the same fields but for id, schema and the reasons."""
     path = tmp_path / "results.xlsx"
     data = evaluation(hits=400).record | {"version": "0.1", "commit": "f8d210a"}
-    del data["not_in_table_because"]
+    del data["not_published_because"]
     records_path(path).write_bytes(signed(json.loads(json.dumps(data))))
     (record,), remarks = read_records(path)
     assert (record.mIoU, record.schema, record.remark) == (20, 1, "")
     assert remarks == []
-    assert record.not_in_table_because is None
+    assert record.not_published_because is None
     assert reasons_against_tables(record) == [NOT_NOTED]
+
+
+@pytest.mark.parametrize("reasons", [[], ["own code was imported: x.py"]])
+def test_reasons_are_read_by_their_earlier_key(tmp_path, reasons):
+    path = tmp_path / "results.xlsx"
+    data = evaluation(hits=400).record | {"version": "0.2", "commit": "f8d210a", "schema": 2}
+    del data["not_published_because"]
+    data["not_in_table_because"] = reasons
+    records_path(path).write_bytes(signed(json.loads(json.dumps(data))))
+    (record,), remarks = read_records(path)
+    assert (record.not_published_because, record.fills_cells, remarks) == (reasons, not reasons, [])
+    assert "not_in_table_because" not in record.to_json()
+
+
+def test_a_fault_names_the_key_that_the_record_has(tmp_path):
+    data = evaluation(hits=400).record
+    del data["not_published_because"]
+    with pytest.raises(RecordError, match=r"^not_in_table_because is no list"):
+        parse_record({**data, "not_in_table_because": "x"})
 
 
 def test_all_pixels_ignored_is_a_result(tmp_path):

@@ -22,6 +22,7 @@ from torch import Tensor
 
 from clearclip.backbones import DenseEncoder
 from clearclip.methods import Method
+from clearclip.methods.result_checks import check_score_map
 from clearclip.model_settings import ModelSettings
 from clearclip.text import TextFeatures
 from clearclip.utils.devices import without_tf32
@@ -30,7 +31,10 @@ from clearclip.window_encoder import WindowEncoder
 from clearclip.windows import ImageContext, ScoreMap, WindowGrid, labels_by_image
 from clearclip.windows.batches import EncodedWindows, stack_windows, window_batches
 
-NOT_FINITE_FEATURES = "features have NaN or infinite values: the weights or images are damaged, or fp16 overflows"
+NOT_FINITE_FEATURES = (
+    "features have NaN or infinite values: the weights or images are damaged, fp16 overflows, or a method of your own "
+    "gives such"
+)
 
 
 class Prediction(NamedTuple):
@@ -262,7 +266,9 @@ class WindowedInference(WindowEncoder):
                 scores = windows.stacked
                 if scores is None:
                     scores = torch.stack(windows.scores)
-                maps_of_image.append(method.join(scores, windows.grid, joining_context))
+                score_map = method.join(scores, windows.grid, joining_context)
+                check_score_map(method, score_map)
+                maps_of_image.append(score_map)
                 # At once: of a large image, what LPOSS keeps takes more memory than the map.
                 windows.clear()
             maps.append(maps_of_image)

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
 from clearclip.methods import Context, GuideKey, Method
+from clearclip.methods.result_checks import check_scores
 from clearclip.text import TextFeatures
 from clearclip.utils.devices import is_out_of_memory, without_tf32
 from clearclip.utils.errors import UserError
@@ -138,7 +139,9 @@ class WindowEncoder(nn.Module):
         for method, method_words, method_features in zip(batch_methods, words, features_by_method, strict=True):
             grid = tuple(method_features.shape[1:3])
             context = Context(grid, image=windows, text=method_words, second=second_features.get(method.guide_key))
-            scores_by_method.append(method.scores(method_features, context))
+            scores = method.scores(method_features, context)
+            check_scores(method, scores, len(windows), len(method_words))
+            scores_by_method.append(scores)
         for position, number in enumerate(batch.method_numbers):
             method = methods[number]
             tensor_by_name = {

@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, GuideKey, LastBlock, Method
+from clearclip.methods.result_checks import check_tokens_after
 from clearclip.utils.errors import UserError
 
 #: A block as CLIP has it.
@@ -167,8 +168,11 @@ class DenseEncoder(nn.Module):
             for index in indices:
                 method = methods[index]
                 method_context = replace(context, **method_inputs[index])
-                tokens = method(blocks_of_pass, block_inputs[len(blocks) - method.depth], method_context)
-                features[index] = self.embed_patches(tokens).unflatten(1, method.grid_size(method_context))
+                tokens_before = block_inputs[len(blocks) - method.depth]
+                tokens = method(blocks_of_pass, tokens_before, method_context)
+                method_grid = method.grid_size(method_context)
+                check_tokens_after(method, tokens, tokens_before, self.num_prefix_tokens, method_grid)
+                features[index] = self.embed_patches(tokens).unflatten(1, method_grid)
         return [features[index] for index in range(len(methods))]
 
     def _by_position_resize(self, methods: Sequence[Method], grid: tuple[int, int]) -> dict[str, list[int]]:

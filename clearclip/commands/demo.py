@@ -216,7 +216,7 @@ class _DemoRun:
         names = [str(path) for path in self.failed_images[:MAX_NAMED_FAILURES]]
         if len(self.failed_images) > MAX_NAMED_FAILURES:
             names.append("…")
-        line = f"{len(self.failed_images)} of {image_count} images could not be read: {', '.join(names)}"
+        line = f"{len(self.failed_images)} of {image_count} images failed: {', '.join(names)}"
         print(printable(line), file=sys.stderr)
 
     def _segment_one(self, image: ImageFile, prefix: str) -> None:

@@ -187,7 +187,7 @@ def test_a_bad_image_is_passed_over(quick_name: str, capsys: pytest.CaptureFixtu
     assert sorted(path.name for path in Path("out").glob("*_labels.png")) == ["a_labels.png", "b_labels.png"]
     error = capsys.readouterr().err
     assert "photos/aa.png cannot be read" in error
-    assert error.rstrip().endswith("images could not be read: photos/aa.png"), "said again at the end"
+    assert error.rstrip().endswith("images failed: photos/aa.png"), "said again at the end"
 
 
 def test_nothing_is_replaced_that_was_read(quick_name: str) -> None:

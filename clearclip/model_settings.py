@@ -348,4 +348,7 @@ def _published_method(model_type: str, ignore_residual: bool) -> Method:
     """
     from clearclip.methods import METHODS
 
-    return METHODS[_method_name("model_type", model_type)]().keeping(residual_and_ffn=not ignore_residual)
+    method = METHODS[_method_name("model_type", model_type)]()
+    if ignore_residual:
+        return method.without_residual_and_ffn()
+    return method.with_residual_and_ffn()

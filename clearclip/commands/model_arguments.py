@@ -50,7 +50,7 @@ def read_settings(args: Namespace) -> ModelSettings:
         options["model_name"] = NAME
     method = build_method(args.model_type)
     if args.ignore_residual:
-        method = method.keeping(False)
+        method = method.without_residual_and_ffn()
     return ModelSettings.from_options({**options, "method": method})
 
 

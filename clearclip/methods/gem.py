@@ -35,8 +35,11 @@ class GEM(Method):
     needs_same_tokens = True
     gathered = 6  # blocks
 
-    def keeping(self, residual_and_ffn: bool) -> GEM:
-        return GEM(residual=residual_and_ffn)
+    def with_residual_and_ffn(self) -> GEM:
+        return GEM(residual=True)
+
+    def without_residual_and_ffn(self) -> GEM:
+        return GEM(residual=False)
 
     @property
     def label(self) -> str:

@@ -81,8 +81,11 @@ class AttentionMethod(Method):
             return block.feed_forward(x_sum)
         return x_sum
 
-    def keeping(self, residual_and_ffn: bool) -> AttentionMethod:
-        return replace(self, residual=residual_and_ffn, ffn=residual_and_ffn)
+    def with_residual_and_ffn(self) -> AttentionMethod:
+        return replace(self, residual=True, ffn=True)
+
+    def without_residual_and_ffn(self) -> AttentionMethod:
+        return replace(self, residual=False, ffn=False)
 
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context | None = None) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""

@@ -85,8 +85,11 @@ class LPOSS(Method):
         completed = super().completed(options)
         return replace(completed, guide=completed.guide or LPOSS_GUIDE)
 
-    def keeping(self, residual_and_ffn: bool) -> LPOSS:
-        return replace(self, base=self.base.keeping(residual_and_ffn))
+    def with_residual_and_ffn(self) -> LPOSS:
+        return replace(self, base=self.base.with_residual_and_ffn())
+
+    def without_residual_and_ffn(self) -> LPOSS:
+        return replace(self, base=self.base.without_residual_and_ffn())
 
     def required_blocks(self, blocks: int) -> Collection[int]:
         return self.base.required_blocks(blocks)

@@ -99,6 +99,14 @@ class Method(Configurable):
     incomplete_windows: str | None = None  # what is done about windows with an incomplete patch; None: the model's way
     keeps: Collection[str] = ()  # features of all windows that :meth:`join` reads: "features", "second encoder"
 
+    def __init_subclass__(cls, **options: Any):
+        super().__init_subclass__(**options)
+        # Nothing calls it any more: "+ ClearCLIP" would leave such a method as it is, and nobody would notice.
+        if "keeping" in vars(cls):
+            raise UserError(
+                f"{cls.__name__}.keeping is two methods now: with_residual_and_ffn() and without_residual_and_ffn()"
+            )
+
     @property
     def needs(self) -> Collection[str]:
         """Keys of :data:`NEEDS`. Subclasses set it, or compute it."""
@@ -156,14 +164,20 @@ class Method(Configurable):
         """
         return ()
 
-    def keeping(self, residual_and_ffn: bool) -> Method:
-        """This method with the last block's residual connection and FFN, or without both ("+ ClearCLIP").
+    def with_residual_and_ffn(self) -> Method:
+        """This method with the last block's residual connection and FFN.
 
         Raises:
             UserError: the method has no such variant.
         """
-        if residual_and_ffn:
-            raise UserError(f"{self.label} has no variant with residual connection and FFN; leave ignore_residual out")
+        raise UserError(f"{self.label} has no variant with residual connection and FFN; leave ignore_residual out")
+
+    def without_residual_and_ffn(self) -> Method:
+        """This method without the last block's residual connection and FFN: what "+ ClearCLIP" stands for.
+
+        Raises:
+            UserError: the method has no such variant.
+        """
         return self
 
     def with_options(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
@@ -316,7 +330,7 @@ def _method_of_name(text: str) -> Method:
         additions = additions[1:]
     for name in additions:
         if name == "ClearCLIP":
-            method = method.keeping(residual_and_ffn=False)
+            method = method.without_residual_and_ffn()
         else:
             method = _build(name, {"base": method})
     return method

@@ -60,8 +60,11 @@ class RCS(Method):
 
     needs_same_tokens = True
 
-    def keeping(self, residual_and_ffn: bool) -> RCS:
-        return replace(self, base=self.base.keeping(residual_and_ffn))
+    def with_residual_and_ffn(self) -> RCS:
+        return replace(self, base=self.base.with_residual_and_ffn())
+
+    def without_residual_and_ffn(self) -> RCS:
+        return replace(self, base=self.base.without_residual_and_ffn())
 
     @property
     def has_logits(self) -> bool:

@@ -74,8 +74,11 @@ class SFR(Method):
     def needs_same_tokens(self) -> bool:
         return self.base.needs_same_tokens
 
-    def keeping(self, residual_and_ffn: bool) -> SFR:
-        return replace(self, base=self.base.keeping(residual_and_ffn))
+    def with_residual_and_ffn(self) -> SFR:
+        return replace(self, base=self.base.with_residual_and_ffn())
+
+    def without_residual_and_ffn(self) -> SFR:
+        return replace(self, base=self.base.without_residual_and_ffn())
 
     def required_blocks(self, blocks: int) -> Collection[int]:
         return self.base.required_blocks(blocks)

@@ -55,6 +55,28 @@ def test_a_batch_is_its_windows_one_at_a_time_without_words(models, method):
         assert_close(of_image, features(models[12], image[None], method)[0])
 
 
+def test_residual_connection_and_ffn():
+    for method in map(build_method, FAMILY):
+        plain = method.without_residual_and_ffn()
+        assert plain.without_residual_and_ffn() == plain
+    last_block = LastBlock("kk")
+    assert last_block.with_residual_and_ffn() == LastBlock("kk", residual=True, ffn=True)
+    assert last_block.with_residual_and_ffn().without_residual_and_ffn() == last_block
+    for method in (SFR(NACLIP()), RCS(NACLIP())):
+        base = method.with_residual_and_ffn().base
+        assert base == NACLIP(residual=True, ffn=True)
+    with pytest.raises(UserError, match=r"^SC-?CLIP has no variant with residual connection and FFN"):
+        SCCLIP().with_residual_and_ffn()
+
+
+def test_a_class_with_the_earlier_name_is_told_the_new_ones():
+    with pytest.raises(UserError, match=r"Mine\.keeping is two methods now: with_residual_and_ffn\(\) and without_"):
+
+        class Mine(LastBlock):
+            def keeping(self, residual_and_ffn):
+                return self
+
+
 def test_names_and_plain_data_bring_the_method_back():
     for method in (*map(build_method, FAMILY), build_method("SCLIP + RCS"), RCS(NACLIP("kk"))):
         assert build_method(json.loads(json.dumps(method.settings))) == method

@@ -54,7 +54,7 @@ def test_the_layers_are_the_published_ones_whatever_the_depth():
 
 def test_labels_and_bases():
     assert RCS(NACLIP(), layers=(2, 3)).label == "NACLIP + RCS (layers=2,3)"
-    assert build_method("SCLIP + RCS").keeping(False).base == LastBlock("qq+kk")
+    assert build_method("SCLIP + RCS").without_residual_and_ffn().base == LastBlock("qq+kk")
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.metric import ConfusionMetric
-from clearclip.evaluation.processes import gather, on_main_process
+from clearclip.evaluation.processes import values_of_all_processes, on_main_process
 from clearclip.utils.errors import UserError
 
 #: Images of a session after which a metric is no longer watched for what it keeps beside its results.
@@ -130,7 +130,7 @@ class JournaledEvaluator(Evaluator):
         scores: dict[str, float] = {}
         if not self.other_metrics:
             return scores
-        for results_of_process in gather(self._results):
+        for results_of_process in values_of_all_processes(self._results):
             self._results.update(results_of_process)
         for position, metric in enumerate(self.other_metrics):
             results: list[Any] = []

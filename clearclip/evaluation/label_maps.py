@@ -21,7 +21,7 @@ from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice
-from clearclip.evaluation.processes import failing_together, gather, process_group
+from clearclip.evaluation.processes import failing_together, values_of_all_processes, process_group
 from clearclip.evaluation.segmentor import FrozenModelWrapper
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
@@ -90,7 +90,7 @@ def write_label_maps(
             loader = build_loader(cfg, dataset, batch_size, workers, options["model"].device)
         with failing_together("while label maps were written"), explaining_dead_workers(), sharing_that_fits(loader):
             failures = _write_all(FrozenModelWrapper(segmentor), loader, dataset, label_maps, Path(folder), on_error)
-        for failures_of_process in gather(failures):
+        for failures_of_process in values_of_all_processes(failures):
             failures.update(failures_of_process)
         is_main = dist.get_rank() == 0
     return WrittenLabelMaps(dataset.total - len(failures), failures, label_maps.name, is_main)

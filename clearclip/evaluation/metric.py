@@ -17,7 +17,7 @@ from mmseg.registry import METRICS
 
 from clearclip.evaluation.confusion import BatchCounts, count_batch
 from clearclip.evaluation.journal import Counts
-from clearclip.evaluation.processes import gather
+from clearclip.evaluation.processes import values_of_all_processes
 from clearclip.evaluation.scores import Scores
 from clearclip.inference import NOT_FINITE_FEATURES
 from clearclip.utils.errors import UserError
@@ -217,7 +217,7 @@ class ConfusionMetric(BaseMetric):
         self.finish()
         # By image, since the sampler gives some images to two processes where their number cannot be divided.
         counts_by_image: dict[int | str, list[Counts]] = dict((self.finished or {}).items())
-        for results, failures in gather((self.results, self.failures)):
+        for results, failures in values_of_all_processes((self.results, self.failures)):
             counts_by_image.update(dict(results))
             self.failures |= failures
         self.images = len(counts_by_image)

@@ -101,16 +101,16 @@ def failing_together(stage: str) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        gather(f"process {dist.get_rank()} stopped ({stage}): {error}")
+        values_of_all_processes(f"process {dist.get_rank()} stopped ({stage}): {error}")
         raise
-    for message in gather(None):
+    for message in values_of_all_processes(None):
         if message is not None:
             raise UserError(message)
 
 
 def check_same_everywhere(subject: str, value: dict[str, Any]) -> None:
     """Raise a UserError on all processes where ``value`` is not the same on all; names the differences."""
-    first_value, *further_values = gather(value)
+    first_value, *further_values = values_of_all_processes(value)
     for rank, other_value in enumerate(further_values, start=1):
         if other_value != first_value:
             first_differences = "; ".join(differences(first_value, other_value)[:5])
@@ -128,13 +128,13 @@ def on_main_process(compute: Callable[[], T]) -> T:
             result = compute()
         except UserError as error:
             problem = str(error)
-    result, problem = gather((result, problem))[0]
+    result, problem = values_of_all_processes((result, problem))[0]
     if problem is not None:
         raise UserError(problem)
     return result
 
 
-def gather(value: Any) -> list[Any]:
+def values_of_all_processes(value: Any) -> list[Any]:
     """The values of all processes, in order.
 
     Raises:

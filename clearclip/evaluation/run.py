@@ -21,7 +21,7 @@ from clearclip.evaluation.loaded_model import LoadedModel
 from clearclip.evaluation.metric import Evaluation
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.prepared_run import PreparedRun, RunOptions, prepared_run
-from clearclip.evaluation.processes import failing_together, gather
+from clearclip.evaluation.processes import failing_together, values_of_all_processes
 from clearclip.evaluation.published_run import not_published_because
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP
@@ -161,7 +161,7 @@ def _evaluations(run: PreparedRun, started: str, seconds: float, reasons: Sequen
     """
     facts = {name: value for name, value in run.facts.items() if name != "methods"}
     # Each process has seen an image twice.
-    unsteady_labels = set().union(*gather(run.segmentor.isolated_methods.unsteady))
+    unsteady_labels = set().union(*values_of_all_processes(run.segmentor.isolated_methods.unsteady))
     evaluations = []
     for method_facts, scores, reasons_before in zip(run.facts["methods"], run.metric.scores, reasons, strict=True):
         all_reasons = list(reasons_before)

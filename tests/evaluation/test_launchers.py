@@ -135,9 +135,9 @@ def test_jobs_that_meet_at_a_port(bare_environment):
 TASK = """
 import json, sys
 from clearclip.evaluation.launchers import launcher_of_environment
-from clearclip.evaluation.processes import gather, process_group
+from clearclip.evaluation.processes import values_of_all_processes, process_group
 with process_group(launcher_of_environment(), "cpu"):
-    answers = gather(sys.argv[1])
+    answers = values_of_all_processes(sys.argv[1])
     print(json.dumps(answers))
 """
 

@@ -8,7 +8,7 @@ from open_clip.transformer import ResidualAttentionBlock, VisionTransformer
 from torch import Tensor, nn
 
 from clearclip.backbones.dense_encoder import SUPPORTED, TOWERS, DenseEncoder
-from clearclip.backbones.trunk import is_plain, normalize, run_block
+from clearclip.backbones.trunk import apply_layer_norm, is_plain, run_block
 from clearclip.methods import BlockParts
 from clearclip.utils.errors import UserError
 
@@ -61,7 +61,7 @@ class ImageEncoder(DenseEncoder):
         class_token = visual.class_embedding.to(patches.dtype).expand(len(patches), 1, -1)
         positions = self.positions(visual.positional_embedding, self.grid(images), position_resize)
         tokens = torch.cat([class_token, patches], dim=1) + positions.to(patches.dtype)
-        return normalize(visual.ln_pre, tokens)
+        return apply_layer_norm(visual.ln_pre, tokens)
 
     def compute_mixed(self) -> None:
         # Of its tokens only type and device are looked at.
@@ -74,7 +74,7 @@ class ImageEncoder(DenseEncoder):
         return run_block(self.blocks[index], tokens, self.mixed)
 
     def head(self, patches: Tensor) -> Tensor:
-        patches = normalize(self.visual.ln_post, patches)
+        patches = apply_layer_norm(self.visual.ln_post, patches)
         if self.visual.proj is None:
             return patches
         return patches @ self.visual.proj

@@ -104,8 +104,8 @@ def _run_on_gpu(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     """
     fc, proj = block.mlp.c_fc, block.mlp.c_proj
     factor = QUICK_GELU_FACTOR if type(block.mlp.gelu) is QuickGELU else 1
-    rows = (tokens + block.attention(q_x=normalize(block.ln_1, tokens))).flatten(0, 1)
-    hidden = torch.addmm(fc.bias, normalize(block.ln_2, rows), fc.weight.T, beta=factor, alpha=factor)
+    rows = (tokens + block.attention(q_x=apply_layer_norm(block.ln_1, tokens))).flatten(0, 1)
+    hidden = torch.addmm(fc.bias, apply_layer_norm(block.ln_2, rows), fc.weight.T, beta=factor, alpha=factor)
     if factor == 1:
         torch.ops.aten.gelu_(hidden, approximate=block.mlp.gelu.approximate)
     else:
@@ -113,7 +113,7 @@ def _run_on_gpu(block: ResidualAttentionBlock, tokens: Tensor) -> Tensor:
     return torch.addmm(rows, hidden, proj.weight.T, alpha=1 / factor).add_(proj.bias).view_as(tokens)
 
 
-def normalize(norm: nn.Module, tokens: Tensor) -> Tensor:
+def apply_layer_norm(norm: nn.Module, tokens: Tensor) -> Tensor:
     """LayerNorm in fp32; in half precision on a GPU by one kernel in place of OpenCLIP's three.
 
     That kernel computes in fp32 as well, but takes weights of half precision: only those that these represent exactly,

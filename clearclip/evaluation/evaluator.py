@@ -20,7 +20,7 @@ from mmengine.evaluator import BaseMetric, Evaluator
 
 from clearclip.evaluation.journal import Journal
 from clearclip.evaluation.metric import ConfusionMetric
-from clearclip.evaluation.processes import values_of_all_processes, on_main_process
+from clearclip.evaluation.processes import on_main_process, values_of_all_processes
 from clearclip.utils.errors import UserError
 
 #: Images of a session after which a metric is no longer watched for what it keeps beside its results.

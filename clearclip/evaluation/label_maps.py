@@ -21,7 +21,7 @@ from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.mmengine_runner import build_loader
 from clearclip.evaluation.open_files import sharing_that_fits
 from clearclip.evaluation.overrides import check_given_twice
-from clearclip.evaluation.processes import failing_together, values_of_all_processes, process_group
+from clearclip.evaluation.processes import failing_together, process_group, values_of_all_processes
 from clearclip.evaluation.segmentor import FrozenModelWrapper
 from clearclip.methods import Method
 from clearclip.model import ClearCLIP

@@ -42,7 +42,7 @@ class BlockParts:
     rotate: Step | None = None
     inner_norm: Step | None = None
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def apply_ln_1(self, x: Tensor) -> Tensor:
         """The block's input ``x`` (B, T, D) as its attention reads it: after ``ln_1``."""
         return self.ln_1(x)
 
@@ -111,12 +111,12 @@ class CachedBlock(BlockParts):
         attributes = {attribute.name: getattr(block, attribute.name) for attribute in fields(BlockParts)}
         return cls(**attributes, cached_input=x)
 
-    def normalise(self, x: Tensor) -> Tensor:
+    def apply_ln_1(self, x: Tensor) -> Tensor:
         # A method may pass other tokens through the block (SC-CLIP's repaired ones), which nobody else asks for.
         if x is not self.cached_input:
-            return super().normalise(x)
+            return super().apply_ln_1(x)
         if "normalised" not in self.cache:
-            self.cache["normalised"] = super().normalise(x)
+            self.cache["normalised"] = super().apply_ln_1(x)
         return self.cache["normalised"]
 
     def project(self, tokens: Tensor, name: str) -> Tensor:

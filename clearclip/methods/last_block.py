@@ -93,7 +93,7 @@ class AttentionMethod(Method):
         # X_res alone: an attention that counts for nothing need not be computed.
         if self.factor == 0:
             return block.feed_forward(x) if self.ffn else x
-        tokens = block.normalise(x)
+        tokens = block.apply_ln_1(x)
         v = block.project(tokens, "v")
         gathered = self.gather(block, tokens, v, context)
         return self.finish(block, x, gathered)

@@ -83,7 +83,7 @@ class RCS(Method):
     def __call__(self, blocks: Sequence[BlockParts], x: Tensor, context: Context) -> Tensor:
         """Tokens before the last block to tokens after it: (B, 1+N, D) to (B, 1+N, D)."""
         block = blocks[-1]
-        tokens = block.normalise(x)
+        tokens = block.apply_ln_1(x)
         v = block.project(tokens, "v")
         layers = self.required_blocks(len(blocks))
 
@@ -99,5 +99,5 @@ class RCS(Method):
 
 def gather_by_block(block: BlockParts, x: Tensor, v: Tensor) -> Tensor:
     """What an earlier block's own q-k attention gathers of the values ``v`` (B, heads, 1+N, D // heads)."""
-    tokens = block.normalise(x)
+    tokens = block.apply_ln_1(x)
     return F.scaled_dot_product_attention(block.project(tokens, "q"), block.project(tokens, "k"), v)

@@ -94,13 +94,13 @@ class DenseEncoder(nn.Module):
     def positions(self, embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
         """:meth:`resized_positions`, once per grid."""
         key = (grid, how, embedding.device, embedding.dtype, _version(embedding))
-        return self.once(key, lambda: self.resized_positions(embedding.detach(), grid, how))
+        return self.cached_value(key, lambda: self.resized_positions(embedding.detach(), grid, how))
 
     def resized_positions(self, embedding: Tensor, grid: tuple[int, int], how: str) -> Tensor:
         """Positional embeddings for a grid; see :func:`resize_positions`. A tower may have a way of its own."""
         return resize_positions(embedding, self.grid_size, grid, how)
 
-    def once(self, key: tuple, compute: Callable[[], Any]) -> Any:
+    def cached_value(self, key: tuple, compute: Callable[[], Any]) -> Any:
         """What ``compute`` returns, kept for the next call with this key.
 
         Threads that ask for a new key at once compute it each; a key may be dropped at any time.

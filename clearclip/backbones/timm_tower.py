@@ -114,7 +114,7 @@ class TimmEncoder(DenseEncoder):
                 return list(rotation)
             return [rotation] * len(trunk_blocks)
 
-        return self.once(("rotations", grid, next(self.visual.parameters()).device), compute)
+        return self.cached_value(("rotations", grid, next(self.visual.parameters()).device), compute)
 
 
 def block_parts(block: nn.Module, rotation: Tensor | None) -> BlockParts:

@@ -65,7 +65,7 @@ class Axis:
         last_start = max(length - crop, 0)
         starts = tuple(min(index * stride, last_start) for index in range(count))
         extent = min(crop, length)
-        return cls(length, starts, extent, (0, 0), 0).completed(patch, multiple, incomplete)
+        return cls(length, starts, extent, (0, 0), 0).with_patches(patch, multiple, incomplete)
 
     @classmethod
     def whole(
@@ -82,13 +82,13 @@ class Axis:
             incomplete: see the option ``incomplete_windows``; of whole images, padded ones are cut, as published.
         """
         rule = "cut" if incomplete == "padded" else incomplete
-        axis = cls(length, (0,), length, (0, 0), 0).completed(patch, patch, rule)
+        axis = cls(length, (0,), length, (0, 0), 0).with_patches(patch, patch, rule)
         axis = replace(axis, direct=resize == "once")
         if crop_to_patches and rule == "cut" and axis.direct and length >= patch:
             axis = replace(axis, extent=axis.cells * patch)
         return axis
 
-    def completed(self, patch: int, multiple: int, incomplete: str) -> Axis:
+    def with_patches(self, patch: int, multiple: int, incomplete: str) -> Axis:
         """These windows with their patches counted, and with what is done about an incomplete last patch."""
         cells_rounded_up = -(-self.extent // patch)
         if incomplete == "cut" and self.extent >= patch:

@@ -65,9 +65,9 @@ class WordStudy:
 
     def rank(self, method: str, word_set: str) -> int:
         """The place of a method among all, from 1, by mIoU with these words. Equal methods share a place."""
-        own_score = self.mean_iou(method, word_set).occurring
+        method_score = self.mean_iou(method, word_set).occurring
         scores = [self.mean_iou(label, word_set).occurring for label in self.methods]
-        return 1 + sum(score > own_score for score in scores)
+        return 1 + sum(score > method_score for score in scores)
 
     @property
     def kinds(self) -> list[str]:

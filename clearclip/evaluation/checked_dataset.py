@@ -26,7 +26,7 @@ from PIL import Image
 from torch.utils.data import Dataset
 
 from clearclip.evaluation.datasets import build_dataset, entries, plain_datasets, source_of
-from clearclip.evaluation.image_loading import own_loader
+from clearclip.evaluation.image_loading import bundled_loader
 from clearclip.evaluation.mask_loading import PREPARE, VOID, LoadLabels
 from clearclip.evaluation.mmseg_import import mmseg_scope
 from clearclip.rasters.levels import PictureWarning
@@ -99,7 +99,7 @@ class CheckedDataset(Dataset):
         steps = dataset.pipeline.transforms
         if not self.has_masks:
             steps[:] = [step for step in steps if not isinstance(step, LoadAnnotations)]
-        steps[:] = [own_step(step, dataset) for step in steps]
+        steps[:] = [bundled_step(step, dataset) for step in steps]
 
     def __len__(self) -> int:
         return len(self.todo)
@@ -182,12 +182,12 @@ class CheckedDataset(Dataset):
             sample.gt_sem_seg.data = truth.to(torch.int32)
 
 
-def own_step(step: Any, dataset: BaseSegDataset) -> Any:
+def bundled_step(step: Any, dataset: BaseSegDataset) -> Any:
     """A step of a pipeline, or ours in its place: configs name MMSegmentation's, as its own inference expects."""
     if type(step) is LoadAnnotations:
         return LoadLabels(step, dataset)
     if type(step) is transforms.LoadImageFromFile:
-        return own_loader(step)
+        return bundled_loader(step)
     return step
 
 

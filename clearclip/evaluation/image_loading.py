@@ -107,7 +107,7 @@ class LoadImageFromFile(transforms.LoadImageFromFile):
         return f"{super().__repr__()[:-1]}, bands={self.bands}, levels={self.levels})"
 
 
-def own_loader(step: transforms.LoadImageFromFile) -> LoadImageFromFile:
+def bundled_loader(step: transforms.LoadImageFromFile) -> LoadImageFromFile:
     """Our transform in the place of MMCV's, where a config names its class."""
     loader = LoadImageFromFile(step.to_float32, step.color_type, step.imdecode_backend, ignore_empty=step.ignore_empty)
     loader.backend_args = step.backend_args

@@ -16,7 +16,7 @@ from mmengine.runner import Runner
 
 from clearclip.evaluation.checked_dataset import CheckedDataset
 from clearclip.evaluation.evaluator import JournaledEvaluator
-from clearclip.evaluation.processes import GroupStopHook, own_cpus
+from clearclip.evaluation.processes import GroupStopHook, cpus_per_process
 from clearclip.evaluation.segmentor import ClearCLIPSegmentation, FrozenModelWrapper
 
 _experiment_numbers = itertools.count()  # MMEngine wants another name for every experiment of a process
@@ -41,7 +41,7 @@ def build_loader(
     on_gpu = device is not None and device.type == "cuda"
     options: dict[str, Any] = dict(
         batch_size=32 if on_gpu else 1,
-        num_workers=min(16 if on_gpu else 2, own_cpus()),
+        num_workers=min(16 if on_gpu else 2, cpus_per_process()),
         pin_memory=on_gpu,
         collate_fn=dict(type="pseudo_collate"),
         sampler={},

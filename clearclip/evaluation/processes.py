@@ -30,7 +30,7 @@ def available_cpus() -> int:
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
-def own_cpus() -> int:
+def cpus_per_process() -> int:
     """How many of these each process of this run on this host may take."""
     # torchrun names the processes of a host, SLURM its tasks where a job asks for a number of them.
     processes = os.environ.get("LOCAL_WORLD_SIZE") or os.environ.get("SLURM_NTASKS_PER_NODE") or "1"
@@ -58,7 +58,7 @@ def process_group(launcher: str, device: str | None) -> Iterator[None]:
         torch.cuda.set_device(choose_gpu(int(os.environ["LOCAL_RANK"]), torch.cuda.device_count(), launcher))
     else:
         # torchrun would leave each process one thread, whatever the machine.
-        torch.set_num_threads(own_cpus())
+        torch.set_num_threads(cpus_per_process())
     _store, rank, size = join_store(launcher)
     torch_dist.init_process_group("gloo", store=_store, rank=rank, world_size=size, timeout=JOIN_TIMEOUT)
     try:

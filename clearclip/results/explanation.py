@@ -117,7 +117,7 @@ def nearest_cell(record: Record) -> Comparison | None:
         key = (protocol, f"{settings}{row.clip_type == ''}")
         if key not in settings_differences:
             how = protocols()[protocol, record.dataset]
-            settings_differences[key] = how.differences(record.facts, settings, own_normalization=not row.clip_type)
+            settings_differences[key] = how.differences(record.facts, settings, any_normalization=not row.clip_type)
         faults_of_row = row_differences(record, row, protocol)
         differences = faults_of_row + settings_differences[key]
         # Of cells that are equally near, the one with the run's own weights and a method of a similar name.

@@ -35,7 +35,7 @@ def cell_differences(record: Record, row: Row, protocol: str) -> list[Difference
     """
     how = find_protocol(protocol, record.dataset)
     # Rows of the paper normalise with OpenAI's mean and standard deviation, other backbones with their own.
-    settings = how.differences(record.facts, row.settings_for(record.dataset), own_normalization=not row.clip_type)
+    settings = how.differences(record.facts, row.settings_for(record.dataset), any_normalization=not row.clip_type)
     return row_differences(record, row, protocol) + settings
 
 
@@ -101,12 +101,12 @@ def _protocol_name(record: Record) -> str:
     """The first protocol whose settings a run has, or those that a row of its method was published with."""
     row_settings = [{}, *_settings_of_rows(record.method, record.dataset)]
     # As in :func:`cell_differences`: backbones beside the paper's normalise with their own mean and deviation.
-    own_normalization = not record.facts["weights"].get("clip_type")
+    any_normalization = not record.facts["weights"].get("clip_type")
     for (name, dataset), protocol in protocols().items():
         if dataset != record.dataset:
             continue
         for settings in row_settings:
-            if protocol.matches(record.facts, settings, own_normalization):
+            if protocol.matches(record.facts, settings, any_normalization):
                 return name
     return NO_PROTOCOL
 

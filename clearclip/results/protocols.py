@@ -112,20 +112,20 @@ class Protocol:
         return _without_absent(expected)
 
     def differences(
-        self, facts: Mapping[str, Any], row_settings: Mapping[str, Any] | None = None, own_normalization: bool = False
+        self, facts: Mapping[str, Any], row_settings: Mapping[str, Any] | None = None, any_normalization: bool = False
     ) -> list[Difference]:
         """In what a run differs from this protocol, whatever its weights and its method.
 
         Args:
             facts: of the run, as its record has them.
             row_settings: options of the model that a table's row was published with, where they differ.
-            own_normalization: the row's weights have a mean and a standard deviation of their own.
+            any_normalization: mean and standard deviation are not compared, since the row's weights have other ones.
         """
         # Both are flat, so that each setting is compared once and named alone.
         expected = self.settings(row_settings)
         actual = run_settings(facts)
         # Rows of the paper normalise with OpenAI's mean and standard deviation, other backbones with their own.
-        if own_normalization:
+        if any_normalization:
             actual.pop("model.normalization", None)
         # Which files these are is not known of most benchmarks, and follows where some of them were left out.
         if not self.data or actual.get("images") != self.images:
@@ -153,10 +153,10 @@ class Protocol:
         return Difference(name, measured, published)
 
     def matches(
-        self, facts: Mapping[str, Any], row_settings: Mapping[str, Any] | None = None, own_normalization: bool = False
+        self, facts: Mapping[str, Any], row_settings: Mapping[str, Any] | None = None, any_normalization: bool = False
     ) -> bool:
         """Whether a run was made by this protocol, see :meth:`differences`."""
-        return not self.differences(facts, row_settings, own_normalization)
+        return not self.differences(facts, row_settings, any_normalization)
 
 
 def _is_absent(value: Any) -> bool:
@@ -319,7 +319,7 @@ def nearest_protocol(
         if dataset != facts["dataset"]["name"]:
             continue
         for settings in row_settings:
-            differences = protocol.differences(facts, settings, own_normalization=True)
+            differences = protocol.differences(facts, settings, any_normalization=True)
             distance = distance_of(name, differences)
             if nearest is None or distance < nearest[0]:
                 nearest = distance, name, differences

@@ -1,4 +1,4 @@
-"""The geometry of sliding windows: where they start, how they are completed, how patches map to pixels.
+"""The geometry of sliding windows: where they start, what becomes of incomplete patches, how patches map to pixels.
 
 Upsampling a window's patch grid, cutting off its padding, averaging overlapping windows and resizing the result
 to the original image are each linear and separable into rows and columns. So is their composition: with the patch

@@ -81,5 +81,5 @@ def _rows_of_methods(table: Table, methods: Sequence[tuple[str, Method]], sizes:
     row_by_size = {row.vit: row for row in table.select_rows(None, sizes) if row.clip_type in _PLAIN_WEIGHTS}
     rows: list[Row] = []
     for row in row_by_size.values():
-        rows += [own_row(row, name, method.label) for name, method in methods]
+        rows += [own_row(row, method=name, label=method.label) for name, method in methods]
     return rows

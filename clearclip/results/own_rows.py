@@ -11,7 +11,7 @@ from clearclip.results.record import Record
 from clearclip.results.table_definitions import Row, Table, every_table
 
 
-def own_row(row: Row, method: str, label: str) -> Row:
+def own_row(row: Row, *, method: str, label: str) -> Row:
     """A row of a method that no published row has, with the weights of ``row``.
 
     Args:
@@ -46,7 +46,7 @@ def own_row_of(table: Table, record: Record, protocol: str) -> Row | None:
     for row in table.rows:
         if row.clip_type and has_weights(record, row):
             # The weights are found; whether every setting is the protocol's decides.
-            candidate = own_row(row, record.method, record.method)
+            candidate = own_row(row, method=record.method, label=record.method)
             return candidate if belongs(record, candidate, record.dataset, protocol) else None
     return None
 

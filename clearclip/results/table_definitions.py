@@ -17,7 +17,8 @@ from clearclip.results.data_files import read_json_file
 from clearclip.utils.errors import UserError
 
 
-@dataclass(frozen=True)
+# By keyword alone: its first six fields are all texts, and in another order nobody would notice.
+@dataclass(frozen=True, kw_only=True)
 class Row:
     """A row of a table.
 
@@ -45,6 +46,7 @@ class Row:
     @property
     def weights(self) -> dict[str, str]:
         """The options of a model that name the row's weights."""
+        # A row of a backbone is named by the tag of its weights, and has its model's name in the column of sizes.
         if not self.clip_type:
             return {"model_name": self.vit, "pretrained": self.name}
         return {"clip_type": self.clip_type, "vit_type": self.vit}

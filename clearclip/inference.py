@@ -194,7 +194,7 @@ class WindowedInference(WindowEncoder):
         """
         settings = settings or self.settings
         methods = methods or [settings.chosen_method]
-        # A method that is there several times stays one object, by which its features are known.
+        # A method that is there several times stays one object: the encoder computes features once per object.
         completed = {id(method): self.completed(method) for method in methods}
         methods = [completed[id(method)] for method in methods]
         texts = [text] * len(methods) if isinstance(text, TextFeatures) else text
@@ -210,7 +210,7 @@ class WindowedInference(WindowEncoder):
                 # The number is asked for again each time: where memory ran out, it has become smaller.
                 next_batch = batch.part(finished, self.windows_per_batch(batch, methods))
                 with self.halve_when_out_of_memory(next_batch):
-                    self.encode_windows(next_batch, methods, texts, encoded)
+                    self.encode_and_score(next_batch, methods, texts, encoded)
                     finished += len(next_batch.windows)
 
         post = settings.chosen_post_processing if post_process else None

@@ -107,14 +107,14 @@ class WindowEncoder(nn.Module):
         words = None if text is None else text.features
         return self.image_encoder(images, methods, words, second_features)
 
-    def encode_windows(
+    def encode_and_score(
         self,
         batch: WindowBatch,
         methods: Sequence[Method],
         texts: Sequence[TextFeatures],
         encoded: Sequence[Sequence[EncodedWindows]],
     ) -> None:
-        """Encode windows, compare them with the words, and add their scores to ``encoded``.
+        """Encode windows, score their patches by each method, and add both to what is known of their images.
 
         Args:
             batch: windows of one size, and the numbers of their images and methods.
@@ -132,6 +132,7 @@ class WindowEncoder(nn.Module):
         distinct, index_by_method = distinct_computations(batch_methods, words)
         distinct_methods, distinct_words = zip(*distinct, strict=True)
         features = self.image_encoder(windows, distinct_methods, distinct_words, second_features)
+        # One entry for each method again: those of one computation share its tensor.
         features_by_method = [features[index] for index in index_by_method]
 
         # All scores before any is added: where memory runs out on the way, the whole batch is done again.
@@ -142,6 +143,7 @@ class WindowEncoder(nn.Module):
             scores = method.scores(method_features, context)
             check_scores(method, scores, len(windows), len(method_words))
             scores_by_method.append(scores)
+
         for position, number in enumerate(batch.method_numbers):
             method = methods[number]
             tensor_by_name = {

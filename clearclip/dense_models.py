@@ -19,9 +19,6 @@ PUBLISHED = "published"
 #: The one family whose repositories on the hub are complete, so that they can be named as they are.
 _HUB_FAMILY, _HUB_PREFIX = "TIPSv2", "google/tipsv2-"
 
-#: A family → which of its files no other model has.
-_TELLING_FILES = {"TIPSv2": "image", "dino.txt": "text", "C-RADIO": "adaptors", "Talk2DINO": "projection"}
-
 
 @dataclass(frozen=True)
 class Family:
@@ -30,6 +27,7 @@ class Family:
     Attributes:
         name: as papers write it.
         files: what a file is for → patterns of its name in a folder, of which the first one that fits counts.
+        telling_file: what that file is for which no other family has.
         optional: what a folder may lack.
         remedy: where to get the files by hand.
         has_class_token: whether the first token is a class token in the space of the text. C-RADIO has one for each of
@@ -39,6 +37,7 @@ class Family:
 
     name: str
     files: Mapping[str, list[str]]
+    telling_file: str
     optional: list[str]
     remedy: str
     has_class_token: bool
@@ -84,9 +83,11 @@ def find_family(model_name: str) -> Family | None:
 
 def folder_family(folder: Path) -> Family | None:
     """Of which family the files in a folder are, by one that only this family has."""
-    for name, purpose in _TELLING_FILES.items():
-        if any(folder.glob(FAMILIES[name].files[purpose][0])):
-            return FAMILIES[name]
+    for family in FAMILIES.values():
+        # The first pattern alone: further ones are names that other models' files may have.
+        telling_pattern = family.files[family.telling_file][0]
+        if any(folder.glob(telling_pattern)):
+            return family
     # In the layout of the hub, a model.safetensors may be anyone's.
     config = folder / "config.json"
     if not ((folder / "tokenizer.model").is_file() and config.is_file()):

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 
 from clearclip.backbones import DenseEncoder, SecondEncoder, load_second_encoder
-from clearclip.methods import Context, GuideKey, Method
+from clearclip.methods import Context, Method, SecondEncoderKey
 from clearclip.methods.result_checks import check_scores
 from clearclip.text import TextFeatures
 from clearclip.utils.devices import is_out_of_memory, without_tf32
@@ -139,7 +139,9 @@ class WindowEncoder(nn.Module):
         scores_by_method = []
         for method, method_words, method_features in zip(batch_methods, words, features_by_method, strict=True):
             grid = tuple(method_features.shape[1:3])
-            context = Context(grid, image=windows, text=method_words, second=second_features.get(method.guide_key))
+            context = Context(
+                grid, image=windows, text=method_words, second=second_features.get(method.second_encoder_key)
+            )
             scores = method.scores(method_features, context)
             check_scores(method, scores, len(windows), len(method_words))
             scores_by_method.append(scores)
@@ -148,7 +150,7 @@ class WindowEncoder(nn.Module):
             method = methods[number]
             tensor_by_name = {
                 "features": features_by_method[position],
-                "second encoder": second_features.get(method.guide_key),
+                "second encoder": second_features.get(method.second_encoder_key),
             }
             for index, image in enumerate(batch.image_numbers):
                 encoded[image][number].scores.append(scores_by_method[position][index])
@@ -168,17 +170,19 @@ class WindowEncoder(nn.Module):
                     self.second_encoders[key] = encoder
         return self.second_encoders[key]
 
-    def _second_features(self, images: Tensor, incomplete: str, methods: Sequence[Method]) -> dict[GuideKey, Tensor]:
+    def _second_features(
+        self, images: Tensor, incomplete: str, methods: Sequence[Method]
+    ) -> dict[SecondEncoderKey, Tensor]:
         """Features of images (B, 3, H, W) by the second encoders that methods need."""
-        features: dict[GuideKey, Tensor] = {}
+        features: dict[SecondEncoderKey, Tensor] = {}
         for method in methods:
             encoder = self.second_encoder(method)
-            if encoder is None or method.guide_key in features:
+            if encoder is None or method.second_encoder_key in features:
                 continue
             rgb = self.denormalize(images)
             if incomplete == "extended":
                 rgb = extend(rgb, encoder.patch_size, torch.zeros_like(self.mean))
-            features[method.guide_key] = encoder(rgb, method.guide_features)
+            features[method.second_encoder_key] = encoder(rgb, method.second_encoder_features)
         return features
 
     def windows_per_batch(self, batch: WindowBatch, methods: Sequence[Method]) -> int:

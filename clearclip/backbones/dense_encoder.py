@@ -9,7 +9,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
-from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, GuideKey, LastBlock, Method
+from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, LastBlock, Method, SecondEncoderKey
 from clearclip.methods.result_checks import check_tokens_after
 from clearclip.utils.errors import UserError
 
@@ -133,7 +133,7 @@ class DenseEncoder(nn.Module):
         images: Tensor,
         methods: Sequence[Method],
         text: Tensor | Sequence[Tensor] | None = None,
-        second: Mapping[GuideKey, Tensor] | None = None,
+        second: Mapping[SecondEncoderKey, Tensor] | None = None,
     ) -> list[Tensor]:
         """Dense features by several methods. Blocks that are the same for all of them run once.
 
@@ -143,7 +143,7 @@ class DenseEncoder(nn.Module):
             text: for methods that need "text": the words' features, (words, E), or a sequence of such, one for each
                 method.
             second: for methods that need "second encoder": the features of the same images, (B, rows, columns, C), by
-                the method's ``guide_key``.
+                the method's ``second_encoder_key``.
 
         Returns:
             For each method (B, rows, columns, E): an embedding per patch, H // patch × W // patch unless the method
@@ -219,14 +219,14 @@ def _sharing_last_block(blocks: Sequence[BlockParts], block_inputs: Mapping[int,
 
 
 def _needed_inputs(
-    method: Method, text: Tensor | None, images: Tensor, second: Mapping[GuideKey, Tensor] | None
+    method: Method, text: Tensor | None, images: Tensor, second: Mapping[SecondEncoderKey, Tensor] | None
 ) -> dict[str, Tensor]:
     """What a method needs beside the tokens, by the names of the context's attributes (:data:`NEEDS`).
 
     Raises:
         UserError: this call does not give it.
     """
-    available = {"text": text, "image": images, "second encoder": (second or {}).get(method.guide_key)}
+    available = {"text": text, "image": images, "second encoder": (second or {}).get(method.second_encoder_key)}
     absent = [need for need in method.needs if available[need] is None]
     if absent:
         raise UserError(f"{method.label} needs {' and '.join(absent)}, which this call does not give it")

@@ -7,7 +7,7 @@ from clearclip.methods.block_parts import BlockParts, CachedBlock
 from clearclip.methods.gem import GEM
 from clearclip.methods.last_block import ATTENTIONS, LastBlock
 from clearclip.methods.lposs import LPOSS
-from clearclip.methods.method import METHODS, NEEDS, Context, GuideKey, Method, build_method, option
+from clearclip.methods.method import METHODS, NEEDS, Context, Method, SecondEncoderKey, build_method, option
 from clearclip.methods.naclip import NACLIP
 from clearclip.methods.pearl import PEARL
 from clearclip.methods.proxyclip import ProxyCLIP
@@ -31,10 +31,10 @@ __all__ = [
     "BlockParts",
     "CachedBlock",
     "Context",
-    "GuideKey",
     "LastBlock",
     "Method",
     "ProxyCLIP",
+    "SecondEncoderKey",
     "build_method",
     "option",
 ]

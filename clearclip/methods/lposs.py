@@ -30,7 +30,7 @@ from clearclip.windows.score_map import ClassMaxima, ScoreMap, spread_class_maxi
 from clearclip.windows.window_grid import WindowGrid
 
 #: The second encoder of the paper.
-LPOSS_GUIDE = "dino-vitb16"
+LPOSS_SECOND_ENCODER = "dino-vitb16"
 
 
 def without_second_encoder(name: str, value: Any) -> Method:
@@ -65,7 +65,7 @@ class LPOSS(Method):
     steps: int = option(10, of_type(int, low=1, high=10000))
 
     keeps = ("second encoder",)
-    guide_features = "values"
+    second_encoder_features = "values"
     position_resize = "size without antialias"
     incomplete_windows = "extended"
 
@@ -83,7 +83,7 @@ class LPOSS(Method):
 
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
         completed = super().completed(options)
-        return replace(completed, guide=completed.guide or LPOSS_GUIDE)
+        return replace(completed, guide=completed.guide or LPOSS_SECOND_ENCODER)
 
     def with_residual_and_ffn(self) -> LPOSS:
         return replace(self, base=self.base.with_residual_and_ffn())

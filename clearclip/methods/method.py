@@ -79,7 +79,14 @@ NEEDS = {"text": "text", "image": "image", "second encoder": "second"}
 
 
 #: Which features of which second encoder: name, weights, and what is taken of it.
-GuideKey = tuple[str | None, str | None, str]
+SecondEncoderKey = tuple[str | None, str | None, str]
+
+
+#: What classes of earlier versions may define → what it is called now.
+_PRESENT_NAMES = {
+    "keeping": "with_residual_and_ffn() and without_residual_and_ffn()",
+    "guide_features": "second_encoder_features",
+}
 
 
 class Method(Configurable):
@@ -91,9 +98,10 @@ class Method(Configurable):
 
     depth = 1  # blocks from the end that the method computes itself
     position_resize = "scale_factor"  # of positional embeddings: also "size", "size without antialias"
+    # Options named after its work, since records and configs hold these names; all else calls it the second encoder.
     guide: str | None = None  # which second encoder
     guide_weights: str | None = None  # a file, or "random"; None means the published ones
-    guide_features = "output"  # of the second encoder: "output", or "values": those of its last block
+    second_encoder_features = "output"  # of the second encoder: "output", or "values": those of its last block
     needs_class_token = False  # the method reads the class token, the first one
     multiple: int | None = None  # windows are padded to multiples of so many pixels; None means the patch
     incomplete_windows: str | None = None  # what is done about windows with an incomplete patch; None: the model's way
@@ -101,11 +109,10 @@ class Method(Configurable):
 
     def __init_subclass__(cls, **options: Any):
         super().__init_subclass__(**options)
-        # Nothing calls it any more: "+ ClearCLIP" would leave such a method as it is, and nobody would notice.
-        if "keeping" in vars(cls):
-            raise UserError(
-                f"{cls.__name__}.keeping is two methods now: with_residual_and_ffn() and without_residual_and_ffn()"
-            )
+        # Nothing reads these any more: the method would compute something else, and nobody would notice.
+        for earlier_name, present_names in _PRESENT_NAMES.items():
+            if earlier_name in vars(cls):
+                raise UserError(f"{cls.__name__}.{earlier_name} is now {present_names}; rename it")
 
     @property
     def needs(self) -> Collection[str]:
@@ -202,9 +209,9 @@ class Method(Configurable):
         return replace(self, **new_values) if new_values else self
 
     @property
-    def guide_key(self) -> GuideKey:
+    def second_encoder_key(self) -> SecondEncoderKey:
         """Which features of which second encoder."""
-        return self.guide, self.guide_weights, self.guide_features
+        return self.guide, self.guide_weights, self.second_encoder_features
 
     @property
     def label(self) -> str:

@@ -23,7 +23,7 @@ from clearclip.methods.method import METHODS, Context, Method, option
 from clearclip.utils.validators import of_type
 
 #: The second encoder of the paper.
-PROXYCLIP_GUIDE = "dino-vitb8"
+PROXYCLIP_SECOND_ENCODER = "dino-vitb8"
 MULTIPLE = 56  # pixels, as published: patches of 8 and 14 fit; of 16, CLIP does not see what is left over
 
 
@@ -56,7 +56,7 @@ class ProxyCLIP(Method):
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
         completed = super().completed(options)
         multiple = MULTIPLE if completed.multiple is None else completed.multiple
-        return replace(completed, guide=completed.guide or PROXYCLIP_GUIDE, multiple=multiple)
+        return replace(completed, guide=completed.guide or PROXYCLIP_SECOND_ENCODER, multiple=multiple)
 
     def grid_size(self, context: Context) -> tuple[int, int]:
         return tuple(context.second.shape[1:3])
@@ -69,8 +69,8 @@ class ProxyCLIP(Method):
         resized = F.interpolate(channels, size=self.grid_size(context), mode="bilinear").flatten(2).mT
         gathered = []
         # One attention for all heads, and a window at a time: it has (rows × columns)² entries.
-        for guide_features, values in zip(context.second.flatten(1, 2), resized, strict=True):
-            attention = proxy_attention(guide_features, self.beta, self.gamma)
+        for window_features, values in zip(context.second.flatten(1, 2), resized, strict=True):
+            attention = proxy_attention(window_features, self.beta, self.gamma)
             gathered.append(attention.to(values.dtype) @ values)
         patches = block.merge(torch.stack(gathered).unflatten(2, (block.heads, -1)).transpose(1, 2))
         # Tokens before the patches go along unchanged; the tower leaves them out afterwards.

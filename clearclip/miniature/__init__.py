@@ -24,7 +24,8 @@ BENCHMARK = DIRECTORY / "benchmark"
 SHA256 = "ab2febbf515042723fa0fcdb157eba146aec8163dbb027035a98cf70b45b1be2"
 #: Options of a model that differ for it: it was trained on crops of 64 pixels, and its scenes have 128.
 MODEL_OPTIONS = {"slide_crop": 64, "slide_stride": 32, "short_side": 128}
-#: Options of methods, by method: for its six blocks the layers of ViT-B/16 halved, and a guide that needs no download.
+#: Options of methods, by method: for its six blocks the layers of ViT-B/16 halved, and a second encoder that needs no
+#: download.
 METHOD_OPTIONS: dict[str, dict[str, Any]] = {
     "ProxyCLIP": {"guide": "untrained-vit4", "multiple": 8},
     "RCS": {"layers": (2, 3, 4)},

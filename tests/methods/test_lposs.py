@@ -46,7 +46,7 @@ def test_recorded_windows(models, guide, key):
     method = LPOSS(**guide(name.partition("-")[2] or "dino16"))
     image = recorded_image(model, size)[None]
     if what == "dino":
-        second = model._second_features(image, "cut", [method])[method.guide_key]
+        second = model._second_features(image, "cut", [method])[method.second_encoder_key]
         close(F.normalize(second, dim=-1).flatten(0, 2).numpy(), key)
     else:
         close(F.normalize(model.encode(image, [method])[0], dim=-1).flatten(0, 2).numpy(), key)

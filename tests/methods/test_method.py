@@ -69,12 +69,17 @@ def test_residual_connection_and_ffn():
         SCCLIP().with_residual_and_ffn()
 
 
-def test_a_class_with_the_earlier_name_is_told_the_new_ones():
-    with pytest.raises(UserError, match=r"Mine\.keeping is two methods now: with_residual_and_ffn\(\) and without_"):
+def test_classes_with_earlier_names_are_told_the_present_ones():
+    with pytest.raises(UserError, match=r"Mine\.keeping is now with_residual_and_ffn\(\) and without_residual_and_ffn"):
 
         class Mine(LastBlock):
             def keeping(self, residual_and_ffn):
                 return self
+
+    with pytest.raises(UserError, match=r"Yours\.guide_features is now second_encoder_features; rename it"):
+
+        class Yours(LastBlock):
+            guide_features = "values"
 
 
 def test_names_and_plain_data_bring_the_method_back():

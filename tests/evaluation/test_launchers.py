@@ -138,7 +138,8 @@ from clearclip.evaluation.launchers import launcher_of_environment
 from clearclip.evaluation.processes import values_of_all_processes, process_group
 with process_group(launcher_of_environment(), "cpu"):
     answers = values_of_all_processes(sys.argv[1])
-    print(json.dumps(answers))
+    # In one piece: both processes of a job write to one pipe, and torchrun leaves them unbuffered.
+    sys.stdout.write(json.dumps(answers) + "\\n")
 """
 
 

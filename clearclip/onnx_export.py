@@ -189,7 +189,7 @@ def _similarities(model: ClearCLIP, inputs: Mapping[str, Tensor], text: TextFeat
 
 def _encoder_for_export(encoder: DenseEncoder, any_size: bool) -> DenseEncoder:
     """``encoder``, which from now on keeps no results: they would become constants of the graph."""
-    encoder.__dict__["once"] = _compute
+    encoder.__dict__["cached_value"] = _compute
     # Towers with a resize of their own keep it; where the exporter cannot follow that, it says so.
     if any_size and type(encoder).resized_positions is DenseEncoder.resized_positions:
         encoder.__dict__["resized_positions"] = partial(_resized_positions, encoder.grid_size)
@@ -197,7 +197,7 @@ def _encoder_for_export(encoder: DenseEncoder, any_size: bool) -> DenseEncoder:
 
 
 def _compute(key: tuple, compute: Callable[[], Any]) -> Any:
-    """In the place of :meth:`DenseEncoder.once`: nothing is kept."""
+    """In the place of :meth:`DenseEncoder.cached_value`: nothing is kept."""
     return compute()
 
 

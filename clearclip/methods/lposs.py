@@ -20,6 +20,7 @@ from typing import Any
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearclip.methods.around_base import MethodAroundBase
 from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.method import METHODS, Context, Method, any_method, option
 from clearclip.utils.errors import UserError
@@ -43,7 +44,7 @@ def without_second_encoder(name: str, value: Any) -> Method:
 
 @METHODS.register_module()
 @dataclass(frozen=True)
-class LPOSS(Method):
+class LPOSS(MethodAroundBase):
     """LPOSS around another method. Of an image the second encoder's features of all windows are kept, and k neighbours
     of each patch.
 
@@ -84,12 +85,6 @@ class LPOSS(Method):
     def completed(self, options: Mapping[str, Mapping[str, Any]]) -> Method:
         completed = super().completed(options)
         return replace(completed, guide=completed.guide or LPOSS_SECOND_ENCODER)
-
-    def with_residual_and_ffn(self) -> LPOSS:
-        return replace(self, base=self.base.with_residual_and_ffn())
-
-    def without_residual_and_ffn(self) -> LPOSS:
-        return replace(self, base=self.base.without_residual_and_ffn())
 
     def required_blocks(self, blocks: int) -> Collection[int]:
         return self.base.required_blocks(blocks)

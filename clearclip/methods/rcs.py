@@ -13,16 +13,17 @@ second module is :mod:`clearclip.methods.sfr`.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearclip.methods.around_base import MethodAroundBase
 from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod
-from clearclip.methods.method import METHODS, Context, Method, any_method, block_numbers, option
+from clearclip.methods.method import METHODS, Context, any_method, block_numbers, option
 from clearclip.utils.errors import UserError
 from clearclip.utils.validators import of_type
 
@@ -39,7 +40,7 @@ def one_attention(name: str, value: Any) -> AttentionMethod:
 
 @METHODS.register_module()
 @dataclass(frozen=True)
-class RCS(Method):
+class RCS(MethodAroundBase):
     """RCS around another method: "ClearCLIP + RCS", "NACLIP + RCS", "SCLIP + RCS".
 
     Args:
@@ -59,12 +60,6 @@ class RCS(Method):
     layers: tuple[int, ...] | None = option(None, block_numbers)
 
     needs_same_tokens = True
-
-    def with_residual_and_ffn(self) -> RCS:
-        return replace(self, base=self.base.with_residual_and_ffn())
-
-    def without_residual_and_ffn(self) -> RCS:
-        return replace(self, base=self.base.without_residual_and_ffn())
 
     @property
     def has_logits(self) -> bool:

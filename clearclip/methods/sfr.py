@@ -21,6 +21,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from clearclip.methods.around_base import MethodAroundBase
 from clearclip.methods.block_parts import BlockParts
 from clearclip.methods.last_block import AttentionMethod
 from clearclip.methods.method import METHODS, Context, Method, any_method, option
@@ -44,7 +45,7 @@ def with_logits(name: str, value: Any) -> Method:
 
 @METHODS.register_module()
 @dataclass(frozen=True)
-class SFR(Method):
+class SFR(MethodAroundBase):
     """SFR around another method: "NACLIP + RCS + SFR", "ClearCLIP + SFR". The defaults are ResCLIP's for ADE20K.
 
     Args:
@@ -73,12 +74,6 @@ class SFR(Method):
     @property
     def needs_same_tokens(self) -> bool:
         return self.base.needs_same_tokens
-
-    def with_residual_and_ffn(self) -> SFR:
-        return replace(self, base=self.base.with_residual_and_ffn())
-
-    def without_residual_and_ffn(self) -> SFR:
-        return replace(self, base=self.base.without_residual_and_ffn())
 
     def required_blocks(self, blocks: int) -> Collection[int]:
         return self.base.required_blocks(blocks)

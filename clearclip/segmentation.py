@@ -124,13 +124,17 @@ class Segmentation:
 
     def titled_maps(self, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
         """:meth:`similarity_map` of each word, with its title: the word, its class and its largest similarity."""
+        for name, values in self._named_maps(size):
+            yield f"{name} · {values.max():.2f}", values
+
+    def _named_maps(self, size: tuple[int, int]) -> Iterator[tuple[str, np.ndarray]]:
+        """:meth:`similarity_map` of each word, with the word and, of a further word of a class, the class."""
         index = 0
         for words in self.words:
             for word in words:
-                title = word if word == words[0] else f"{word} ({words[0]})"
+                name = word if word == words[0] else f"{word} ({words[0]})"
                 # By its number: one word may belong to two classes.
-                values = self.similarity_map(index, size)
-                yield f"{title} · {values.max():.2f}", values
+                yield name, self.similarity_map(index, size)
                 index += 1
 
     @property
@@ -172,18 +176,17 @@ class Segmentation:
         columns = 4 if len(self._text.classes.words) < 16 else 8
         photo = visualize.fit(self.image, 2000 // columns)
         panels = [("image", photo)]
-        for title, values in self.titled_maps(photo.shape[:2]):
-            low, high = self.similarity_range
-            if scale == "word":
-                low, high = float(values.min()), float(values.max())
-                title = f"{title.rpartition(' · ')[0]} · {low:.2f} to {high:.2f}"
-            panels.append((title, visualize.heat_map(photo, values, low, high)))
         if scale == "word":
-            meaning = "cosine similarity, each map from its smallest value (dark) to its largest (bright)"
             bar = None
+            for name, values in self._named_maps(photo.shape[:2]):
+                low, high = float(values.min()), float(values.max())
+                panels.append((f"{name} · {low:.2f} to {high:.2f}", visualize.heat_map(photo, values, low, high)))
+            meaning = "cosine similarity, each map from its smallest value (dark) to its largest (bright)"
         else:
-            meaning = "cosine similarity, all maps on one scale; the number after a word is its maximum"
             bar = self.similarity_range
+            for title, values in self.titled_maps(photo.shape[:2]):
+                panels.append((title, visualize.heat_map(photo, values, *bar)))
+            meaning = "cosine similarity, all maps on one scale; the number after a word is its maximum"
         note = "; ".join(filter(None, (meaning, self.window_note)))
         return visualize.sheet_page(panels, columns, note=note, title=self._title, scale=bar)
 

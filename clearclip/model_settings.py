@@ -67,12 +67,9 @@ def _model_option(default: Any, check: Check, help: str, role: str = "result", f
 
 def _method_name(name: str, value: Any) -> str:
     """A check: the registered name of a method."""
-    from clearclip.methods import METHODS
+    from clearclip.methods.method import method_names
 
-    method_name = of_type(str)(name, value)
-    if method_name not in METHODS:
-        raise UserError(f"unknown {name} {value!r}; {did_you_mean(method_name, sorted(METHODS, key=str.lower))}")
-    return method_name
+    return choice(*method_names())(name, of_type(str)(name, value))
 
 
 def _method_description(name: str, value: Any) -> Any:

@@ -283,13 +283,16 @@ def build_method(method: str | Mapping[str, Any] | Method) -> Method:
     if isinstance(method, Mapping) and "type" not in method:
         raise UserError(f"{dict(method)} has no type: which method are these options of? Such as type=ClearCLIP")
     if not isinstance(method, Mapping):
-        raise UserError(f"a method is a name or a dict with 'type', not {method!r}; {_known_methods()}")
+        raise UserError(
+            f"a method is a name or a dict with 'type', not {method!r}; choose from {', '.join(method_names())}"
+        )
     options = {str(key): value for key, value in method.items() if key != "type"}
     return _build(method["type"], options)
 
 
-def _known_methods() -> str:
-    return f"choose from {', '.join(sorted(METHODS, key=str.lower))}"
+def method_names() -> list[str]:
+    """The registered names, as a reader looks for them: whatever their capitals."""
+    return sorted(METHODS, key=str.lower)
 
 
 def _build(method_type: Any, options: dict[str, Any]) -> Method:
@@ -299,11 +302,11 @@ def _build(method_type: Any, options: dict[str, Any]) -> Method:
         UserError: an unknown name or option.
     """
     if not isinstance(method_type, str) and not callable(method_type):
-        raise UserError(f"a method's type is its name, not {method_type!r}; {_known_methods()}")
+        raise UserError(f"a method's type is its name, not {method_type!r}; choose from {', '.join(method_names())}")
     factory = METHODS.get(method_type) if isinstance(method_type, str) else method_type
     if factory is None:
         raise UserError(
-            f"unknown method {method_type!r}; {did_you_mean(method_type, sorted(METHODS, key=str.lower))} "
+            f"unknown method {method_type!r}; {did_you_mean(method_type, method_names())} "
             "(one of your own is known once its file is imported: --import FILE)"
         )
     # A registered method may be a class with some options set already (SCLIP).

@@ -10,7 +10,7 @@ import torch.nn.functional as F
 from torch import Tensor, cat, nn
 
 from clearclip.methods import NEEDS, BlockParts, CachedBlock, Context, LastBlock, Method, SecondEncoderKey
-from clearclip.methods.result_checks import check_tokens_after
+from clearclip.methods.result_checks import check_returned_tokens
 from clearclip.utils.errors import UserError
 
 #: A block as CLIP has it.
@@ -168,10 +168,10 @@ class DenseEncoder(nn.Module):
             for index in indices:
                 method = methods[index]
                 method_context = replace(context, **method_inputs[index])
-                tokens_before = block_inputs[len(blocks) - method.depth]
-                tokens = method(blocks_of_pass, tokens_before, method_context)
+                block_input = block_inputs[len(blocks) - method.depth]
+                tokens = method(blocks_of_pass, block_input, method_context)
                 method_grid = method.grid_size(method_context)
-                check_tokens_after(method, tokens, tokens_before, self.num_prefix_tokens, method_grid)
+                check_returned_tokens(method, tokens, block_input, self.num_prefix_tokens, method_grid)
                 features[index] = self.embed_patches(tokens).unflatten(1, method_grid)
         return [features[index] for index in range(len(methods))]
 

@@ -14,7 +14,7 @@ from tqdm import tqdm
 
 from clearclip.commands.demo_maps import check_map_options, picture_options, segment_maps, separate_maps
 from clearclip.commands.demo_parser import demo_parser
-from clearclip.commands.image_search import ImageFile, names_images, search_images
+from clearclip.commands.image_search import ImageFile, search_images, tells_where_images_are
 from clearclip.commands.model_arguments import (
     SCENES,
     choose_classes,
@@ -107,7 +107,7 @@ def _take_images_after_compare(args: Namespace) -> None:
     method_names = []
     for name in args.compare:
         # A folder may be called like a method, which is what the option is about.
-        if name not in METHODS and names_images(name):
+        if name not in METHODS and tells_where_images_are(name):
             image_names.append(name)
         else:
             method_names.append(name)

@@ -163,7 +163,7 @@ def refuse_split_names(arguments: Sequence[str]) -> None:
                 raise UserError(f"no image at {argument}; put quotes around a name with blanks: {shlex.quote(name)}")
 
 
-def names_images(argument: str) -> bool:
+def tells_where_images_are(argument: str) -> bool:
     """Whether an argument says where images are: a file, a folder or a pattern that exists, or a picture's suffix."""
     is_picture = Path(argument).suffix.lower() in (*IMAGE_SUFFIXES, *HEIC_SUFFIXES)
     return is_picture or is_there(argument) or any(glob.iglob(argument, recursive=True))  # noqa: PTH207

@@ -48,7 +48,7 @@ class JournaledEvaluator(Evaluator):
         # process of those of earlier sessions, which would else be counted once by each process.
         self._results: dict[int, list[list[Any]]] = {}
         # Image → its texts for the journal, until our metric's counts of it are there.
-        self._texts: dict[int, list[str | None]] = {}
+        self._texts_by_image: dict[int, list[str | None]] = {}
         self._written_images = 0
         self._watched_images = 0
         self._not_storable: set[BaseMetric] = set()
@@ -88,7 +88,7 @@ class JournaledEvaluator(Evaluator):
             texts: list[str | None] = []
             for metric, metric_results in zip(self.other_metrics, results, strict=True):
                 texts.append(None if metric in self._not_storable else encode_results(metric_results))
-            self._texts[image] = texts
+            self._texts_by_image[image] = texts
             self._watched_images += 1
         self._write_counted_images()
 
@@ -102,8 +102,8 @@ class JournaledEvaluator(Evaluator):
         for image, counts in self.confusion.results[self._written_images :]:
             self._written_images += 1
             # An image at which another metric failed has no texts, and is not finished.
-            if image in self._texts:
-                self.journal.add(image, counts, self._texts.pop(image))
+            if image in self._texts_by_image:
+                self.journal.add(image, counts, self._texts_by_image.pop(image))
 
     def _process_image(self, metric: BaseMetric, image_batch: dict[str, list], sample: dict[str, Any]) -> list[Any]:
         """What a metric adds to its results for one image."""

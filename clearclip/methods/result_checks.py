@@ -14,20 +14,20 @@ from clearclip.utils.errors import UserError
 from clearclip.windows.score_map import ScoreMap
 
 
-def check_tokens_after(method: Method, tokens: Any, tokens_before: Tensor, prefix: int, grid: tuple[int, int]) -> None:
+def check_returned_tokens(method: Method, tokens: Any, block_input: Tensor, prefix: int, grid: tuple[int, int]) -> None:
     """Check what :meth:`Method.__call__` returned.
 
     Args:
         method: that was called.
         tokens: what it returned; (B, P + rows · columns, D) is right.
-        tokens_before: what it was given, (B, P + N, D).
+        block_input: the tokens that it was given, (B, P + N, D).
         prefix: P, the number of tokens before the patches.
         grid: rows and columns of the method's patches.
 
     Raises:
         UserError: it is no such tensor.
     """
-    batch, _, width = tokens_before.shape
+    batch, _, width = block_input.shape
     shape = (batch, prefix + grid[0] * grid[1], width)
     if not isinstance(tokens, Tensor) or tuple(tokens.shape) != shape:
         raise UserError(

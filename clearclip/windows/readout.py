@@ -13,7 +13,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from clearclip.windows.score_map import ScoreMap, largest_by_class, most_classes
+from clearclip.windows.score_map import ScoreMap, class_count_bound, largest_by_class
 from clearclip.windows.winning_words import can_leave_out_words, winning_words
 
 
@@ -134,10 +134,10 @@ class Readout:
             yield rows, columns, word_to_class[word], probability
 
     def _large_classes(self, scores: ScoreMap, size: tuple[int, int], word_to_class: Tensor) -> Tensor:
-        """Which classes cover enough of the image, (:func:`most_classes`,) bool; class 0 always does."""
+        """Which classes cover enough of the image, (:func:`class_count_bound`,) bool; class 0 always does."""
         labels = self._labels_without_thresholds(scores, size, word_to_class).flatten()
         # PyTorch's bincount would wait for a GPU.
-        pixels = torch.zeros(most_classes(word_to_class), dtype=torch.int64, device=labels.device)
+        pixels = torch.zeros(class_count_bound(word_to_class), dtype=torch.int64, device=labels.device)
         pixels.scatter_add_(0, labels, torch.ones_like(labels))
         large = pixels > self.area_thd * pixels[1:].sum()
         large[:1].fill_(True)  # assigning a value would copy it to a GPU

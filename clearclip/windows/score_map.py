@@ -197,7 +197,7 @@ class ClassMaxima(ScoresOfInput):
         return spread_class_maxima(scores, self.word_to_class).permute(2, 0, 1)
 
 
-def most_classes(word_to_class: Tensor) -> int:
+def class_count_bound(word_to_class: Tensor) -> int:
     """At least the number of classes: on a GPU, which would be waited for, as many as there are words."""
     if word_to_class.device.type == "cpu":
         return int(word_to_class[-1]) + 1
@@ -205,9 +205,9 @@ def most_classes(word_to_class: Tensor) -> int:
 
 
 def largest_by_class(by_word: Tensor, word_to_class: Tensor) -> Tensor:
-    """Per class the largest of its words: (words, …) to (:func:`most_classes`, …), -inf where there is no class."""
-    classes = most_classes(word_to_class)
-    # One word in each class: nothing to choose from, and nothing to copy.
+    """Per class the largest of its words: (words, …) to (:func:`class_count_bound`, …), -inf for none."""
+    classes = class_count_bound(word_to_class)
+    # One word in each class: nothing to choose from, and nothing to copy. On a GPU the bound does not tell.
     if word_to_class.device.type == "cpu" and classes == len(word_to_class):
         return by_word
     index = word_to_class.view(-1, *[1] * (by_word.dim() - 1)).expand_as(by_word)
